@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * libusher: sockets on usherd's dataplane, natively.
+ *
+ * A *context* is one process's session with usherd. A *socket* belongs to a context and wraps a kernel socket that the
+ * library creates, binds and connects with the program's own rights: the kernel decides who may have a port, `ss` shows
+ * it, and what arrives where Usher is not attached reaches the same program through it. Where usherd cannot accelerate
+ * a socket the kernel socket carries all of it, through the same calls; usher_socket_info() tells, and why.
+ *
+ * Buffers. usher_tx_alloc() lends a buffer of the shared TX region; fill it and send it: nothing is copied by the
+ * library. Received buffers are lent until usher_rx_release(). All of it is plain memory of this process.
+ *
+ * Errors. Functions return 0 or a count, or a negative errno. Nothing here sets errno, logs, or ends the program.
+ * When usherd goes away, calls return -ENETDOWN and the kernel sockets stay usable.
+ *
+ * Threads. A context may be used by several threads; each call takes the context's lock (uncontended: about 20 cycles).
+ * A context made with USHER_SINGLE_THREAD takes none. Waiting calls do not hold the lock while they sleep.
+ *
+ * fork. The child may not use the parent's contexts: calls return -EPERM there until it makes its own.
+ */
+#ifndef USHER_USHER_H
+#define USHER_USHER_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define USHER_API_VERSION 1
+
+struct usher_context;
+struct usher_socket;
+
+enum usher_context_flag {
+    USHER_SINGLE_THREAD = 1 << 0, /* one thread uses this context: no lock is taken */
+};
+
+struct usher_context_params {
+    const char *socket_path; /* NULL: $USHER_SOCKET, else /run/usher/session.sock */
+    const char *label;       /* shown to operators; NULL = the program's name */
+    uint64_t tx_bytes;       /* 0 = the daemon's default */
+    uint64_t rx_bytes;
+    uint32_t socket_max;
+    uint32_t flags; /* enum usher_context_flag */
+    int spin_us;    /* longest active wait before sleeping; -1 = self-tuned (also $USHER_SPIN_US), 0 = never spin */
+};
+
+/* Attaches this process. params may be NULL. -ECONNREFUSED / -ENOENT: no usherd there; -EPROTO: no common version.
+ * Costs about a millisecond. usher_strerror() explains the last failure in a sentence. */
+int usher_context_open(const struct usher_context_params *params, struct usher_context **ret_ctx);
+/* Detaches; closes all of its sockets. Buffers that are still lent become invalid. */
+void usher_context_close(struct usher_context *ctx);
+/* A sentence about the last failed call of this thread, for people; "" when there is none. Valid until the next call. */
+const char *usher_strerror(void);
+
+/* One fd for the program's own poll/epoll/io_uring loop: readable when usher_poll() has something to say. Call
+ * usher_arm() before each wait on it; it returns 1 when there is something already (do not wait), else 0. */
+int usher_fd(struct usher_context *ctx);
+int usher_arm(struct usher_context *ctx);
+
+/* A socket of `family` AF_INET or AF_INET6; `type` SOCK_DGRAM. `proto` 0. */
+int usher_socket(struct usher_context *ctx, int family, int type, int proto, struct usher_socket **ret_sock);
+/* Closes it. Received buffers stay valid until released. */
+void usher_close(struct usher_socket *sock);
+/* As bind(2) and connect(2); the kernel's errno. Afterwards the socket is accelerated where usherd can. Sending on an
+ * unbound socket binds it to a port of the kernel's choice. */
+int usher_bind(struct usher_socket *sock, const struct sockaddr *addr, socklen_t len);
+int usher_connect(struct usher_socket *sock, const struct sockaddr *addr, socklen_t len);
+int usher_getsockname(struct usher_socket *sock, struct sockaddr *ret_addr, socklen_t *len);
+/* SOL_SOCKET: SO_REUSEADDR, SO_REUSEPORT, SO_RCVBUF, SO_SNDBUF, SO_BROADCAST, SO_BINDTODEVICE; IP: IP_TOS, IP_TTL,
+ * IP_MTU_DISCOVER, IP_ADD/DROP_MEMBERSHIP, IP_MULTICAST_TTL/LOOP/IF; IPv6: their twins, IPV6_V6ONLY. -ENOPROTOOPT for
+ * others. Set on the kernel socket and in usherd alike. */
+int usher_setsockopt(struct usher_socket *sock, int level, int name, const void *value, socklen_t len);
+int usher_getsockopt(struct usher_socket *sock, int level, int name, void *ret_value, socklen_t *len);
+/* The program's kernel socket under it. Owned by the library. */
+int usher_kernel_fd(struct usher_socket *sock);
+void usher_set_user(struct usher_socket *sock, void *user);
+void *usher_user(struct usher_socket *sock);
+
+struct usher_socket_info {
+    int accelerated;
+    uint32_t handle;
+    uint32_t worker_cpu;
+    uint32_t rx_quota, tx_limit;
+    uint32_t rx_dropped;
+    char reason[128]; /* why not accelerated, or how its interface runs */
+};
+int usher_socket_info(struct usher_socket *sock, struct usher_socket_info *ret_info);
+
+/* ---- sending ---- */
+
+struct usher_buf {
+    void *data;
+    uint32_t size;  /* room */
+    uint32_t cookie; /* the library's */
+};
+
+/* Lends a buffer of at least `size` bytes (at most 65,507). -ENOBUFS: none free now; wait for USHER_EV_TX_FREE. */
+int usher_tx_alloc(struct usher_context *ctx, uint32_t size, struct usher_buf *ret_buf);
+void usher_tx_free(struct usher_context *ctx, struct usher_buf *buf);
+
+enum usher_send_flag {
+    USHER_MORE = 1 << 0, /* more follows at once: do not wake the worker yet */
+};
+
+struct usher_msg {
+    struct usher_socket *sock;
+    struct usher_buf buf;
+    uint32_t len;        /* bytes of buf.data in use */
+    uint32_t flags;      /* usher_send_flag when sending; usher_recv_flag when received */
+    uint16_t gso_size;   /* sending: cut into datagrams of this size; received: coalesced from this size; 0 = one */
+    uint8_t tos;
+    uint8_t family;      /* AF_INET, AF_INET6; 0 when sending to the connected peer */
+    uint16_t peer_port;  /* host order */
+    uint16_t pad;
+    uint8_t peer[16];    /* network order; IPv4 in the first four bytes */
+    uint8_t local[16];   /* received: the address it was sent to */
+    uint64_t rx_ns;      /* received: CLOCK_MONOTONIC of arrival */
+    uint64_t user_data;
+};
+
+enum usher_recv_flag {
+    USHER_RECV_TRUNC = 1 << 0,
+    USHER_RECV_CE = 1 << 1,
+    USHER_RECV_KERNEL = 1 << 2, /* came by the kernel socket */
+};
+
+/* Sends up to n messages; takes the buffers of those it accepted. Returns how many, or a negative errno when not even
+ * the first could go: -EAGAIN (out of credit or ring full: wait for USHER_EV_WRITABLE), -EMSGSIZE, -EDESTADDRREQ,
+ * -ENETDOWN, or the socket's pending error. */
+int usher_send(struct usher_context *ctx, struct usher_msg *msgs, uint32_t n);
+/* Copies and sends one datagram, as sendto(2). Returns len or a negative errno. */
+ssize_t usher_sendto(struct usher_socket *sock, const void *data, size_t len, const struct sockaddr *addr,
+                     socklen_t addr_len);
+
+/* ---- receiving, events ---- */
+
+enum usher_event_type {
+    USHER_EV_RECV = 1,  /* msg is a datagram; its buffer is the caller's until usher_rx_release() */
+    USHER_EV_ERROR,     /* error = a positive errno of an earlier send (ECONNREFUSED, EMSGSIZE ...) on sock */
+    USHER_EV_WRITABLE,  /* a socket that answered -EAGAIN takes sends again */
+    USHER_EV_TX_FREE,   /* usher_tx_alloc() may succeed again */
+    USHER_EV_DOWN,      /* usherd is gone; sockets go on over the kernel where they can */
+};
+
+struct usher_event {
+    enum usher_event_type type;
+    int error;
+    struct usher_socket *sock;
+    struct usher_msg msg;
+};
+
+/* Takes up to n events without waiting. Returns how many (0 = none), or -ENETDOWN once after USHER_EV_DOWN. */
+int usher_poll(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n);
+/* The same, but waits for at least one: actively for a short, self-tuned time, then asleep. timeout_ns < 0: for ever.
+ * Returns 0 on timeout, -EINTR when a signal came. */
+int usher_wait(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n, int64_t timeout_ns);
+/* Gives received buffers back. */
+void usher_rx_release(struct usher_context *ctx, struct usher_msg *msgs, uint32_t n);
+/* Waits for one datagram on `sock` and copies it, as recvfrom(2) with an optional timeout. Events of other sockets stay
+ * queued. Returns its length (cut to `size`), -EAGAIN on timeout. */
+ssize_t usher_recvfrom(struct usher_socket *sock, void *data, size_t size, struct sockaddr *ret_addr,
+                       socklen_t *addr_len, int64_t timeout_ns);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

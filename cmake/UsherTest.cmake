@@ -1,0 +1,39 @@
+# ctest entries.
+#
+#   usher_test(NAME SOURCES ... [DEPENDS ...] [TIMEOUT s])   one Criterion binary; one ctest entry for each suite in it
+#
+# Criterion passes a filter that matches nothing and a test that leaks, so a run also fails on those words in its output.
+find_library(CRITERION criterion REQUIRED)
+
+set(USHER_TEST_FAIL "Tested: 0 ;ERROR: AddressSanitizer;ERROR: LeakSanitizer;runtime error:;WARNING: ThreadSanitizer")
+set(USHER_TEST_ENV "UBSAN_OPTIONS=print_stacktrace=1;TSAN_OPTIONS=halt_on_error=1")
+
+function(usher_test name)
+  cmake_parse_arguments(A "" "TIMEOUT" "SOURCES;DEPENDS" ${ARGN})
+  if(NOT A_TIMEOUT)
+    set(A_TIMEOUT 60)
+  endif()
+  add_executable(${name} ${A_SOURCES})
+  target_link_libraries(${name} PRIVATE usher_flags ${A_DEPENDS} ${CRITERION})
+  # Criterion's macros make their own prototypes and shadow nothing of ours.
+  target_compile_options(${name} PRIVATE -Wno-missing-prototypes -Wno-conversion -Wno-strict-prototypes)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  set(suites "")
+  foreach(src ${A_SOURCES})
+    file(STRINGS ${CMAKE_CURRENT_SOURCE_DIR}/${src} lines REGEX "^(Test|ParameterizedTest|Theory)[ ]*\\(")
+    foreach(line ${lines})
+      string(REGEX REPLACE "^[A-Za-z]+[ ]*\\((\\([^)]*\\),[ ]*|struct [^,]*,[ ]*)?([a-zA-Z0-9_]+)[ ]*,.*" "\\2" suite "${line}")
+      list(APPEND suites ${suite})
+    endforeach()
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${src})
+  endforeach()
+  list(REMOVE_DUPLICATES suites)
+  if(NOT suites)
+    message(FATAL_ERROR "${name}: no Criterion suite found in ${A_SOURCES}")
+  endif()
+  foreach(suite ${suites})
+    add_test(NAME unit.${name}.${suite} COMMAND ${name} --filter "${suite}/*" --ascii -j1)
+    set_tests_properties(unit.${name}.${suite} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS unit
+      FAIL_REGULAR_EXPRESSION "${USHER_TEST_FAIL}" ENVIRONMENT "${USHER_TEST_ENV}")
+  endforeach()
+endfunction()

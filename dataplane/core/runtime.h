@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The dataplane as control sees it: workers, shards, engines, ports.
+ *
+ * A *shard* (engine group) is the unit that runs and moves: one state of each engine, some port queues, the ring sets
+ * of the sessions it serves, its packet pools. Shards share nothing; packets that arrive at the wrong one cross by an
+ * SPSC ring. A *worker* is a thread that runs one or more shards. Which worker runs which shard is the scheduler's
+ * choice (modes below) and changes under traffic: a shard moves between two polls, so nothing is lost or reordered.
+ *
+ * Threads: everything here is called by the control thread only, unless it says otherwise. Calls that must run on a
+ * worker go through the shard's mailbox and run between two polls; nothing is paused.
+ */
+#ifndef USHER_DATAPLANE_CORE_RUNTIME_H
+#define USHER_DATAPLANE_CORE_RUNTIME_H
+
+#include "engines/engine.h"
+
+#define SHARD_MAX 16
+#define WORKER_MAX 16
+
+struct runtime;
+struct shard;
+struct port;
+
+enum sched_mode {
+    SCHED_AUTO,       /* dedicated when there are cores to spare, else spreading; runtime_mode() tells which and why */
+    SCHED_DEDICATED,  /* one pinned worker per shard, spins */
+    SCHED_SPREADING,  /* one worker per shard, sleeps when idle, wakes at once */
+    SCHED_COMPACTING, /* as few workers as keep the queueing delay under target_delay_us */
+    SCHED_MODE_COUNT
+};
+
+struct runtime_config {
+    uint32_t shard_count;       /* 0 = one per usable core, at most cores - 1, at least 1 */
+    uint64_t cpu_mask;          /* cores workers may use; 0 = those of the process */
+    enum sched_mode mode;
+    uint32_t target_delay_us;   /* compacting */
+    uint32_t spin_max_us;       /* longest time a worker looks for work before it sleeps */
+    uint32_t small_packets;     /* 2 KiB buffers per shard */
+    uint32_t large_packets;     /* 68 KiB buffers per shard, for GSO */
+    uint32_t session_max;       /* per shard */
+    const char *engine_dir;     /* where <name>.so lie */
+    uint64_t seed;              /* 0 = from the kernel */
+};
+
+struct runtime_error {
+    char text[256];
+};
+
+/* Allocates everything the dataplane will ever use, within the config's bounds; starts no thread. */
+int runtime_create(const struct runtime_config *cfg, struct runtime **ret_rt, struct runtime_error *err);
+void runtime_destroy(struct runtime *rt); /* stops first */
+int runtime_start(struct runtime *rt, struct runtime_error *err);
+void runtime_stop(struct runtime *rt);
+
+uint32_t runtime_shard_count(const struct runtime *rt);
+
+/* Engines: one state in every shard. The module is copied into a sealed memfd and opened under a fresh name; a wrong ABI
+ * or a missing required call is refused with a sentence. Before runtime_start(). ret_index: number in the graph. */
+int runtime_engine_load(struct runtime *rt, const char *name, const void *cfg, uint32_t *ret_index,
+                        struct runtime_error *err);
+/* The same for ops that are linked in (tests, benches). */
+int runtime_engine_add(struct runtime *rt, const struct engine_ops *ops, const void *cfg, uint32_t *ret_index,
+                       struct runtime_error *err);
+int runtime_engine_find(const struct runtime *rt, const char *name, uint32_t *ret_index);
+
+/* Memory for the queues of a port that is to be created: pool of queue i, by frame size class. */
+struct pktmem;
+struct pktmem *runtime_port_mem(struct runtime *rt, uint32_t shard, bool large);
+
+/* Ports: slot = pkt->port = index into engine_io.ports. Queue i goes to shard i % shard_count. Takes the port on
+ * success. Before or after runtime_start(). */
+int runtime_port_add(struct runtime *rt, struct port *port, uint32_t *ret_slot, struct runtime_error *err);
+void runtime_port_remove(struct runtime *rt, uint32_t slot); /* waits for the workers, destroys the port */
+struct port *runtime_port(struct runtime *rt, uint32_t slot); /* NULL when empty */
+void runtime_port_info_set(struct runtime *rt, uint32_t slot, const struct port_info *info);
+
+/* Runs fn on the shard's worker between two polls and waits for it (bounded: -ETIMEDOUT after 5 s means a worker
+ * hangs). Before runtime_start() it runs at once on the caller. */
+typedef void shard_fn(struct shard *sh, void *arg);
+int runtime_call(struct runtime *rt, uint32_t shard, shard_fn *fn, void *arg);
+/* One command to one engine state; to all shards when shard == UINT32_MAX (first error wins). */
+int runtime_command(struct runtime *rt, uint32_t shard, uint32_t engine, const struct engine_cmd *cmd,
+                    struct engine_reply *ret_reply);
+
+/* What engines asked control to do. Called from runtime_events() on the control thread, when runtime_event_fd() is
+ * readable. */
+typedef void runtime_event_fn(void *arg, uint32_t shard, const struct engine_event *ev);
+int runtime_event_fd(const struct runtime *rt);
+void runtime_events(struct runtime *rt, runtime_event_fn *fn, void *arg);
+
+/* Scheduling. */
+enum sched_mode runtime_mode(const struct runtime *rt, const char **ret_why);
+int runtime_mode_set(struct runtime *rt, enum sched_mode mode);
+int runtime_shard_move(struct runtime *rt, uint32_t shard, uint32_t worker);
+
+struct worker_stats {
+    uint32_t worker;
+    int32_t cpu;
+    uint32_t shards;     /* bit mask */
+    bool running;
+    uint64_t turns, busy_turns, sleeps, wakes, kicks;
+    uint64_t busy_ns, spin_ns;
+    uint64_t delay_p99_ns; /* queueing delay: from a packet's or entry's arrival to its poll, recent */
+};
+uint32_t runtime_worker_stats(const struct runtime *rt, struct worker_stats *ret_stats, uint32_t max);
+
+struct shard_stats {
+    uint64_t drops[DROP_COUNT];
+    uint64_t rx_packets, tx_packets, local_packets, to_sessions, from_sessions, cross_shard;
+    uint32_t pool_small_free, pool_large_free, sessions;
+};
+/* Reads counters that the worker writes; each is exact, the set is not a snapshot. */
+int runtime_shard_stats(const struct runtime *rt, uint32_t shard, struct shard_stats *ret_stats);
+/* Counters of one engine, summed over the shards; `max` values. */
+uint32_t runtime_engine_counters(const struct runtime *rt, uint32_t engine, const struct engine_counter **ret_names,
+                                 uint64_t *ret_values, uint32_t max);
+const char *drop_reason_text(enum drop_reason r);
+const char *drop_reason_name(enum drop_reason r);
+
+/* Capture taps: port.rx, port.tx and every drop. NULL takes it off. Runs on the worker: it must be short. One branch a
+ * burst while off. */
+enum tap_point { TAP_RX, TAP_TX, TAP_DROP, TAP_LOCAL };
+typedef void shard_tap_fn(void *arg, enum tap_point point, struct pkt *const *pkts, uint32_t n, ns_t now);
+int runtime_tap_set(struct runtime *rt, shard_tap_fn *fn, void *arg);
+
+#endif

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The daemon's side of client sessions: the shared memory of proto/usher_shm.h, its rings, the RX region's cells, and
+ * the table that ties a client's socket handles to the transports' sockets.
+ *
+ * Threads: the calls below are control's (they reach the worker through the shard's mailbox where they must); the ring
+ * work itself is in session_internal.h and runs on the shard's worker. The client is hostile: see usher_shm.h. When it
+ * breaks a rule, the worker detaches the session at once (its memory is no longer looked at), counts the reason and
+ * tells control, which ends the connection.
+ */
+#ifndef USHER_DATAPLANE_SESSION_SESSION_H
+#define USHER_DATAPLANE_SESSION_SESSION_H
+
+#include "dataplane/core/runtime.h"
+
+struct session;
+
+enum detach_reason {
+#define DETACH(name, text) DETACH_##name,
+#include "dataplane/session/detach.def"
+#undef DETACH
+    DETACH_COUNT
+};
+const char *detach_reason_text(enum detach_reason r);
+
+struct session_params {
+    uint32_t abi;
+    uint64_t tx_bytes, rx_bytes; /* rounded up to pages, bounded by the daemon's limits */
+    uint32_t socket_max;
+    uint32_t owner; /* stamped on packets until a socket says otherwise */
+};
+
+struct session_fds {
+    int memfd;     /* sealed against resizing; for the client */
+    int wake_peer; /* the client's end of the wake socket; for the client */
+};
+
+/* The fds in ret_fds are the caller's. */
+int session_create(struct runtime *rt, const struct session_params *params, struct session **ret_session,
+                   struct session_fds *ret_fds);
+/* Closes all sockets, waits until no worker touches the memory, gives everything back. Works on detached ones too. */
+void session_destroy(struct session *s, enum detach_reason why);
+
+/* A socket: control has read these from the program's kernel socket. */
+struct session_socket_params {
+    struct flow flow;      /* local any/port, remote all zero when not connected; proto */
+    bool v6only;
+    bool reuseport;        /* joins the group of its address and port */
+    uint8_t spread;        /* 0 hash, 1 shortest queue */
+    uint32_t owner;
+    uint32_t rx_quota, tx_limit; /* 0 = default */
+    uint32_t ifindex;      /* SO_BINDTODEVICE, 0 = none */
+    uint64_t cookie;       /* SO_COOKIE */
+};
+
+struct session_socket {
+    uint32_t handle;
+    uint32_t set;
+    int kick_fd; /* set is new to the session: eventfd for the client (a dup, the caller's); else -1 */
+    uint32_t rx_quota, tx_limit;
+};
+
+int session_socket_open(struct session *s, const struct session_socket_params *params,
+                        struct session_socket *ret_socket);
+int session_socket_update(struct session *s, uint32_t handle, const struct session_socket_params *params);
+int session_socket_close(struct session *s, uint32_t handle);
+/* `option` is a SocketOption of session.proto. */
+int session_socket_set_option(struct session *s, uint32_t handle, uint32_t option, int64_t value);
+int session_socket_group(struct session *s, uint32_t handle, const struct ipaddr *group, uint32_t ifindex, bool leave);
+int session_new_sq(struct session *s, uint32_t set, uint32_t *ret_index);
+
+struct session_socket_info {
+    uint32_t handle;
+    uint32_t owner;
+    struct flow flow;
+    uint64_t cookie, rx_packets, tx_packets, rx_dropped;
+    uint32_t rx_held; /* bytes of RX region the client holds */
+};
+/* Sockets with handles above `after`, ascending; returns how many. */
+uint32_t session_sockets(struct session *s, uint32_t after, struct session_socket_info *ret_info, uint32_t max);
+
+/* Sessions that workers detached since the last call; for control to close. Signalled by runtime_event_fd(). */
+struct session *session_next_detached(struct runtime *rt, enum detach_reason *ret_why);
+
+#endif

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Claims: which packets of an interface are Usher's and which stay with the kernel. One claim table serves all hooks of
+ * a daemon: the XDP program (to an AF_XDP queue), the clsact/tcx ingress program (drops what the packet socket has
+ * taken), and the packet socket's own filter.
+ *
+ * A packet is claimed when it is for a local address (or a joined group) of the table and its protocol and destination
+ * port (or the exact address and port) are claimed; when it is an ICMP error that quotes such a flow as its sender; when
+ * it is a later fragment of a claimed first one; and, on an interface attached as `dedicated`, when it is for the
+ * dedicated MAC or an ARP/NDP question for a dedicated address. Everything else passes.
+ *
+ * Thread: control only. Every call returns 0 or -errno and, where there is one, fills `err` with a sentence for people.
+ * All kernel objects are fds: nb_claims_fds() lists them so that a keeper can hold them.
+ */
+#ifndef USHER_NICBACKEND_CLAIMS_H
+#define USHER_NICBACKEND_CLAIMS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct nb_claims;
+struct nb_attach;
+
+struct nb_error {
+    char text[256];
+};
+
+enum nb_hook {
+    NB_HOOK_XDP_NATIVE,
+    NB_HOOK_XDP_GENERIC,
+    NB_HOOK_TC, /* tcx link where the kernel has it, else clsact + filter (named in the state file) */
+    NB_HOOK_COUNT
+};
+
+struct nb_addr {
+    uint8_t b[16]; /* v4-mapped for IPv4 */
+};
+
+/* Keys are exact; `addr` all zero = any local address. `ifindex` is not part of a claim. */
+struct nb_claim {
+    struct nb_addr addr;
+    uint16_t port; /* host order */
+    uint8_t proto; /* IPPROTO_UDP, IPPROTO_TCP */
+};
+
+int nb_claims_create(uint32_t claim_max, struct nb_claims **ret_claims, struct nb_error *err);
+void nb_claims_destroy(struct nb_claims *c); /* detaches what is still attached */
+
+int nb_claims_add(struct nb_claims *c, const struct nb_claim *claim);
+int nb_claims_del(struct nb_claims *c, const struct nb_claim *claim);
+/* Addresses that are ours. Groups (multicast) are added the same way. */
+int nb_claims_addr_add(struct nb_claims *c, const struct nb_addr *addr);
+int nb_claims_addr_del(struct nb_claims *c, const struct nb_addr *addr);
+
+struct nb_attach_params {
+    uint32_t ifindex;
+    enum nb_hook hook;
+    uint32_t queue_max;    /* XDP: size of the XSK map */
+    bool dedicated;        /* claim by MAC as well */
+    uint8_t dedicated_mac[6];
+};
+
+/* -EBUSY with the owner's name in err when another program is there; -EOPNOTSUPP when the driver cannot. */
+int nb_attach_create(struct nb_claims *c, const struct nb_attach_params *params, struct nb_attach **ret_attach,
+                     struct nb_error *err);
+void nb_attach_destroy(struct nb_attach *a);
+int nb_attach_xsk_set(struct nb_attach *a, uint32_t queue, int xsk_fd); /* fd -1 removes: packets then pass */
+/* A socket filter (eBPF) that accepts exactly the claimed packets of this attachment; owned by `a`. */
+int nb_attach_socket_filter(struct nb_attach *a, int *ret_prog_fd);
+/* "tcx link", "clsact filter" ... for reports; static text. */
+const char *nb_attach_mode(const struct nb_attach *a);
+/* True when something stays after the fds are closed (a clsact qdisc): it must be named in the state file. */
+bool nb_attach_leaves_qdisc(const struct nb_attach *a);
+/* Undoes what nb_attach_leaves_qdisc() speaks of, for an interface of a dead predecessor. */
+int nb_cleanup_qdisc(uint32_t ifindex);
+
+struct nb_counts {
+    uint64_t claimed, passed, no_queue;
+};
+int nb_attach_counts(const struct nb_attach *a, struct nb_counts *ret_counts);
+
+/* Every fd that keeps the claims alive, with a stable name. Returns how many; fills at most `max`. */
+struct nb_fd {
+    int fd;
+    char name[48];
+};
+size_t nb_claims_fds(const struct nb_claims *c, struct nb_fd *fds, size_t max);
+/* Takes the objects of a predecessor over by those fds (and takes the fds). */
+int nb_claims_adopt(const struct nb_fd *fds, size_t count, struct nb_claims **ret_claims, struct nb_error *err);
+
+#endif

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The memory that usherd and one client share, byte by byte. usherd makes it (a sealed memfd) and sends it in the
+ * answer to Attach; both sides map it whole. Nothing in here is a pointer. Each side keeps its own positions, masks and
+ * ownership in private memory; what lies here is only what it tells the other.
+ *
+ * Rules for the daemon: the client may write anything anywhere at any time. Read a field once, copy, then validate the
+ * copy. Rules for both: a position counts entries since the start and never wraps back (32 bits, modulo arithmetic).
+ *
+ * Rings. An entry is one cache line whose first word is its sequence: entry at position p is valid when seq == p + 1.
+ * The producer fills the line and stores seq last (release); the consumer polls seq (acquire, pairs with it). So one
+ * line crosses the cores per message. The consumer publishes its head in a line of its own, at most once a burst; the
+ * producer reads that line only when the ring looks full.
+ *
+ * Sleeping. Two flags, each written by the side that wants to sleep, each followed by a full fence and one more look
+ * at the ring before it does (the other side: write the entry, full fence, read the flag):
+ *   set->need_kick   the worker sleeps: the client writes 1 to the set's kick eventfd after submitting;
+ *   set->wait_ticket the client sleeps while it is odd: the worker sends one byte on the wake socket, once per ticket.
+ */
+#ifndef USHER_PROTO_USHER_SHM_H
+#define USHER_PROTO_USHER_SHM_H
+
+#include <stdint.h>
+
+#define USH_MAGIC 0x314d485352485355ull /* "USHRSHM1" */
+#define USH_ABI_MIN 1u
+#define USH_ABI_MAX 1u
+#define USH_LINE 64
+#define USH_PAGE 4096
+
+#define USH_SET_MAX 16 /* ring sets of a session: one for each shard that serves it */
+#define USH_SQ_MAX 16  /* submission rings of a set: one for each client thread that asks */
+#define USH_NONE UINT32_MAX
+
+/* At offset 0. Written by the daemon before the client sees it, never changed. The client copies and checks it. */
+struct ush_header {
+    uint64_t magic;
+    uint32_t abi;         /* negotiated */
+    uint32_t header_size; /* sizeof(struct ush_header) of the daemon */
+    uint64_t total_size;
+    uint64_t socket_off; /* struct ush_socket[socket_max] */
+    uint64_t set_off;    /* USH_SET_MAX sets, set_stride bytes apart */
+    uint64_t set_stride;
+    uint64_t tx_off; /* TX region: the client allocates; the daemon only reads */
+    uint64_t tx_size;
+    uint64_t rx_off; /* RX region: the daemon allocates and writes; the client reads and gives back */
+    uint64_t rx_size;
+    uint32_t socket_max;
+    uint32_t sq_entries; /* powers of two */
+    uint32_t cq_entries;
+    uint32_t tx_copy_max; /* a send of at most this many bytes is copied when its entry is consumed: its buffer is free
+                             again once sq_head has passed. Larger ones are lent until CQ_TX_FREE names them */
+    uint32_t rx_cell_min; /* every offset in the RX region is a multiple of this */
+    uint32_t reserved[7];
+};
+
+/* What the daemon says about a socket, by handle. Written by the daemon, hints to the client only. */
+struct ush_socket {
+    uint32_t tx_done; /* bytes of this socket's sends that left usherd, modulo 2^32: credit = limit - (sent - done) */
+    uint32_t rx_dropped; /* datagrams lost to the socket's own limits */
+    uint32_t error;      /* last asynchronous errno, 0 = none; also sent as CQ_EVENT */
+    uint32_t state;      /* enum ush_socket_state */
+    uint32_t reserved[4];
+};
+
+enum ush_socket_state { USH_SOCKET_FREE = 0, USH_SOCKET_OPEN, USH_SOCKET_CLOSED };
+
+/* Head of a ring set; page aligned. Behind it: the completion ring, then USH_SQ_MAX submission rings. */
+struct ush_set {
+    /* line 0: written by the daemon */
+    uint32_t need_kick;  /* 1 while the worker may sleep */
+    int32_t worker_cpu;  /* core that serves this set now; -1 unknown. A client on that core yields, never spins */
+    uint32_t spin_hint_us; /* how long waiting actively pays, as the worker sees it */
+    uint32_t pad0[13];
+    /* line 1: written by the client */
+    uint32_t wait_ticket; /* odd while a thread of the client sleeps on this set */
+    uint32_t pad1[15];
+    /* line 2: written by the client */
+    uint32_t cq_head; /* completions consumed */
+    uint32_t pad2[15];
+    /* lines 3..: written by the daemon, one line for each submission ring */
+    struct {
+        uint32_t sq_head; /* submissions consumed */
+        uint32_t pad[15];
+    } sq[USH_SQ_MAX];
+};
+
+enum ush_op {
+    USH_OP_NOP = 0,
+    USH_OP_SEND = 1,    /* one datagram, or `gso_size` pieces of one buffer, or stream bytes */
+    USH_OP_RELEASE = 2, /* gives RX cells back */
+};
+
+enum ush_send_flag {
+    USH_SEND_TO = 1 << 0,   /* addr/port are set; else the socket's peer */
+    USH_SEND_FROM = 1 << 1, /* from[] is set: source address of this datagram */
+    USH_SEND_MORE = 1 << 2, /* more follows at once */
+};
+
+struct ush_sqe {
+    uint32_t seq;
+    uint8_t op;    /* enum ush_op */
+    uint8_t flags; /* enum ush_send_flag */
+    uint8_t count; /* RELEASE: cells in use */
+    uint8_t tos;
+    union {
+        struct {
+            uint32_t handle;
+            uint32_t off; /* in the TX region */
+            uint32_t len;
+            uint16_t port; /* host order */
+            uint16_t gso_size;
+            uint8_t addr[16]; /* v4-mapped for IPv4 */
+            uint8_t from[16];
+            uint64_t user_data;
+        } send;
+        struct {
+            uint32_t cell[14]; /* offsets in the RX region */
+        } release;
+    };
+};
+
+enum ush_cq_type {
+    USH_CQ_RECV = 1,    /* a datagram, or stream bytes, in an RX cell: the client's until released */
+    USH_CQ_TX_FREE = 2, /* buffers that were lent are the client's again */
+    USH_CQ_EVENT = 3,   /* something happened to a socket */
+};
+
+enum ush_recv_flag {
+    USH_RECV_TRUNC = 1 << 0,
+    USH_RECV_CE = 1 << 1, /* congestion experienced */
+};
+
+enum ush_event {
+    USH_EVENT_ERROR = 1, /* value = errno */
+    USH_EVENT_WRITABLE,  /* tx_done has moved and the socket was out of credit */
+    USH_EVENT_CONNECTED,
+    USH_EVENT_ACCEPT,
+    USH_EVENT_HANGUP,
+    USH_EVENT_CLOSED,
+};
+
+struct ush_cqe {
+    uint32_t seq;
+    uint8_t type;  /* enum ush_cq_type */
+    uint8_t flags; /* RECV: enum ush_recv_flag; EVENT: enum ush_event */
+    uint8_t count; /* TX_FREE: offsets in use */
+    uint8_t tos;
+    union {
+        struct {
+            uint32_t handle;
+            uint32_t cell; /* offset in the RX region: what RELEASE names */
+            uint32_t len;
+            uint16_t peer_port; /* host order */
+            uint16_t gso_size;  /* 0, or the datagrams' size when several were coalesced */
+            uint8_t peer[16];
+            uint8_t local[16];
+            uint64_t rx_ns; /* CLOCK_MONOTONIC when the port took it */
+        } recv;
+        struct {
+            uint32_t off[14];
+        } tx_free;
+        struct {
+            uint32_t handle;
+            uint32_t value;
+            uint32_t extra;
+            uint16_t port;
+            uint16_t pad;
+            uint8_t addr[16];
+        } event;
+    };
+};
+
+_Static_assert(sizeof(struct ush_sqe) == USH_LINE, "one line per submission");
+_Static_assert(sizeof(struct ush_cqe) == USH_LINE, "one line per completion");
+_Static_assert(sizeof(struct ush_socket) == 32, "two sockets a line");
+
+#endif
