@@ -2,7 +2,8 @@
 #
 #   usher_test(NAME SOURCES ... [DEPENDS ...] [TIMEOUT s])   one Criterion binary; one ctest entry for each suite in it
 #
-# Criterion passes a filter that matches nothing and a test that leaks, so a run also fails on those words in its output.
+# Criterion passes a filter that matches nothing and a test that leaks, so a run also fails on those words in what it
+# prints.
 find_library(CRITERION criterion REQUIRED)
 
 set(USHER_TEST_FAIL "Tested: 0 ;ERROR: AddressSanitizer;ERROR: LeakSanitizer;runtime error:;WARNING: ThreadSanitizer")
@@ -22,7 +23,8 @@ function(usher_test name)
   foreach(src ${A_SOURCES})
     file(STRINGS ${CMAKE_CURRENT_SOURCE_DIR}/${src} lines REGEX "^(Test|ParameterizedTest|Theory)[ ]*\\(")
     foreach(line ${lines})
-      string(REGEX REPLACE "^[A-Za-z]+[ ]*\\((\\([^)]*\\),[ ]*|struct [^,]*,[ ]*)?([a-zA-Z0-9_]+)[ ]*,.*" "\\2" suite "${line}")
+      string(REGEX REPLACE "^[A-Za-z]+[ ]*\\((\\([^)]*\\),[ ]*|struct [^,]*,[ ]*)?([a-zA-Z0-9_]+)[ ]*,.*" "\\2"
+        suite "${line}")
       list(APPEND suites ${suite})
     endforeach()
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${src})

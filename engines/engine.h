@@ -170,13 +170,13 @@ struct engine_ops {
     uint32_t (*run)(void *st, struct engine_io *io, uint32_t budget);
     /* When run() should be called next, NS_NEVER when idle. Pure, a few loads. Required. */
     ns_t (*next_deadline)(const void *st);
-    /* A command from control, between two polls. Borrows cmd. Answers every id, unknown ones with -ENOTSUP. Required. */
+    /* A command from control, between two polls. Borrows cmd. Answers every id, unknown ones -ENOTSUP. Required. */
     void (*command)(void *st, struct engine_io *io, const struct engine_cmd *cmd, struct engine_reply *ret_reply);
 
     /* Writes the record after *cursor (0 at first) as one usher.state.v1 message into buf; returns its bytes, 0 at the
      * end, -ENOSPC when buf is too small. Never changes the state. Required. */
     int64_t (*save)(const void *st, uint64_t *cursor, uint8_t *buf, size_t size);
-    /* Takes one record as save() wrote it, of `layout_version` from. 0 or -errno; hostile bytes are refused. Required. */
+    /* Takes one record as save() of layout `from_version` wrote it. 0 or -errno; hostile bytes: refused. Required. */
     int (*load)(void *st, uint32_t from_version, const uint8_t *rec, size_t size);
     /* Checks every invariant of the state; 0, or a number that names the broken one. Tests and simulator. Optional. */
     int (*check)(const void *st);

@@ -130,7 +130,7 @@ static inline bool pkt_vec_push(struct pkt_vec *vec, struct pkt *p) {
 
 static inline uint32_t pkt_vec_room(const struct pkt_vec *vec) { return PKT_VEC_MAX - vec->count; }
 
-/* Makes `p` an empty packet with PKT_HEADROOM in front. Touches lines 0 and 3, and line 1 only to clear the flow ids. */
+/* Makes `p` an empty packet with PKT_HEADROOM in front. Touches lines 0 and 3, and line 1 to clear the owner. */
 static inline void pkt_reset(struct pkt *p) {
     p->data = p->buf + PKT_HEADROOM;
     p->len = 0;

@@ -5,8 +5,8 @@
  * taken), and the packet socket's own filter.
  *
  * A packet is claimed when it is for a local address (or a joined group) of the table and its protocol and destination
- * port (or the exact address and port) are claimed; when it is an ICMP error that quotes such a flow as its sender; when
- * it is a later fragment of a claimed first one; and, on an interface attached as `dedicated`, when it is for the
+ * port (or the exact address and port) are claimed; when it is an ICMP error that quotes such a flow as its sender;
+ * when it is a later fragment of a claimed first one; and, on an interface attached as `dedicated`, when it is for the
  * dedicated MAC or an ARP/NDP question for a dedicated address. Everything else passes.
  *
  * Thread: control only. Every call returns 0 or -errno and, where there is one, fills `err` with a sentence for people.

@@ -55,8 +55,8 @@ void runtime_stop(struct runtime *rt);
 
 uint32_t runtime_shard_count(const struct runtime *rt);
 
-/* Engines: one state in every shard. The module is copied into a sealed memfd and opened under a fresh name; a wrong ABI
- * or a missing required call is refused with a sentence. Before runtime_start(). ret_index: number in the graph. */
+/* Engines: one state in every shard. The module is copied into a sealed memfd and opened under a fresh name; a wrong
+ * ABI or a missing required call is refused with a sentence. Before runtime_start(). ret_index: number in the graph. */
 int runtime_engine_load(struct runtime *rt, const char *name, const void *cfg, uint32_t *ret_index,
                         struct runtime_error *err);
 /* The same for ops that are linked in (tests, benches). */

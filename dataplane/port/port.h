@@ -71,7 +71,7 @@ struct port {
     struct port_queue *queue[PORT_QUEUE_MAX];
 };
 
-/* A pool and the memory under it. UMEM of xdp ports must lie in one memfd: the host makes pools with pktmem_create(). */
+/* A pool and the memory under it. UMEM of xdp ports must lie in one memfd: the host makes pools by pktmem_create(). */
 struct pktmem {
     struct pkt_pool pool;
     int memfd;      /* whole, pinned at will, never punched, never mapped by a client */

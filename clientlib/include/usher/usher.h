@@ -53,7 +53,7 @@ struct usher_context_params {
 int usher_context_open(const struct usher_context_params *params, struct usher_context **ret_ctx);
 /* Detaches; closes all of its sockets. Buffers that are still lent become invalid. */
 void usher_context_close(struct usher_context *ctx);
-/* A sentence about the last failed call of this thread, for people; "" when there is none. Valid until the next call. */
+/* A sentence about this thread's last failed call, for people; "" when there is none. Valid until the next call. */
 const char *usher_strerror(void);
 
 /* One fd for the program's own poll/epoll/io_uring loop: readable when usher_poll() has something to say. Call
