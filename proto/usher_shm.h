@@ -65,7 +65,8 @@ struct ush_socket {
 
 enum ush_socket_state { USH_SOCKET_FREE = 0, USH_SOCKET_OPEN, USH_SOCKET_CLOSED };
 
-/* Head of a ring set; page aligned. Behind it: the completion ring, then USH_SQ_MAX submission rings. */
+/* Head of a ring set; page aligned. Behind it: the completion ring, then USH_SQ_MAX submission rings; ush_cq_off() and
+ * ush_sq_off() say where. Submission ring 0 exists from the start, others after NewSubmissionRing. */
 struct ush_set {
     /* line 0: written by the daemon */
     uint32_t need_kick;  /* 1 while the worker may sleep */
@@ -174,5 +175,23 @@ struct ush_cqe {
 _Static_assert(sizeof(struct ush_sqe) == USH_LINE, "one line per submission");
 _Static_assert(sizeof(struct ush_cqe) == USH_LINE, "one line per completion");
 _Static_assert(sizeof(struct ush_socket) == 32, "two sockets a line");
+_Static_assert(sizeof(struct ush_set) % USH_LINE == 0, "rings start on a line");
+
+/* Offsets inside a set, from its start. */
+static inline uint64_t ush_cq_off(void)
+{
+    return sizeof(struct ush_set);
+}
+
+static inline uint64_t ush_sq_off(uint32_t cq_entries, uint32_t sq_entries, uint32_t index)
+{
+    return ush_cq_off() + ((uint64_t)cq_entries + (uint64_t)sq_entries * index) * USH_LINE;
+}
+
+/* What set_stride must be at least; the daemon rounds it up to pages. */
+static inline uint64_t ush_set_bytes(uint32_t cq_entries, uint32_t sq_entries)
+{
+    return ush_sq_off(cq_entries, sq_entries, USH_SQ_MAX);
+}
 
 #endif
