@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Every bench there is; table.c puts them in order.
+ */
+#ifndef USHER_TEST_BENCH_BENCHES_H
+#define USHER_TEST_BENCH_BENCHES_H
+
+#include "test/bench/bench.h"
+
+extern const struct bench bench_cross_core;
+extern const struct bench bench_udp_rtt;
+extern const struct bench bench_udp_echo_rate;
+extern const struct bench bench_wake_latency;
+extern const struct bench bench_bystander;
+extern const struct bench bench_one_core;
+extern const struct bench bench_idle_cost;
+
+#endif
