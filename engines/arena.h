@@ -98,6 +98,30 @@ static inline void *arena_take(void *arena, struct arena_table *t, uint32_t *ret
     return r;
 }
 
+/* Takes the dead record `index`, for load(): records come back at the places they had. NULL when it is live or out of
+ * range. Costs a walk over the free list only when records do not come in ascending order. */
+static inline void *arena_take_at(void *arena, struct arena_table *t, uint32_t index) {
+    if (index >= t->capacity)
+        return NULL;
+    for (; t->high_water <= index; t->high_water++) {
+        struct arena_record *fresh = (struct arena_record *)arena_record(arena, t, t->high_water);
+        fresh->generation = 0;
+        fresh->free_next = t->free_head;
+        t->free_head = t->high_water;
+    }
+    struct arena_record *r = (struct arena_record *)arena_record(arena, t, index);
+    if (r->generation & 1)
+        return NULL;
+    uint32_t *at = &t->free_head;
+    while (*at != index) {
+        if (*at == ARENA_NIL)
+            return NULL;
+        at = &((struct arena_record *)arena_record(arena, t, *at))->free_next;
+    }
+    *at = r->free_next;
+    return r;
+}
+
 static inline void arena_publish(struct arena_table *t, void *record) {
     struct arena_record *r = (struct arena_record *)record;
     DCHECK(!(r->generation & 1));

@@ -102,6 +102,7 @@ struct engine_event {
 struct engine_io {
     ns_t now;               /* monotonic, read once per loop turn */
     struct pkt_pool *pool;  /* for packets the engine makes */
+    struct pkt_pool *pool_large; /* for those that do not fit `pool` (up to 64 KiB); NULL when there is none */
     struct pkt_vec *up;     /* towards the client */
     struct pkt_vec *down;   /* towards the wire */
     struct pkt_vec *drop;   /* with pkt->drop set */

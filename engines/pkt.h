@@ -9,6 +9,18 @@
  * Geometry: the head buffer starts at `buf` and has `buf_size` bytes; `data`..`data + len` is what the current stage
  * looks at. On receive, `data` walks towards the payload; on send, headers are pushed in front of it. Payload may
  * continue in `frag[]`, which borrows memory of a client's TX region until the packet is put back.
+ *
+ * Transport checksums on send, one rule: the transport writes 0 into its checksum field and sets PKT_CSUM_PARTIAL,
+ * csum_start and csum_offset. Everything else is the link engine's, which alone knows the final source address and the
+ * port: it adds the pseudo header and either completes the sum and clears the flag, or, when the port has
+ * PORT_CAP_TX_CSUM, stores the folded pseudo-header sum and leaves the flag. A packet that turns round inside the host
+ * keeps the flag and the zero: nobody looks.
+ *
+ * Errors. A packet that goes up with PKT_ICMP_ERROR tells the transport flow.proto that a packet of its own could not
+ * be delivered: flow.local/remote are that packet's source and destination, data..len the quoted transport header (at
+ * least 8 bytes, already checked), user = errno, user_data = path MTU in IP bytes when errno is EMSGSIZE. The transport
+ * turns it into a notice. A packet that goes *down* with PKT_ICMP_ERROR is a received one that its transport refuses:
+ * user = enum pkt_refusal, drop = the reason under which it is counted when no ICMP error is sent for it.
  */
 #ifndef USHER_ENGINES_PKT_H
 #define USHER_ENGINES_PKT_H
@@ -36,10 +48,15 @@ enum pkt_flag {
     PKT_LOCAL = 1 << 2,        /* turned round inside the host: no MAC header, sums not needed */
     PKT_GSO = 1 << 3,          /* gso_size/gso_type are set; one super-segment or coalesced receive */
     PKT_FRAGMENT = 1 << 4,     /* an IP fragment: it has no transport header to look at */
-    PKT_BROADCAST = 1 << 5,    /* received as link-layer broadcast or multicast */
+    PKT_BROADCAST = 1 << 5,    /* received as link-layer broadcast or multicast; on send: the socket may broadcast */
     PKT_ECN_CE = 1 << 6,
     PKT_MORE = 1 << 7,         /* sender says that more follows at once: a port may delay its doorbell */
+    PKT_ICMP_ERROR = 1 << 8,   /* up: about a packet we sent; down: refuse this received packet. See above */
+    PKT_DONT_FRAGMENT = 1 << 9, /* send: too big for the path is an error (EMSGSIZE), never fragments */
+    PKT_MCAST_LOOP = 1 << 10,   /* send to a group: members on this host get a copy */
 };
+
+enum pkt_refusal { PKT_REFUSE_PORT = 1, PKT_REFUSE_PROTO };
 
 enum pkt_gso { PKT_GSO_NONE = 0, PKT_GSO_TCP4, PKT_GSO_TCP6, PKT_GSO_UDP };
 

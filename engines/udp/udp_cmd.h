@@ -33,8 +33,18 @@ struct udp_cmd_close {
     uint32_t sock;
 };
 
-enum udp_option { UDP_OPT_TOS = 1, UDP_OPT_TTL, UDP_OPT_DONT_FRAGMENT, UDP_OPT_MULTICAST_TTL, UDP_OPT_MULTICAST_LOOP,
-    UDP_OPT_BROADCAST };
+/* The numbers of tos, ttl, fragmenting, multicast and broadcast options take 0..255, or 0 and 1. LOAD: how much the
+ * socket's reader has in front of it (any unit); it counts up by itself with each datagram, so a group with spread = 1
+ * that is never told goes round robin. */
+enum udp_option {
+    UDP_OPT_TOS = 1,
+    UDP_OPT_TTL,
+    UDP_OPT_DONT_FRAGMENT,
+    UDP_OPT_MULTICAST_TTL,
+    UDP_OPT_MULTICAST_LOOP,
+    UDP_OPT_BROADCAST,
+    UDP_OPT_LOAD,
+};
 
 struct udp_cmd_option {
     struct engine_cmd cmd;

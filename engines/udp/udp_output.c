@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Send requests on their way down: the socket's record gives what the request leaves open, eight bytes of header are
+ * pushed in front. The checksum is ip's (see engines/pkt.h). Requests come from clients by way of the session, so every
+ * field is judged; a bad one is dropped and the socket's owner is told why.
+ *
+ * Lines touched per packet: its 0, 1 and 3, one of its head buffer, two of the socket record. No copies.
+ */
+#include <errno.h>
+
+#include "engines/udp/udp.h"
+
+#define PREFETCH_AHEAD  4u
+#define PAYLOAD_MAX4    (65535u - IP4_LEN - UDP_LEN)
+#define PAYLOAD_MAX6    (65535u - UDP_LEN)
+#define GSO_SEGMENT_MAX 64u
+
+/* Where to and from where. 0 or a positive errno. */
+static int address(const struct udp_socket *s, struct pkt *p) {
+    struct flow *f = &p->flow;
+    if (ipaddr_is_any(&f->remote)) {
+        if (UNLIKELY(!(s->flags & UDP_SOCKET_CONNECTED)))
+            return EDESTADDRREQ;
+        f->remote = s->flow.remote;
+        f->remote_port = s->flow.remote_port;
+    } else if (UNLIKELY(f->remote_port == 0)) {
+        return EINVAL;
+    }
+    bool v4 = ipaddr_is_v4(&f->remote);
+    if (v4 ? (s->flags & UDP_SOCKET_V6ONLY) != 0 : ipaddr_is_v4(&s->flow.local))
+        return EAFNOSUPPORT;
+    if (!ipaddr_is_any(&s->flow.local) && !ipaddr_is_multicast(&s->flow.local)) {
+        if (!ipaddr_is_any(&f->local) && !ipaddr_equal(&f->local, &s->flow.local))
+            return EADDRNOTAVAIL;
+        f->local = s->flow.local;
+    }
+    if (ipaddr_is_any(&f->local))
+        f->local = ipaddr_any(); /* 0.0.0.0 and :: both mean: ip chooses */
+    else if (ipaddr_is_v4(&f->local) != v4)
+        return EAFNOSUPPORT;
+    f->local_port = s->flow.local_port;
+    f->proto = PROTO_UDP;
+    memset(f->pad, 0, sizeof f->pad);
+    return 0;
+}
+
+/* Length, and what cutting into gso_size pieces asks for. 0 or a positive errno. */
+static int size_and_gso(struct pkt *p) {
+    uint32_t bytes = pkt_bytes(p);
+    if (UNLIKELY(bytes > (ipaddr_is_v4(&p->flow.remote) ? PAYLOAD_MAX4 : PAYLOAD_MAX6)))
+        return EMSGSIZE;
+    if (p->gso_size == 0 || bytes <= p->gso_size) {
+        p->gso_size = 0;
+        p->gso_type = PKT_GSO_NONE;
+        return 0;
+    }
+    if ((uint32_t)p->gso_size * GSO_SEGMENT_MAX < bytes)
+        return EINVAL;
+    p->gso_type = PKT_GSO_UDP;
+    return 0;
+}
+
+static void set_options(struct udp_state *st, const struct udp_socket *s, struct pkt *p) {
+    uint16_t flags = (uint16_t)((p->flags & PKT_MORE) | PKT_CSUM_PARTIAL);
+    if (p->gso_type == PKT_GSO_UDP)
+        flags |= PKT_GSO;
+    if (s->flags & UDP_SOCKET_DONT_FRAGMENT)
+        flags |= PKT_DONT_FRAGMENT;
+    if (s->flags & UDP_SOCKET_BROADCAST)
+        flags |= PKT_BROADCAST;
+    p->ttl = s->ttl;
+    if (UNLIKELY(ipaddr_is_multicast(&p->flow.remote))) {
+        p->ttl = s->mcast_ttl;
+        if ((s->flags & UDP_SOCKET_MCAST_LOOP) && udp_table_has_member(st, &p->flow.remote))
+            flags |= PKT_MCAST_LOOP;
+    }
+    p->flags = flags;
+    if (p->tos == 0)
+        p->tos = s->tos;
+    p->sink = s->sink; /* whom ip tells when the datagram cannot go */
+    p->owner = s->owner;
+}
+
+static void push_header(struct pkt *p) {
+    uint32_t len = pkt_bytes(p) + UDP_LEN;
+    uint8_t *h = pkt_push(p, UDP_LEN);
+    be16_store(h, p->flow.local_port);
+    be16_store(h + 2, p->flow.remote_port);
+    be16_store(h + 4, (uint16_t)len);
+    h[6] = 0;
+    h[7] = 0;
+    p->l4_off = (uint16_t)(h - p->buf);
+    p->csum_start = p->l4_off;
+    p->csum_offset = 6;
+}
+
+static void reject(struct engine_io *io, const struct udp_socket *s, struct pkt *p, int error) {
+    struct notice notice = {.sink = s->sink, .kind = NOTICE_ERROR, .value = (uint32_t)error, .addr = p->flow.remote};
+    engine_notice(io, &notice);
+    pkt_drop(io, p, DROP_UDP_BAD_SEND);
+}
+
+static void output_one(struct udp_state *st, struct engine_io *io, struct pkt *p) {
+    struct udp_socket *s = udp_socket_get(st, p->sock);
+    if (UNLIKELY(s == NULL || (size_t)(p->data - p->buf) < UDP_LEN)) {
+        pkt_drop(io, p, s == NULL ? DROP_UDP_BAD_SEND : DROP_NO_BUFFER);
+        return;
+    }
+    int error = address(s, p);
+    if (LIKELY(error == 0))
+        error = size_and_gso(p);
+    if (UNLIKELY(error != 0)) {
+        reject(io, s, p, error);
+        return;
+    }
+    s->tx_packets++;
+    s->tx_bytes += pkt_bytes(p);
+    set_options(st, s, p);
+    push_header(p);
+    (void)pkt_vec_push(io->down, p);
+}
+
+void udp_output(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n) {
+    struct udp_state *st = (struct udp_state *)state;
+    CHECK(n <= PKT_BURST);
+    io->counters[UDP_COUNT_TX] += n;
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + PREFETCH_AHEAD < n) {
+            uint32_t sock = pkts[i + PREFETCH_AHEAD]->sock;
+            __builtin_prefetch(pkts[i + PREFETCH_AHEAD]->data - UDP_LEN, 1);
+            if (sock < udp_sockets(st)->capacity)
+                __builtin_prefetch(arena_record(st, udp_sockets(st), sock));
+        }
+        output_one(st, io, pkts[i]);
+    }
+}
