@@ -81,15 +81,21 @@ static bool engine_wanted(const struct config *cfg, const char *name) {
     return false;
 }
 
+static bool echo_used(const struct config *cfg) {
+    return cfg->echo.port_count > 0 || cfg->echo.generate_count > 0;
+}
+
 static void check_engines(const struct config *cfg, const struct node *root, struct problems *problems) {
     const struct node *load = tree_get(tree_get(root, "engines"), "load");
     if (load == NULL || cfg->engines.load_count == 0)
         return;
     if (!engine_wanted(cfg, "ip") || !engine_wanted(cfg, "udp"))
         problem_add(problems, &load->place, "engines.load: must hold ip and udp, without which nothing works");
-    if (cfg->echo.port_count > 0 && !engine_wanted(cfg, "echo"))
-        problem_add(problems, place_in(tree_get(root, "echo"), "ports"),
-                    "echo.ports: needs the echo engine; add echo to engines.load (line %u)", load->place.line);
+    if (echo_used(cfg) && !engine_wanted(cfg, "echo")) {
+        const char *field = cfg->echo.port_count > 0 ? "ports" : "generate";
+        problem_add(problems, place_in(tree_get(root, "echo"), field),
+                    "echo.%s: needs the echo engine; add echo to engines.load (line %u)", field, load->place.line);
+    }
     for (uint32_t i = 0; i < cfg->engines.load_count; i++) {
         if (strspn(cfg->engines.load[i].text, "abcdefghijklmnopqrstuvwxyz0123456789_-") !=
                 strlen(cfg->engines.load[i].text) ||
@@ -108,7 +114,7 @@ static void fill_engines(struct config *cfg) {
     static const char *const usual[] = {"ip", "udp", "echo"};
     if (cfg->engines.load_count > 0)
         return;
-    uint32_t n = cfg->echo.port_count > 0 ? 3 : 2;
+    uint32_t n = echo_used(cfg) ? 3 : 2;
     for (uint32_t i = 0; i < n; i++)
         (void)snprintf(cfg->engines.load[i].text, sizeof cfg->engines.load[i].text, "%s", usual[i]);
     cfg->engines.load_count = n;

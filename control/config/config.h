@@ -18,6 +18,7 @@
 #define CONFIG_ADDRESS_MAX   8
 #define CONFIG_ENGINE_MAX    8
 #define CONFIG_ECHO_MAX      16
+#define CONFIG_GENERATE_MAX  4
 #define CONFIG_PATH_MAX      108 /* what a UNIX socket address can hold */
 
 enum config_kind { KIND_AUTO, KIND_PACKET, KIND_XDP, KIND_TAP };
@@ -58,6 +59,13 @@ struct config_interface {
     struct config_faults faults;
 };
 
+struct config_generate {
+    uint32_t port; /* of usherd's own socket */
+    struct config_prefix peer;
+    uint32_t peer_port, window, size;
+    uint64_t timeout_ns;
+};
+
 struct config_word {
     char text[16];
 };
@@ -91,6 +99,8 @@ struct config {
     struct {
         uint32_t ports[CONFIG_ECHO_MAX];
         uint32_t port_count;
+        struct config_generate generate[CONFIG_GENERATE_MAX];
+        uint32_t generate_count;
     } echo;
     uint32_t firewall; /* enum config_firewall */
     struct {

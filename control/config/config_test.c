@@ -54,7 +54,7 @@ static const char full[] =
     "    zero_copy: off\n"
     "sessions: {mode: 0660, group: users, tx_bytes: 96K, rx_bytes: 1G}\n"
     "engines: {load: [ip, udp, echo], udp: {sockets: 100}}\n"
-    "echo: {ports: [7, 7777]}\n"
+    "echo: {ports: [7, 7777], generate: [{peer: 10.0.0.9, window: 3}]}\n"
     "firewall: ignore\n"
     "keeper: {mode: on, recovery_grace: 250ms}\n"
     "state_dir: /tmp/a \"b\\c\n"
@@ -74,6 +74,10 @@ Test(config, full_file) {
     cr_assert_eq(cfg.sessions.tx_bytes, 96 * 1024);
     cr_assert_eq(cfg.keeper.recovery_grace_ns, 250000000);
     cr_assert_eq(cfg.echo.ports[1], 7777);
+    cr_assert_eq(cfg.echo.generate_count, 1);
+    cr_assert_eq(cfg.echo.generate[0].window, 3);
+    cr_assert_eq(cfg.echo.generate[0].peer.addr.b[15], 9);
+    cr_assert_eq(cfg.echo.generate[0].timeout_ns, 100000000);
     cr_assert_str_eq(cfg.state_dir, "/tmp/a \"b\\c");
 }
 
@@ -158,6 +162,8 @@ Test(config, rules_across_settings) {
                    "t.yaml:2:42: ", "prefix length");
     expect_problem("engines: {load: [ip]}", "t.yaml:1:17: engines.load: ", "must hold ip and udp");
     expect_problem("engines: {load: [ip, udp, ../x]}", "t.yaml:1:27: engines.load[2]: ", "a name of");
+    expect_problem("engines: {load: [ip, udp]}\necho: {generate: [{size: 64}]}", "t.yaml:2:18: echo.generate: ",
+                   "echo engine");
     expect_problem("engines: {load: [ip, udp]}\necho: {ports: [7]}", "t.yaml:2:15: echo.ports: ", "echo engine");
     expect_problem("firewall: import", "t.yaml:1:11: firewall: ", "use refuse or ignore");
     expect_problem("run_dir: here", "t.yaml:1:10: run_dir: ", "absolute");
