@@ -62,18 +62,22 @@ enum notice_kind {
     NOTICE_ERROR = 1,  /* value = errno (ECONNREFUSED, EMSGSIZE, EHOSTUNREACH ...), pmtu in extra for EMSGSIZE */
     NOTICE_WRITABLE,   /* back-pressure is over */
     NOTICE_CONNECTED,  /* handshake done */
-    NOTICE_ACCEPT,     /* a new connection waits; extra = its socket index */
-    NOTICE_HANGUP,     /* the peer will send no more */
-    NOTICE_CLOSED,     /* the socket's last state is gone */
-    NOTICE_TX_DONE,    /* extra = bytes that left the send queue */
+    NOTICE_ACCEPT,     /* a new connection waits; sink = its listener's, extra = its socket index, addr and port = the
+                          peer. The host answers in the same turn (ADOPT or CLOSE); its data waits in the engine */
+    NOTICE_HANGUP,     /* the peer will send no more; all it sent has gone up before */
+    NOTICE_CLOSED,     /* the socket's last state is gone and its index with it: no request may name it any more, what
+                          it had borrowed is free */
+    NOTICE_TX_DONE,    /* extra = bytes that left the send queue; value = send limit the engine advises, 0 = none */
 };
 
+/* The host hands packets in `up` on before it looks at the notices of the same call. */
 struct notice {
     uint64_t sink;
     uint32_t value;
     uint32_t extra;
     uint16_t kind; /* enum notice_kind */
-    uint16_t pad[3];
+    uint16_t port; /* host order, with `addr` */
+    uint16_t pad[2];
     struct ipaddr addr; /* whom it is about */
     uint64_t pad2;
 };
@@ -96,6 +100,30 @@ struct engine_event {
 #define NOTICE_VEC_MAX 256
 #define EVENT_VEC_MAX 64
 
+/* The memory that stream send requests of one session point into (its TX region); base NULL = not there (any more). A
+ * region stays mapped until NOTICE_CLOSED for the last socket of the session and until every packet with a frag in it
+ * was put back. */
+struct engine_region {
+    const uint8_t *base;
+    uint64_t size;
+};
+
+/* Answer of the link engine to "how do I reach dst?". */
+struct engine_route {
+    struct ipaddr source; /* address to use when the socket has none */
+    int32_t error;        /* 0 or -errno */
+    uint16_t port;        /* interface slot, for its caps */
+    uint16_t mtu;         /* IP bytes; the path MTU when one is known */
+    bool local;           /* ends on this host: any size, frags and PKT_GSO are welcome */
+};
+
+/* The host says how much of a stream its reader has let go of: the receive window may open. */
+struct engine_credit {
+    uint64_t sink; /* of the socket; another sink: the index was reused meanwhile, the credit is void */
+    uint32_t sock;
+    uint32_t bytes;
+};
+
 /* Everything one call may use. Filled by the host; the engine pushes packets and notices and changes nothing else.
  * A vec that has no room: the engine keeps the rest and asks to be run again (next_deadline = now), or drops with
  * DROP_QUEUE_FULL. up, down, drop and done always have room for twice the packets of the call. */
@@ -116,6 +144,12 @@ struct engine_io {
     uint64_t *rng; /* state of the seeded generator; see engine_random() */
     void (*trace)(void *arg, uint32_t point, uint64_t a, uint64_t b); /* NULL when off */
     void *trace_arg;
+    const struct engine_region *regions; /* by session slot = SINK_INDEX(sink); see PKT_REGION */
+    uint32_t region_count;
+    uint32_t pad;
+    /* Asks the shard's link engine; once a connection, not once a packet. NULL: there is none (tests, fuzzer). */
+    void (*route)(void *arg, const struct ipaddr *dst, struct engine_route *ret_route);
+    void *route_arg;
 };
 
 /* A command from control: a plain struct that engines/<name>/<name>_cmd.h defines; `id` selects it. */
@@ -181,6 +215,10 @@ struct engine_ops {
     int (*load)(void *st, uint32_t from_version, const uint8_t *rec, size_t size);
     /* Checks every invariant of the state; 0, or a number that names the broken one. Tests and simulator. Optional. */
     int (*check)(const void *st);
+    /* Stream transports: readers let go of received bytes. Packets of a stream that went `up` may not be dropped by the
+     * host: one it cannot place waits, in order, and is not credited, so the peer is slowed and nothing is lost. Sinks
+     * of kind SINK_ENGINE give no credit. n is not bounded. Optional. */
+    void (*credit)(void *st, struct engine_io *io, const struct engine_credit *credits, uint32_t n);
 };
 
 #define ENGINE_COUNT(io, index) ((io)->counters[index]++)
