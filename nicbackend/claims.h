@@ -47,8 +47,11 @@ struct nb_claim {
 int nb_claims_create(uint32_t claim_max, struct nb_claims **ret_claims, struct nb_error *err);
 void nb_claims_destroy(struct nb_claims *c); /* detaches what is still attached */
 
+/* -EEXIST when it is there already, -ENOENT when it is not, -ENOSPC when the table is full. */
 int nb_claims_add(struct nb_claims *c, const struct nb_claim *claim);
 int nb_claims_del(struct nb_claims *c, const struct nb_claim *claim);
+/* All of them, at most `max` written; returns how many there are. For a successor that drops what nobody owns. */
+size_t nb_claims_list(const struct nb_claims *c, struct nb_claim *claims, size_t max);
 /* Addresses that are ours. Groups (multicast) are added the same way. */
 int nb_claims_addr_add(struct nb_claims *c, const struct nb_addr *addr);
 int nb_claims_addr_del(struct nb_claims *c, const struct nb_addr *addr);
@@ -59,13 +62,20 @@ struct nb_attach_params {
     uint32_t queue_max;    /* XDP: size of the XSK map */
     bool dedicated;        /* claim by MAC as well */
     uint8_t dedicated_mac[6];
+    uint16_t vlan;         /* VLAN whose frames these are; 0 = untagged and priority-tagged ones */
+    bool all;              /* every packet is ours (tests) */
+    bool no_tcx;           /* NB_HOOK_TC: clsact even where the kernel has tcx */
 };
 
 /* -EBUSY with the owner's name in err when another program is there; -EOPNOTSUPP when the driver cannot. */
 int nb_attach_create(struct nb_claims *c, const struct nb_attach_params *params, struct nb_attach **ret_attach,
                      struct nb_error *err);
 void nb_attach_destroy(struct nb_attach *a);
-int nb_attach_xsk_set(struct nb_attach *a, uint32_t queue, int xsk_fd); /* fd -1 removes: packets then pass */
+/* What is attached already, also by an adopted predecessor; NULL when nothing is. */
+struct nb_attach *nb_attach_find(const struct nb_claims *c, uint32_t ifindex, enum nb_hook hook);
+/* fd -1 removes: packets then pass. A socket that just dies does not let them pass: they are dropped until a successor
+ * sets its own (or removes). */
+int nb_attach_xsk_set(struct nb_attach *a, uint32_t queue, int xsk_fd);
 /* A socket filter (eBPF) that accepts exactly the claimed packets of this attachment; owned by `a`. */
 int nb_attach_socket_filter(struct nb_attach *a, int *ret_prog_fd);
 /* "tcx link", "clsact filter" ... for reports; static text. */

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The claim table and its attachments as claims.c and attach.c see them. Both structs hold plain fds only, no libbpf
+ * objects, so that they can be made anew from the fds a predecessor left.
+ */
+#ifndef USHER_NICBACKEND_CLAIMS_INTERNAL_H
+#define USHER_NICBACKEND_CLAIMS_INTERNAL_H
+
+#include "nicbackend/claims.h"
+#include "nicbackend/xdp/claims_abi.h"
+
+enum claims_map { CLAIMS_MAP_CLAIMS, CLAIMS_MAP_PORTS, CLAIMS_MAP_ADDRS, CLAIMS_MAP_FRAGS, CLAIMS_MAP_COUNT };
+
+enum attach_fd {
+    ATTACH_FD_PROG,   /* what is attached */
+    ATTACH_FD_FILTER, /* socket filter, tc hook only */
+    ATTACH_FD_CONFIG,
+    ATTACH_FD_COUNTS,
+    ATTACH_FD_XSKS, /* XDP hooks only */
+    ATTACH_FD_LINK, /* not with clsact */
+    ATTACH_FD_COUNT
+};
+
+/* Stable names: the program in question is <map> or <ifindex>.<hook>.<part>. */
+extern const char *const claims_map_names[CLAIMS_MAP_COUNT];
+extern const char *const claims_hook_names[NB_HOOK_COUNT];
+extern const char *const claims_attach_fd_names[ATTACH_FD_COUNT];
+
+struct nb_attach {
+    struct nb_claims *claims;
+    struct nb_attach *next;
+    struct claim_config config; /* the truth is the map; this is our copy */
+    int fd[ATTACH_FD_COUNT];    /* -1 = none */
+};
+
+struct nb_claims {
+    int map[CLAIMS_MAP_COUNT];
+    struct nb_attach *attaches;
+    uint64_t ports[CLAIM_PORT_WORDS]; /* copy of the map */
+    uint32_t exact[2][65536];         /* exact claims on a port: [is_tcp][port]; touched lazily */
+};
+
+int nb_fail(struct nb_error *err, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+struct nb_attach *nb_attach_alloc(struct nb_claims *c);
+
+#endif
