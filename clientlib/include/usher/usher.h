@@ -28,6 +28,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* the library itself is built with hidden symbols */
 
 #define USHER_API_VERSION 1
 
@@ -165,6 +166,7 @@ void usher_rx_release(struct usher_context *ctx, struct usher_msg *msgs, uint32_
 ssize_t usher_recvfrom(struct usher_socket *sock, void *data, size_t size, struct sockaddr *ret_addr,
                        socklen_t *addr_len, int64_t timeout_ns);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

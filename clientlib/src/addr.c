@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Between sockaddr and the plain bytes of usher_msg. Any thread.
+ */
+#include <arpa/inet.h>
+
+#include "clientlib/src/internal.h"
+
+int client_addr_from(const struct sockaddr *addr, socklen_t len, uint8_t *ret_family, uint8_t ret_addr[16],
+                     uint16_t *ret_port) {
+    if (len < sizeof(addr->sa_family))
+        return -EINVAL;
+    if (addr->sa_family == AF_INET && len >= sizeof(struct sockaddr_in)) {
+        struct sockaddr_in in;
+        memcpy(&in, addr, sizeof(in));
+        memset(ret_addr, 0, 16);
+        memcpy(ret_addr, &in.sin_addr, 4);
+        *ret_port = ntohs(in.sin_port);
+    } else if (addr->sa_family == AF_INET6 && len >= sizeof(struct sockaddr_in6)) {
+        struct sockaddr_in6 in6;
+        memcpy(&in6, addr, sizeof(in6));
+        memcpy(ret_addr, &in6.sin6_addr, 16);
+        *ret_port = ntohs(in6.sin6_port);
+    } else {
+        return addr->sa_family == AF_INET || addr->sa_family == AF_INET6 ? -EINVAL : -EAFNOSUPPORT;
+    }
+    *ret_family = (uint8_t)addr->sa_family;
+    return 0;
+}
+
+void client_addr_to(uint8_t family, const uint8_t addr[16], uint16_t port, bool v6, struct sockaddr_storage *ret_addr,
+                    socklen_t *ret_len) {
+    memset(ret_addr, 0, sizeof(*ret_addr));
+    if (v6) {
+        struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ret_addr;
+        in6->sin6_family = AF_INET6;
+        in6->sin6_port = htons(port);
+        client_addr_map(family, addr, in6->sin6_addr.s6_addr);
+        *ret_len = sizeof(*in6);
+    } else {
+        struct sockaddr_in *in = (struct sockaddr_in *)ret_addr;
+        in->sin_family = AF_INET;
+        in->sin_port = htons(port);
+        memcpy(&in->sin_addr, addr, 4);
+        *ret_len = sizeof(*in);
+    }
+}
+
+void client_addr_give(const struct sockaddr_storage *from, socklen_t from_len, struct sockaddr *ret_addr,
+                      socklen_t *len) {
+    if (!ret_addr || !len)
+        return;
+    memcpy(ret_addr, from, *len < from_len ? *len : from_len);
+    *len = from_len;
+}

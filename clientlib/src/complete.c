@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Our side of a completion ring, and the order in which events come out. Under the context's lock. A datagram costs the
+ * entry's line, the socket's table slot and the event; the head is published once for each call.
+ */
+#include "clientlib/src/internal.h"
+
+enum verdict { SKIP, TAKEN, STOP };
+
+/* After this many polls buffers that wait for company are given back. */
+#define POLLS_FLUSH 256
+/* Polls between looks at the clock, and how long kernel sockets may go unseen while the rings are polled. */
+#define POLLS_CLOCK   64
+#define LOOK_NS       50000
+#define LOOK_MIXED_NS 2000
+
+bool client_any_ready(const struct usher_context *ctx) {
+    uint32_t n = __atomic_load_n(&ctx->set_count, __ATOMIC_ACQUIRE);
+    for (uint32_t i = 0; i < n; i++)
+        if (client_cq_ready(ctx->sets[i]))
+            return true;
+    return false;
+}
+
+void client_cq_publish(struct client_set *s) {
+    if (s->cq_pos == s->cq_published)
+        return;
+    s->cq_published = s->cq_pos;
+    /* Pairs with the worker's acquire load: our reads of the entries are over. */
+    __atomic_store_n(&s->shared->cq_head, s->cq_pos, __ATOMIC_RELEASE);
+}
+
+static void take_address(const struct usher_socket *sock, const uint8_t mapped[16], uint8_t ret_addr[16]) {
+    if (sock->v6)
+        memcpy(ret_addr, mapped, 16);
+    else {
+        memset(ret_addr, 0, 16);
+        memcpy(ret_addr, mapped + 12, 4);
+    }
+}
+
+static enum verdict take_recv(struct usher_context *ctx, struct client_set *s, const struct ush_cqe *e,
+                              struct usher_event *ret_ev) {
+    uint32_t handle = e->recv.handle, cell = e->recv.cell, len = e->recv.len;
+    if (UNLIKELY(cell >= ctx->h.rx_size || len > ctx->h.rx_size - cell || cell & (ctx->h.rx_cell_min - 1))) {
+        client_go_down(ctx, "a completion names bytes outside the RX region");
+        return SKIP;
+    }
+    struct usher_socket *sock = handle < ctx->h.socket_max ? ctx->by_handle[handle] : NULL;
+    if (UNLIKELY(!sock)) {
+        if (ctx->opening)
+            return STOP; /* perhaps of the socket whose answer is being read by another thread */
+        client_release_cell(ctx, s, cell, len);
+        return SKIP;
+    }
+    __builtin_prefetch(ctx->rx + cell);
+    ret_ev->type = USHER_EV_RECV;
+    ret_ev->error = 0;
+    ret_ev->sock = sock;
+    struct usher_msg *m = &ret_ev->msg;
+    m->sock = sock;
+    m->buf = (struct usher_buf){ctx->rx + cell, len, cell >> ctx->cell_shift << 4 | s->index};
+    m->len = len;
+    m->flags = e->flags;
+    m->gso_size = e->recv.gso_size;
+    m->tos = e->tos;
+    m->family = sock->v6 ? AF_INET6 : AF_INET;
+    m->peer_port = e->recv.peer_port;
+    m->pad = 0;
+    take_address(sock, e->recv.peer, m->peer);
+    take_address(sock, e->recv.local, m->local);
+    m->rx_ns = e->recv.rx_ns;
+    m->user_data = 0;
+    return TAKEN;
+}
+
+static enum verdict take_tx_free(struct usher_context *ctx, const struct ush_cqe *e) {
+    uint32_t n = e->count < 14 ? e->count : 14;
+    for (uint32_t i = 0; i < n; i++)
+        txbuf_return(&ctx->txbuf, e->tx_free.off[i]);
+    ctx->tx_freed = true;
+    return SKIP;
+}
+
+static enum verdict take_event(struct usher_context *ctx, const struct ush_cqe *e, struct usher_event *ret_ev) {
+    uint32_t handle = e->event.handle, value = e->event.value;
+    /* WRITABLE needs nothing here: every poll looks at the credit of sockets that ran out of it. */
+    if (e->flags != USH_EVENT_ERROR)
+        return SKIP;
+    struct usher_socket *sock = handle < ctx->h.socket_max ? ctx->by_handle[handle] : NULL;
+    if (!sock)
+        return ctx->opening ? STOP : SKIP;
+    *ret_ev = (struct usher_event){.type = USHER_EV_ERROR, .error = (int)(value & 0xfff), .sock = sock};
+    return TAKEN;
+}
+
+static enum verdict take_entry(struct usher_context *ctx, struct client_set *s, const struct ush_cqe *e,
+                               struct usher_event *ret_ev) {
+    switch (e->type) {
+    case USH_CQ_RECV:
+        return take_recv(ctx, s, e, ret_ev);
+    case USH_CQ_TX_FREE:
+        return take_tx_free(ctx, e);
+    case USH_CQ_EVENT:
+        return take_event(ctx, e, ret_ev);
+    default:
+        return SKIP; /* purged, or of a newer usherd */
+    }
+}
+
+static uint32_t take_set(struct usher_context *ctx, struct client_set *s, struct usher_event *ret_events, uint32_t n) {
+    uint32_t got = 0;
+    while (got < n && client_cq_ready(s)) {
+        const struct ush_cqe *e = &s->cq[s->cq_pos & s->cq_mask];
+        enum verdict v = take_entry(ctx, s, e, &ret_events[got]);
+        if (v == STOP)
+            break;
+        __atomic_store_n(&s->cq_pos, s->cq_pos + 1, __ATOMIC_RELAXED);
+        got += v == TAKEN;
+    }
+    client_cq_publish(s);
+    return got;
+}
+
+uint32_t client_take_rings(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n) {
+    uint32_t got = 0;
+    for (uint32_t i = 0; i < ctx->set_count && got < n; i++)
+        got += take_set(ctx, ctx->sets[i], ret_events + got, n - got);
+    return got;
+}
+
+/* Is it time to ask the kernel (a system call)? Never on a fast path: the clock is read once in 64 polls, unless some
+ * socket lives wholly on the kernel. */
+static bool look_due(struct usher_context *ctx) {
+    if (ctx->armed || ctx->accelerated == 0)
+        return true;
+    ctx->polls++;
+    if (LIKELY(ctx->polls % POLLS_CLOCK && ctx->kernel_only == 0))
+        return false;
+    if (ctx->polls % POLLS_FLUSH == 0)
+        client_release_flush_all(ctx);
+    int64_t now = client_now();
+    if (now - ctx->looked_ns < (ctx->kernel_only ? LOOK_MIXED_NS : LOOK_NS))
+        return false;
+    ctx->looked_ns = now;
+    return true;
+}
+
+uint32_t client_take_fresh(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n, bool look) {
+    uint32_t got = client_take_rings(ctx, ret_events, n);
+    /* Polls with results count as well: busy rings must not hide the kernel sockets for ever. */
+    if (UNLIKELY(look) || look_due(ctx)) {
+        client_disarm(ctx);
+        got += client_look(ctx, ret_events + got, n - got);
+    }
+    return got;
+}
+
+static uint32_t take_notices(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n) {
+    uint32_t got = 0;
+    if (ctx->blocked)
+        got += client_take_writable(ctx, ret_events, n);
+    if (got < n && ctx->tx_wanted && client_tx_available(ctx)) {
+        ctx->tx_wanted = false;
+        ret_events[got++] = (struct usher_event){.type = USHER_EV_TX_FREE};
+    }
+    if (got < n && UNLIKELY(ctx->down_event)) {
+        ctx->down_event = false;
+        ret_events[got++] = (struct usher_event){.type = USHER_EV_DOWN, .error = ENETDOWN};
+    }
+    return got;
+}
+
+uint32_t client_take(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n, bool look) {
+    uint32_t got = 0;
+    if (UNLIKELY(ctx->parked_count))
+        got = client_take_parked(ctx, ret_events, n);
+    if (LIKELY(got < n))
+        got += client_take_fresh(ctx, ret_events + got, n - got, look);
+    if (UNLIKELY(ctx->blocked || ctx->tx_wanted || ctx->down_event) && got < n)
+        got += take_notices(ctx, ret_events + got, n - got);
+    return got;
+}
+
+void client_cq_purge(struct usher_context *ctx, struct usher_socket *sock) {
+    struct client_set *s = sock->set;
+    for (uint32_t pos = s->cq_pos; pos - s->cq_pos <= s->cq_mask; pos++) {
+        struct ush_cqe *e = &s->cq[pos & s->cq_mask];
+        if (__atomic_load_n(&e->seq, __ATOMIC_ACQUIRE) != pos + 1)
+            break;
+        if (e->type == USH_CQ_RECV && e->recv.handle == sock->handle) {
+            client_release_cell(ctx, s, e->recv.cell, e->recv.len);
+            e->type = 0; /* consumed: usherd does not read its completions again */
+        } else if (e->type == USH_CQ_EVENT && e->event.handle == sock->handle) {
+            e->type = 0;
+        }
+    }
+}

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A context's life: attach, detach, usherd's end, and fork. Any thread.
+ */
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "clientlib/src/internal.h"
+#include "clientlib/src/tags.h"
+
+/* Counts the forks between the first ancestor that used the library and this process. */
+uint32_t client_generation;
+static struct usher_context *all_contexts;
+static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
+
+int client_forked(void) {
+    return client_fail_fast(-EPERM, "this context belongs to the parent process; the child must open its own with "
+                                    "usher_context_open()");
+}
+
+static void close_fd(int *fd) {
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* Holds every context still, so that the child finds whole lists. */
+static void before_fork(void) {
+    pthread_mutex_lock(&all_lock);
+    for (struct usher_context *c = all_contexts; c; c = c->list_next)
+        client_lock_take(&c->lock);
+}
+
+static void after_fork_parent(void) {
+    for (struct usher_context *c = all_contexts; c; c = c->list_next)
+        client_lock_give(&c->lock);
+    pthread_mutex_unlock(&all_lock);
+}
+
+/* The child keeps none of the parent's session: no fd that would keep a port or the session alive, no shared memory
+ * that it could write to. Only calls that are safe after fork() of a program with threads. */
+static void after_fork_child(void) {
+    for (struct usher_context *c = all_contexts; c; c = c->list_next) {
+        for (struct usher_socket *s = c->sockets; s; s = s->next)
+            close_fd(&s->fd);
+        for (uint32_t i = 0; i < c->set_count; i++)
+            close_fd(&c->sets[i]->kick_fd);
+        close_fd(&c->session_fd);
+        close_fd(&c->wake_fd);
+        close_fd(&c->epoll_fd);
+        close_fd(&c->timer_fd);
+        if (c->base)
+            munmap(c->base, c->h.total_size);
+        c->base = NULL;
+    }
+    all_contexts = NULL;
+    client_generation++;
+    pthread_mutex_unlock(&all_lock);
+}
+
+static void register_fork(void) {
+    pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
+static void list_add(struct usher_context *ctx) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, register_fork);
+    pthread_mutex_lock(&all_lock);
+    ctx->list_next = all_contexts;
+    ctx->list_prev_next = &all_contexts;
+    if (all_contexts)
+        all_contexts->list_prev_next = &ctx->list_next;
+    all_contexts = ctx;
+    pthread_mutex_unlock(&all_lock);
+}
+
+static void list_remove(struct usher_context *ctx) {
+    pthread_mutex_lock(&all_lock);
+    if (ctx->list_prev_next) {
+        *ctx->list_prev_next = ctx->list_next;
+        if (ctx->list_next)
+            ctx->list_next->list_prev_next = ctx->list_prev_next;
+    }
+    pthread_mutex_unlock(&all_lock);
+}
+
+static int connect_fail(int err, const char *path) {
+    switch (err) {
+    case ENOENT:
+        return client_fail(-err,
+                           "no usherd at %s: start it (systemctl start usherd), or set USHER_SOCKET to where "
+                           "its session socket is",
+                           path);
+    case ECONNREFUSED:
+        return client_fail(-err,
+                           "usherd does not run: %s is there but nobody listens; start it (systemctl start "
+                           "usherd)",
+                           path);
+    case EACCES:
+        return client_fail(-err,
+                           "this user may not use %s: add it to the group that owns the socket, or widen "
+                           "sessions.mode in usherd's settings",
+                           path);
+    default:
+        return client_fail(-err, "connecting to usherd at %s: %s", path, strerror(err));
+    }
+}
+
+static int connect_session(struct usher_context *ctx, const char *path) {
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(sa.sun_path))
+        return client_fail(-ENAMETOOLONG, "the path of usherd's socket is longer than %zu bytes: %s",
+                           sizeof(sa.sun_path) - 1, path);
+    strcpy(sa.sun_path, path);
+    ctx->session_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (ctx->session_fd < 0)
+        return client_fail(-errno, "socket for usherd's session: %s", strerror(errno));
+    const struct timeval patience = {.tv_sec = 5};
+    setsockopt(ctx->session_fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    setsockopt(ctx->session_fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+    if (connect(ctx->session_fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
+        return connect_fail(errno, path);
+    return 0;
+}
+
+static int make_epoll(struct usher_context *ctx) {
+    ctx->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    ctx->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (ctx->epoll_fd < 0 || ctx->timer_fd < 0)
+        return client_fail(-errno, "epoll and timer of the session: %s", strerror(errno));
+    const struct {
+        int fd;
+        uint32_t events;
+        uint64_t tag;
+    } watch[] = {
+        {ctx->wake_fd, EPOLLIN, TAG_WAKE},
+        {ctx->session_fd, EPOLLRDHUP, TAG_SESSION}, /* usherd never speaks unasked: only its end is of interest */
+        {ctx->timer_fd, EPOLLIN, TAG_TIMER},
+    };
+    for (size_t i = 0; i < sizeof(watch) / sizeof(watch[0]); i++) {
+        struct epoll_event ev = {.events = watch[i].events, .data.u64 = watch[i].tag};
+        if (epoll_ctl(ctx->epoll_fd, EPOLL_CTL_ADD, watch[i].fd, &ev) < 0)
+            return client_fail(-errno, "watching the session's file descriptors: %s", strerror(errno));
+    }
+    return 0;
+}
+
+static int spin_wish(const struct usher_context_params *p) {
+    if (p->spin_us >= 0)
+        return p->spin_us;
+    const char *s = secure_getenv("USHER_SPIN_US");
+    if (!s || !*s)
+        return -1;
+    char *end;
+    long v = strtol(s, &end, 10);
+    return *end == 0 && v >= 0 && v <= 1000000 ? (int)v : -1;
+}
+
+static int attach(struct usher_context *ctx, const struct usher_context_params *p) {
+    const char *path = p->socket_path ? p->socket_path : secure_getenv("USHER_SOCKET");
+    int err = connect_session(ctx, path && *path ? path : CLIENT_DEFAULT_PATH);
+    if (err)
+        return err;
+    struct client_answer a = {0};
+    err = client_rpc_attach(ctx, p, p->label ? p->label : program_invocation_short_name, &a);
+    if (err)
+        return err == -ENETDOWN ? client_fail(-ECONNREFUSED, "usherd closed the session while attaching; its log says "
+                                                             "why (usherctl log, or journalctl -u usherd)")
+                                : err;
+    ctx->memfd = a.fds[0];
+    ctx->wake_fd = a.fds[1];
+    ctx->session_id = a.session_id;
+    memcpy(ctx->daemon_version, a.version, sizeof(ctx->daemon_version));
+    if (a.abi < USH_ABI_MIN || a.abi > USH_ABI_MAX)
+        return client_fail(-EPROTO,
+                           "usherd %s speaks version %u of the shared memory, this libusher %u to %u; upgrade "
+                           "the older of the two",
+                           a.version, a.abi, USH_ABI_MIN, USH_ABI_MAX);
+    err = client_shm_map(ctx, ctx->memfd);
+    close_fd(&ctx->memfd);
+    return err ? err : make_epoll(ctx);
+}
+
+static void context_free(struct usher_context *ctx) {
+    ctx->down = true; /* nothing below may write to the rings */
+    while (ctx->sockets) {
+        struct usher_socket *s = ctx->sockets;
+        ctx->sockets = s->next;
+        client_park_purge(s);
+        close_fd(&s->fd);
+        free(s->groups);
+        free(s);
+    }
+    client_park_fini(ctx);
+    client_kbuf_fini(ctx);
+    client_shm_unmap(ctx);
+    close_fd(&ctx->session_fd);
+    close_fd(&ctx->wake_fd);
+    close_fd(&ctx->epoll_fd);
+    close_fd(&ctx->timer_fd);
+    close_fd(&ctx->memfd);
+    free(ctx->scratch);
+    free(ctx);
+}
+
+int usher_context_open(const struct usher_context_params *params, struct usher_context **ret_ctx) {
+    const struct usher_context_params defaults = {.spin_us = -1};
+    const struct usher_context_params *p = params ? params : &defaults;
+    struct usher_context *ctx = calloc(1, sizeof(*ctx));
+    if (!ctx)
+        return client_fail(-ENOMEM, "no memory for a context");
+    ctx->session_fd = ctx->wake_fd = ctx->epoll_fd = ctx->timer_fd = ctx->memfd = -1;
+    ctx->generation = client_generation;
+    ctx->flags = p->flags;
+    ctx->spin_us = spin_wish(p);
+    ctx->tune.score = 128;
+    int err = attach(ctx, p);
+    if (err) {
+        context_free(ctx);
+        return err;
+    }
+    list_add(ctx);
+    *ret_ctx = ctx;
+    return 0;
+}
+
+void usher_context_close(struct usher_context *ctx) {
+    if (!ctx)
+        return;
+    /* In a fork's child the handler has closed and unmapped all that was shared; what is left is plain memory. */
+    if (ctx->generation == client_generation)
+        list_remove(ctx);
+    context_free(ctx);
+}
+
+/* Buffers that usherd will never give back come home: nobody reads them any more. */
+static void reclaim(struct usher_context *ctx) {
+    for (uint32_t i = 0; i < ctx->set_count; i++) {
+        struct client_set *s = ctx->sets[i];
+        for (; s->sq_reaped != s->sq_pos; s->sq_reaped++) {
+            uint32_t buf = s->sq_buf[s->sq_reaped & s->sq_mask];
+            if (buf != TXBUF_NONE)
+                txbuf_give(&ctx->txbuf, buf);
+        }
+        s->release_count = 0;
+        s->kick_due = false;
+    }
+    txbuf_return_all(&ctx->txbuf);
+    ctx->tx_freed = true;
+}
+
+void client_go_down(struct usher_context *ctx, const char *why) {
+    if (ctx->down)
+        return;
+    __atomic_store_n(&ctx->down, true, __ATOMIC_RELAXED);
+    ctx->down_event = ctx->down_errno = true;
+    if (ctx->epoll_fd >= 0) {
+        epoll_ctl(ctx->epoll_fd, EPOLL_CTL_DEL, ctx->session_fd, NULL);
+        epoll_ctl(ctx->epoll_fd, EPOLL_CTL_DEL, ctx->wake_fd, NULL);
+    }
+    for (struct usher_socket *s = ctx->sockets; s; s = s->next)
+        client_socket_to_kernel(s, why);
+    reclaim(ctx);
+    client_waiters_wake(ctx);
+}

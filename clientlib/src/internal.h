@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of libusher share: the context, its ring sets, its sockets. Everything here is private memory of the
+ * program; what usherd also sees is reached through the pointers into the mapping (set->shared, cq, sq, rx, tx).
+ *
+ * Locks. rpc_lock serialises exchanges on the session socket and is taken first; lock guards everything else and is
+ * never held while sleeping. A context of one thread takes neither.
+ */
+#ifndef USHER_CLIENTLIB_INTERNAL_H
+#define USHER_CLIENTLIB_INTERNAL_H
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include <usher/usher.h>
+
+#include "clientlib/src/cpu.h"
+#include "clientlib/src/error.h"
+#include "clientlib/src/lock.h"
+#include "clientlib/src/txbuf.h"
+#include "proto/usher_shm.h"
+
+#define CLIENT_DEFAULT_PATH "/run/usher/session.sock"
+#define CLIENT_DATAGRAM_MAX 65507u
+#define CLIENT_SPIN_MAX_US 50
+
+/* One ring set: a worker's completion ring towards us and our submission ring towards it. */
+struct client_set {
+    /* line 0: what receiving touches */
+    struct ush_cqe *cq;
+    uint32_t cq_mask;
+    uint32_t cq_pos;       /* next to read */
+    uint32_t cq_published; /* what usherd has been told */
+    uint32_t ticket;       /* last wait_ticket written */
+    struct ush_set *shared;
+    uint32_t *release; /* RX cells to give back with the next RELEASE entries */
+    uint32_t release_count, release_room;
+    uint32_t release_bytes;
+    uint32_t index;
+    /* line 1: what sending touches */
+    struct ush_sqe *sq;
+    uint32_t *sq_buf; /* by slot: block to free once usherd has consumed the entry, or TXBUF_NONE */
+    uint32_t sq_mask;
+    uint32_t sq_pos;    /* next to write */
+    uint32_t sq_reaped; /* entries whose blocks are free again: the last sq_head seen */
+    bool kick_due;
+    int kick_fd;
+} __attribute__((aligned(64)));
+
+/* A received datagram or event that waits in private memory, because somebody else's recvfrom() found it. */
+struct client_parked {
+    struct client_parked *next;
+    struct usher_event ev;
+};
+
+struct client_group {
+    uint8_t addr[16];
+    uint32_t ifindex;
+};
+
+struct usher_socket {
+    struct usher_context *ctx;
+    struct client_set *set; /* NULL: not accelerated */
+    uint32_t handle;
+    uint32_t sent;      /* bytes submitted, modulo 2^32 */
+    uint32_t done;      /* of ush_socket.tx_done, when last read */
+    uint32_t tx_limit;
+    bool connected, bound, wildcard, v6;
+    bool blocked; /* a send answered -EAGAIN: WRITABLE is owed */
+    bool kernel_blocked; /* ... because the kernel socket's buffer was full */
+    bool watched; /* in the epoll set */
+    bool muted;   /* readable, but its share of parked datagrams is used up */
+    int fd;
+    int error; /* pending asynchronous errno, positive; the next send returns it */
+    struct client_parked *parked_head, **parked_tail;
+    uint32_t parked_kernel;
+    struct usher_socket *parked_next; /* among the context's sockets with parked events */
+    bool parked_listed;
+    struct usher_socket *blocked_next;
+    struct usher_socket *next, **prev_next; /* all of the context */
+    uint32_t rx_quota;
+    uint32_t wish_rx_quota, wish_tx_limit; /* of setsockopt before usherd knew the socket */
+    uint32_t group_count;
+    struct client_group *groups;
+    void *user;
+    char reason[128];
+};
+
+/* A datagram that came by a kernel socket; the payload follows. */
+struct client_kbuf {
+    struct client_kbuf *next, **prev_next;
+    uint64_t room;
+    uint64_t pad[5];
+};
+_Static_assert(sizeof(struct client_kbuf) == 64, "payload starts on a line");
+
+struct client_tune {
+    uint32_t score; /* share of recent waits that a spin would have caught, of 256 */
+    uint32_t waits;
+    bool one_cpu;
+};
+
+struct usher_context {
+    struct client_lock lock;
+    uint32_t generation; /* client_generation when it was opened; a fork's child has another */
+    uint32_t flags;
+    uint32_t set_count;
+    struct client_set *sets[USH_SET_MAX]; /* in the order they appeared */
+    struct client_set *set_at[USH_SET_MAX]; /* by usherd's number */
+    uint32_t parked_count;
+    uint32_t opening; /* Open is on its way: completions of unknown handles wait in the ring */
+    uint32_t polls;
+    bool armed;        /* a foreign loop sleeps on usher_fd() */
+    bool asleep;       /* the leader sleeps */
+    bool kick_due;     /* some set has entries the worker may sleep over */
+    bool down;         /* usherd is gone */
+    bool down_event;   /* EV_DOWN is owed */
+    bool down_errno;   /* -ENETDOWN is owed */
+    bool tx_wanted;    /* a tx_alloc failed: EV_TX_FREE is owed as soon as a block is free */
+    bool tx_freed;
+    uint32_t accelerated, kernel_only; /* bound sockets of either kind */
+    struct usher_socket **by_handle;
+    struct ush_header h; /* copied and checked at attach */
+    uint8_t *base;       /* the mapping */
+    uint8_t *tx, *rx;
+    uint32_t cell_shift; /* log2 of the header's rx_cell_min */
+    struct ush_socket *shared_sockets;
+    struct txbuf txbuf;
+    struct usher_socket *blocked, *parked, *parked_last, *sockets;
+    struct client_parked *parked_free;
+    struct client_kbuf *kbuf_free, *kbuf_lent;
+    uint32_t kbuf_cached;
+    uint8_t *scratch; /* overflow of a kernel receive */
+    int64_t looked_ns;
+    int epoll_fd, wake_fd, session_fd, timer_fd, memfd;
+    bool timer_on;
+    /* waiting */
+    bool leader;
+    uint32_t followers;
+    uint32_t news; /* counts what waiters should look at: parked events, usherd's end, a leader that leaves */
+    int spin_us;
+    struct client_tune tune;
+    /* exchanges */
+    struct client_lock rpc_lock;
+    uint32_t rpc_id;
+    struct usher_context *list_next, **list_prev_next;
+    char daemon_version[32];
+    uint64_t session_id;
+};
+
+/* ---- context.c ---- */
+extern uint32_t client_generation;
+int client_forked(void);
+
+static inline bool client_is_single(const struct usher_context *ctx)
+{
+    return ctx->flags & USHER_SINGLE_THREAD;
+}
+
+static inline void client_leave(struct usher_context *ctx)
+{
+    if (!client_is_single(ctx))
+        client_lock_give(&ctx->lock);
+}
+
+/* Every call starts here: 0 with the lock held, or -EPERM in a fork's child. */
+static inline int client_enter(struct usher_context *ctx)
+{
+    if (UNLIKELY(ctx->generation != __atomic_load_n(&client_generation, __ATOMIC_RELAXED)))
+        return client_forked();
+    if (!client_is_single(ctx))
+        client_lock_take(&ctx->lock);
+    return 0;
+}
+/* usherd is gone: sockets go on over the kernel. Under the lock. */
+void client_go_down(struct usher_context *ctx, const char *why);
+
+/* ---- shm.c ---- */
+int client_shm_map(struct usher_context *ctx, int memfd);
+void client_shm_unmap(struct usher_context *ctx);
+/* Makes the set known; takes kick_fd on success. */
+int client_set_add(struct usher_context *ctx, uint32_t index, int kick_fd);
+
+/* ---- submit.c ---- */
+/* A free slot, or NULL while usherd has consumed none. Fill it, then client_sq_commit(). */
+struct ush_sqe *client_sq_slot(struct usher_context *ctx, struct client_set *s);
+void client_sq_reap(struct usher_context *ctx, struct client_set *s);
+void client_release_cell(struct usher_context *ctx, struct client_set *s, uint32_t cell, uint32_t len);
+void client_release_flush(struct usher_context *ctx, struct client_set *s);
+void client_release_flush_all(struct usher_context *ctx);
+void client_kick(struct usher_context *ctx);
+/* Sockets that were out of credit or of ring slots: which of them can go on now? Under the lock. */
+uint32_t client_take_writable(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n);
+bool client_any_writable(struct usher_context *ctx);
+void client_block_socket(struct usher_socket *sock);
+void client_unblock_socket(struct usher_socket *sock);
+bool client_tx_available(struct usher_context *ctx);
+
+static inline void client_sq_commit(struct client_set *s, struct ush_sqe *e, uint32_t buf)
+{
+    s->sq_buf[s->sq_pos & s->sq_mask] = buf;
+    /* Pairs with the worker's acquire load of seq: it sees the whole line. */
+    __atomic_store_n(&e->seq, s->sq_pos + 1, __ATOMIC_RELEASE);
+    s->sq_pos++;
+}
+
+/* ---- complete.c ---- */
+static inline bool client_cq_ready(const struct client_set *s)
+{
+    uint32_t pos = __atomic_load_n(&s->cq_pos, __ATOMIC_RELAXED);
+    return __atomic_load_n(&s->cq[pos & s->cq_mask].seq, __ATOMIC_ACQUIRE) == pos + 1;
+}
+bool client_any_ready(const struct usher_context *ctx);
+/* Events straight from the rings, no kernel socket looked at. */
+uint32_t client_take_rings(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n);
+/* The same, and now and then (or when `look`) what the kernel sockets have. */
+uint32_t client_take_fresh(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n, bool look);
+/* All kinds, parked ones first: what usher_poll() returns. */
+uint32_t client_take(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n, bool look);
+void client_cq_publish(struct client_set *s);
+/* Forgets completions of a handle that is closing: usherd will write no more of them. */
+void client_cq_purge(struct usher_context *ctx, struct usher_socket *sock);
+
+/* Gives one received buffer back; a buffer given already is nothing. */
+void client_release_msg(struct usher_context *ctx, struct usher_msg *m);
+
+/* ---- park.c ---- */
+void client_park(struct usher_context *ctx, const struct usher_event *ev);
+bool client_unpark(struct usher_socket *sock, struct usher_event *ret_ev);
+uint32_t client_take_parked(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n);
+void client_park_purge(struct usher_socket *sock);
+void client_park_fini(struct usher_context *ctx);
+
+/* ---- rpc.c ---- */
+struct client_answer {
+    int32_t error;
+    bool accelerated;
+    uint32_t abi, handle, set, rx_quota, tx_limit, index;
+    uint64_t session_id;
+    char text[256], reason[128], version[32];
+    int fds[2];
+    uint32_t fd_count;
+};
+int client_rpc_attach(struct usher_context *ctx, const struct usher_context_params *p, const char *label,
+                      struct client_answer *ret_answer);
+int client_rpc_open(struct usher_context *ctx, const struct usher_socket *sock, struct client_answer *ret_answer);
+int client_rpc_update(struct usher_context *ctx, const struct usher_socket *sock, struct client_answer *ret_answer);
+int client_rpc_close(struct usher_context *ctx, uint32_t handle);
+int client_rpc_option(struct usher_context *ctx, uint32_t handle, uint32_t option, int64_t value);
+int client_rpc_group(struct usher_context *ctx, uint32_t handle, const struct client_group *g, bool leave);
+
+/* ---- socket.c ---- */
+/* Binds an unbound socket to a port of the kernel's choice. Without the lock. */
+int client_socket_autobind(struct usher_socket *sock);
+/* The kernel socket's address changed: asks usherd to carry it. Without the lock. */
+int client_socket_announce(struct usher_socket *sock);
+void client_socket_to_kernel(struct usher_socket *sock, const char *why);
+
+/* ---- kernel.c ---- */
+int client_kernel_watch(struct usher_socket *sock);
+void client_kernel_interest(struct usher_socket *sock);
+int client_kernel_send(struct usher_socket *sock, const struct usher_msg *msg, const void *data);
+/* One datagram into *ret_ev; client_kernel_recv() brings a buffer of the library's.
+ * Length or -errno. */
+ssize_t client_kernel_recv(struct usher_socket *sock, struct usher_event *ret_ev);
+ssize_t client_kernel_recv_into(struct usher_socket *sock, struct iovec *iov, int iov_count,
+                                struct usher_event *ret_ev);
+void client_kbuf_give(struct usher_context *ctx, void *data);
+void client_kbuf_fini(struct usher_context *ctx);
+/* One look at everything that has an fd. Kernel datagrams go to ret_events. */
+void client_drain_wake(struct usher_context *ctx);
+uint32_t client_look(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n);
+
+/* ---- wait.c ---- */
+struct client_wait {
+    int64_t start_ns, deadline_ns; /* deadline < 0: for ever */
+    struct usher_socket *sock; /* whose events are waited for; NULL = all */
+    bool spun, slept, leads, look;
+};
+void client_wait_begin(struct client_wait *w, struct usher_socket *sock, int64_t timeout_ns);
+/* Called with the lock held and nothing to take; returns with it held when another look may pay: 0, -EAGAIN when the
+ * time is up, or -EINTR. */
+int client_wait_block(struct usher_context *ctx, struct client_wait *w);
+void client_wait_end(struct usher_context *ctx, struct client_wait *w, bool success);
+void client_disarm(struct usher_context *ctx);
+void client_waiters_wake(struct usher_context *ctx);
+
+/* ---- addr.c ---- */
+int client_addr_from(const struct sockaddr *addr, socklen_t len, uint8_t *ret_family, uint8_t ret_addr[16],
+                     uint16_t *ret_port);
+void client_addr_to(uint8_t family, const uint8_t addr[16], uint16_t port, bool v6, struct sockaddr_storage *ret_addr,
+                    socklen_t *ret_len);
+void client_addr_give(const struct sockaddr_storage *from, socklen_t from_len, struct sockaddr *ret_addr,
+                      socklen_t *len);
+
+/* v4-mapped form that the rings carry. */
+static inline void client_addr_map(uint8_t family, const uint8_t addr[16], uint8_t ret_mapped[16])
+{
+    if (family == AF_INET) {
+        memset(ret_mapped, 0, 10);
+        ret_mapped[10] = ret_mapped[11] = 0xff;
+        memcpy(ret_mapped + 12, addr, 4);
+    } else {
+        memcpy(ret_mapped, addr, 16);
+    }
+}
+
+static inline bool client_addr_is_mapped(const uint8_t a[16])
+{
+    static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
+    return memcmp(a, prefix, 12) == 0;
+}
+
+#endif

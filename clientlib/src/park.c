@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Events that usher_recvfrom() of one socket found for another. They wait in private memory, in order for each socket,
+ * so that no socket can stop the ring for its neighbours; a socket's RX quota, and for kernel sockets a share of
+ * KERNEL_SHARE datagrams, bounds how many there can be. Under the context's lock.
+ */
+#include <stdlib.h>
+
+#include "clientlib/src/internal.h"
+
+#define KERNEL_SHARE 32
+
+static struct client_parked *node_get(struct usher_context *ctx) {
+    struct client_parked *p = ctx->parked_free;
+    if (!p)
+        return malloc(sizeof(*p));
+    ctx->parked_free = p->next;
+    return p;
+}
+
+static void list_socket(struct usher_context *ctx, struct usher_socket *sock) {
+    if (sock->parked_listed)
+        return;
+    sock->parked_listed = true;
+    sock->parked_next = NULL;
+    if (ctx->parked)
+        ctx->parked_last->parked_next = sock;
+    else
+        ctx->parked = sock;
+    ctx->parked_last = sock;
+}
+
+static void drop_event(struct usher_context *ctx, const struct usher_event *ev) {
+    if (ev->type == USHER_EV_RECV) {
+        struct usher_msg m = ev->msg;
+        client_release_msg(ctx, &m);
+    }
+}
+
+void client_park(struct usher_context *ctx, const struct usher_event *ev) {
+    struct usher_socket *sock = ev->sock;
+    struct client_parked *p = node_get(ctx);
+    if (!p) {
+        drop_event(ctx, ev); /* as a full socket buffer would */
+        return;
+    }
+    p->ev = *ev;
+    p->next = NULL;
+    if (!sock->parked_head)
+        sock->parked_tail = &sock->parked_head;
+    *sock->parked_tail = p;
+    sock->parked_tail = &p->next;
+    __atomic_store_n(&ctx->parked_count, ctx->parked_count + 1, __ATOMIC_RELAXED);
+    if (ev->type == USHER_EV_ERROR)
+        sock->error = ev->error;
+    if (ev->type == USHER_EV_RECV && ev->msg.flags & USHER_RECV_KERNEL && ++sock->parked_kernel == KERNEL_SHARE) {
+        sock->muted = true;
+        client_kernel_interest(sock);
+    }
+    list_socket(ctx, sock);
+    client_waiters_wake(ctx);
+}
+
+bool client_unpark(struct usher_socket *sock, struct usher_event *ret_ev) {
+    struct usher_context *ctx = sock->ctx;
+    struct client_parked *p = sock->parked_head;
+    if (!p)
+        return false;
+    *ret_ev = p->ev;
+    sock->parked_head = p->next;
+    p->next = ctx->parked_free;
+    ctx->parked_free = p;
+    __atomic_store_n(&ctx->parked_count, ctx->parked_count - 1, __ATOMIC_RELAXED);
+    if (ret_ev->type == USHER_EV_RECV && ret_ev->msg.flags & USHER_RECV_KERNEL && --sock->parked_kernel == 0 &&
+        sock->muted) {
+        sock->muted = false;
+        client_kernel_interest(sock);
+    }
+    return true;
+}
+
+/* An error that a send has already returned is not told twice. */
+static bool is_stale(struct usher_socket *sock, const struct usher_event *ev) {
+    if (ev->type != USHER_EV_ERROR)
+        return false;
+    bool stale = sock->error == 0;
+    sock->error = 0;
+    return stale;
+}
+
+uint32_t client_take_parked(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n) {
+    uint32_t got = 0;
+    while (ctx->parked && got < n) {
+        struct usher_socket *sock = ctx->parked;
+        while (got < n && client_unpark(sock, &ret_events[got]))
+            got += !is_stale(sock, &ret_events[got]);
+        if (sock->parked_head)
+            break;
+        ctx->parked = sock->parked_next;
+        sock->parked_listed = false;
+    }
+    return got;
+}
+
+void client_park_purge(struct usher_socket *sock) {
+    struct usher_context *ctx = sock->ctx;
+    struct usher_event ev;
+    sock->muted = false;
+    while (client_unpark(sock, &ev))
+        drop_event(ctx, &ev);
+    struct usher_socket *last = NULL;
+    for (struct usher_socket **p = &ctx->parked; sock->parked_listed && *p;) {
+        if (*p == sock) {
+            *p = sock->parked_next;
+            sock->parked_listed = false;
+            if (ctx->parked_last == sock)
+                ctx->parked_last = last;
+            break;
+        }
+        last = *p;
+        p = &(*p)->parked_next;
+    }
+}
+
+void client_park_fini(struct usher_context *ctx) {
+    while (ctx->parked_free) {
+        struct client_parked *p = ctx->parked_free;
+        ctx->parked_free = p->next;
+        free(p);
+    }
+}

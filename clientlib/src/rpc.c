@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The exchanges of session.proto: one request, one answer, in order, under rpc_lock. A file descriptor may travel each
+ * way. Whatever is wrong with an answer ends the session: after it nothing on the socket could be believed.
+ */
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "clientlib/src/internal.h"
+#include "clientlib/src/pb.h"
+
+#define MESSAGE_MAX 4096
+#define REQUEST_MAX 512
+#define FDS_MAX     4
+
+/* Field numbers of session.proto; the test compares them with the generated descriptors. */
+enum request_field {
+    REQ_ID = 1,
+    REQ_ATTACH = 2,
+    REQ_OPEN = 3,
+    REQ_UPDATE = 4,
+    REQ_CLOSE = 5,
+    REQ_SET_OPTION = 6,
+    REQ_GROUP = 7,
+};
+enum response_field { RESP_ID = 1, RESP_ERROR = 2, RESP_TEXT = 3, RESP_ATTACH = 4, RESP_SOCKET = 5, RESP_RING = 6 };
+
+static int lost(struct usher_context *ctx, const char *why) {
+    if (!client_is_single(ctx))
+        client_lock_take(&ctx->lock);
+    client_go_down(ctx, why);
+    client_leave(ctx);
+    return client_fail(-ENETDOWN, "usherd is gone: %s; sockets go on over the kernel", why);
+}
+
+static int send_request(struct usher_context *ctx, const struct pb_writer *w, uint8_t *buf, int fd) {
+    union {
+        struct cmsghdr h;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec iov = {buf, (size_t)(w->at - buf)};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (fd >= 0) {
+        m.msg_control = control.space;
+        m.msg_controllen = sizeof(control.space);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        *c = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+        memcpy(CMSG_DATA(c), &fd, sizeof(int));
+    }
+    ssize_t n;
+    do
+        n = sendmsg(ctx->session_fd, &m, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : 0;
+}
+
+static void take_fds(struct msghdr *m, struct client_answer *a) {
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+            if (a->fd_count < sizeof(a->fds) / sizeof(a->fds[0]))
+                a->fds[a->fd_count++] = fd;
+            else
+                close(fd);
+        }
+    }
+}
+
+static void drop_fds(struct client_answer *a) {
+    while (a->fd_count)
+        close(a->fds[--a->fd_count]);
+}
+
+static int parse_body(const struct pb_field *body, enum response_field kind, struct client_answer *a) {
+    struct pb_reader r = {body->data, body->data + body->len};
+    struct pb_field f;
+    int rc;
+    while ((rc = pb_next(&r, &f)) == 1) {
+        if (kind == RESP_ATTACH && f.number == 1)
+            a->abi = (uint32_t)f.value;
+        else if (kind == RESP_ATTACH && f.number == 2)
+            a->session_id = f.value;
+        else if (kind == RESP_ATTACH && f.number == 3)
+            pb_text(&f, a->version, sizeof(a->version));
+        else if (kind == RESP_RING && f.number == 1)
+            a->index = (uint32_t)f.value;
+        else if (kind == RESP_SOCKET && f.number == 4)
+            pb_text(&f, a->reason, sizeof(a->reason));
+        else if (kind == RESP_SOCKET && f.number == 3)
+            a->accelerated = f.value != 0;
+        else if (kind == RESP_SOCKET && f.number <= 6) {
+            uint32_t *const to[] = {[1] = &a->handle, [2] = &a->set, [5] = &a->rx_quota, [6] = &a->tx_limit};
+            *to[f.number] = (uint32_t)f.value;
+        }
+    }
+    return rc;
+}
+
+static int parse_answer(const uint8_t *data, size_t len, uint32_t *ret_id, struct client_answer *a) {
+    struct pb_reader r = {data, data + len};
+    struct pb_field f;
+    int rc;
+    *ret_id = 0;
+    while ((rc = pb_next(&r, &f)) == 1) {
+        if (f.number == RESP_ID)
+            *ret_id = (uint32_t)f.value;
+        else if (f.number == RESP_ERROR)
+            a->error = (int32_t)f.value;
+        else if (f.number == RESP_TEXT)
+            pb_text(&f, a->text, sizeof(a->text));
+        else if (f.is_bytes && f.number >= RESP_ATTACH && f.number <= RESP_RING)
+            rc = parse_body(&f, f.number, a);
+        if (rc < 0)
+            break;
+    }
+    return rc;
+}
+
+/* 0: an answer to anything is in *a. */
+static int recv_answer(struct usher_context *ctx, uint32_t *ret_id, struct client_answer *a) {
+    uint8_t buf[MESSAGE_MAX];
+    union {
+        struct cmsghdr h;
+        char space[CMSG_SPACE(FDS_MAX * sizeof(int)) + 64];
+    } control;
+    struct iovec iov = {buf, sizeof(buf)};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+    memset(a, 0, sizeof(*a));
+    ssize_t n;
+    do
+        n = recvmsg(ctx->session_fd, &m, MSG_CMSG_CLOEXEC);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return -errno;
+    if (n == 0)
+        return -ECONNRESET;
+    take_fds(&m, a);
+    if (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || parse_answer(buf, (size_t)n, ret_id, a)) {
+        drop_fds(a);
+        return -EPROTO;
+    }
+    return 0;
+}
+
+static const char *lost_text(int err) {
+    switch (err) {
+    case -EAGAIN:
+        return "it did not answer within 5 s";
+    case -EPROTO:
+        return "its answer was malformed";
+    default:
+        return "it closed the session";
+    }
+}
+
+/* One request whose body is field `kind`. */
+static int exchange(struct usher_context *ctx, enum request_field kind, const struct pb_writer *body,
+                    const uint8_t *body_start, int fd, struct client_answer *a) {
+    uint8_t buf[REQUEST_MAX];
+    struct pb_writer w = {buf, buf + sizeof(buf), body->overflow};
+    uint32_t id = ++ctx->rpc_id ? ctx->rpc_id : ++ctx->rpc_id, got = 0;
+    pb_put_uint(&w, REQ_ID, id);
+    pb_put_bytes(&w, kind, body_start, (size_t)(body->at - body_start));
+    if (w.overflow)
+        return client_fail(-EMSGSIZE, "a request to usherd would be too long");
+    int err = __atomic_load_n(&ctx->down, __ATOMIC_RELAXED) ? -ECONNRESET : send_request(ctx, &w, buf, fd);
+    while (!err) {
+        err = recv_answer(ctx, &got, a);
+        if (!err && got == id)
+            break;
+        if (!err)
+            drop_fds(a); /* the answer to a request that was given up */
+    }
+    if (err)
+        return lost(ctx, lost_text(err));
+    if (a->error) {
+        drop_fds(a);
+        int e = a->error > 0 && a->error < 4096 ? -a->error : -EPROTO;
+        return client_fail(e, "usherd: %s", a->text[0] ? a->text : strerror(-e));
+    }
+    return 0;
+}
+
+struct body {
+    struct pb_writer w;
+    uint8_t buf[REQUEST_MAX - 16];
+};
+
+static void body_init(struct body *b) {
+    b->w = (struct pb_writer){b->buf, b->buf + sizeof(b->buf), false};
+}
+
+static int body_send(struct usher_context *ctx, enum request_field kind, struct body *b, int fd,
+                     struct client_answer *a) {
+    if (!client_is_single(ctx))
+        client_lock_take(&ctx->rpc_lock);
+    int err = exchange(ctx, kind, &b->w, b->buf, fd, a);
+    if (!client_is_single(ctx))
+        client_lock_give(&ctx->rpc_lock);
+    return err;
+}
+
+int client_rpc_attach(struct usher_context *ctx, const struct usher_context_params *p, const char *label,
+                      struct client_answer *ret_answer) {
+    struct body b;
+    body_init(&b);
+    pb_put_uint(&b.w, 1, USH_ABI_MIN);
+    pb_put_uint(&b.w, 2, USH_ABI_MAX);
+    pb_put_uint(&b.w, 3, p->tx_bytes);
+    pb_put_uint(&b.w, 4, p->rx_bytes);
+    pb_put_uint(&b.w, 5, p->socket_max);
+    pb_put_bytes(&b.w, 6, label, strnlen(label, 63));
+    int err = body_send(ctx, REQ_ATTACH, &b, -1, ret_answer);
+    if (err)
+        return err;
+    if (ret_answer->fd_count != 2) {
+        drop_fds(ret_answer);
+        return client_fail(-EPROTO, "usherd's answer to attach came without its two file descriptors");
+    }
+    return 0;
+}
+
+int client_rpc_open(struct usher_context *ctx, const struct usher_socket *sock, struct client_answer *ret_answer) {
+    struct body b;
+    body_init(&b);
+    pb_put_uint(&b.w, 1, sock->wish_rx_quota);
+    pb_put_uint(&b.w, 2, sock->wish_tx_limit);
+    return body_send(ctx, REQ_OPEN, &b, sock->fd, ret_answer);
+}
+
+int client_rpc_update(struct usher_context *ctx, const struct usher_socket *sock, struct client_answer *ret_answer) {
+    struct body b;
+    body_init(&b);
+    pb_put_uint(&b.w, 1, sock->handle);
+    return body_send(ctx, REQ_UPDATE, &b, sock->fd, ret_answer);
+}
+
+static int without_fds(int err, struct client_answer *a) {
+    drop_fds(a);
+    return err;
+}
+
+int client_rpc_close(struct usher_context *ctx, uint32_t handle) {
+    struct client_answer a = {0};
+    struct body b;
+    body_init(&b);
+    pb_put_uint(&b.w, 1, handle);
+    return without_fds(body_send(ctx, REQ_CLOSE, &b, -1, &a), &a);
+}
+
+int client_rpc_option(struct usher_context *ctx, uint32_t handle, uint32_t option, int64_t value) {
+    struct client_answer a = {0};
+    struct body b;
+    body_init(&b);
+    pb_put_uint(&b.w, 1, handle);
+    pb_put_uint(&b.w, 2, option);
+    pb_put_uint(&b.w, 3, (uint64_t)value);
+    return without_fds(body_send(ctx, REQ_SET_OPTION, &b, -1, &a), &a);
+}
+
+int client_rpc_group(struct usher_context *ctx, uint32_t handle, const struct client_group *g, bool leave) {
+    struct client_answer a = {0};
+    struct body b;
+    body_init(&b);
+    pb_put_uint(&b.w, 1, handle);
+    pb_put_uint(&b.w, 2, leave);
+    pb_put_bytes(&b.w, 3, g->addr, sizeof(g->addr));
+    pb_put_uint(&b.w, 4, g->ifindex);
+    return without_fds(body_send(ctx, REQ_GROUP, &b, -1, &a), &a);
+}

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A socket's life. The kernel socket comes first: it decides who may have a port. Then usherd is asked to carry it; when
+ * it will not, or is gone, the kernel socket carries it and `reason` says why. Any thread; exchanges with usherd happen
+ * without the context's lock.
+ */
+#include <netinet/ip.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "clientlib/src/internal.h"
+
+static void set_reason(struct usher_socket *sock, const char *reason) {
+    snprintf(sock->reason, sizeof(sock->reason), "%s", reason);
+}
+
+static int check_kind(int family, int type, int proto) {
+    if (family != AF_INET && family != AF_INET6)
+        return client_fail(-EAFNOSUPPORT, "address family %d: Usher has AF_INET and AF_INET6", family);
+    if ((type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) != SOCK_DGRAM)
+        return client_fail(-ESOCKTNOSUPPORT, "socket type %d: this libusher has SOCK_DGRAM", type);
+    if (proto != 0 && proto != IPPROTO_UDP)
+        return client_fail(-EPROTONOSUPPORT, "protocol %d: this libusher has UDP", proto);
+    return 0;
+}
+
+static int kernel_socket(int family, int *ret_fd) {
+    int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return client_fail(-errno, "kernel socket: %s", strerror(errno));
+    const int on = 1;
+    /* So that a datagram by the kernel tells as much as one by usherd. */
+    setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof(on));
+    if (family == AF_INET6) {
+        setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof(on));
+        setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &on, sizeof(on));
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+int usher_socket(struct usher_context *ctx, int family, int type, int proto, struct usher_socket **ret_sock) {
+    int fd = -1, err = check_kind(family, type, proto);
+    if (!err)
+        err = kernel_socket(family, &fd);
+    if (err)
+        return err;
+    struct usher_socket *sock = calloc(1, sizeof(*sock));
+    err = sock ? client_enter(ctx) : client_fail(-ENOMEM, "no memory for a socket");
+    if (err) {
+        free(sock);
+        close(fd);
+        return err;
+    }
+    sock->ctx = ctx;
+    sock->fd = fd;
+    sock->v6 = family == AF_INET6;
+    sock->wildcard = true;
+    set_reason(sock, "not bound yet");
+    sock->next = ctx->sockets;
+    sock->prev_next = &ctx->sockets;
+    if (sock->next)
+        sock->next->prev_next = &sock->next;
+    ctx->sockets = sock;
+    client_leave(ctx);
+    *ret_sock = sock;
+    return 0;
+}
+
+void client_socket_to_kernel(struct usher_socket *sock, const char *why) {
+    struct usher_context *ctx = sock->ctx;
+    if (sock->set) {
+        ctx->by_handle[sock->handle] = NULL;
+        sock->set = NULL;
+        ctx->accelerated--;
+        ctx->kernel_only++;
+    }
+    set_reason(sock, why);
+}
+
+/* usherd carries the socket: remembers where. The answer's numbers are checked, they index our tables. */
+static int install(struct usher_socket *sock, struct client_answer *a) {
+    struct usher_context *ctx = sock->ctx;
+    if (a->handle >= ctx->h.socket_max || a->set >= USH_SET_MAX)
+        return client_fail(-EPROTO, "usherd's answer names a socket or ring set that cannot be");
+    if (!ctx->set_at[a->set]) {
+        if (a->fd_count != 1)
+            return client_fail(-EPROTO, "usherd's answer brings no kick fd for a new ring set");
+        int err = client_set_add(ctx, a->set, a->fds[0]);
+        if (err)
+            return err;
+        a->fd_count = 0;
+    }
+    if (sock->set)
+        ctx->by_handle[sock->handle] = NULL;
+    else
+        ctx->accelerated++;
+    sock->handle = a->handle;
+    sock->set = ctx->set_at[a->set];
+    sock->sent = sock->done = __atomic_load_n(&ctx->shared_sockets[a->handle].tx_done, __ATOMIC_RELAXED);
+    sock->tx_limit = a->tx_limit && a->tx_limit < INT32_MAX ? a->tx_limit : INT32_MAX;
+    sock->rx_quota = a->rx_quota;
+    ctx->by_handle[a->handle] = sock;
+    set_reason(sock, a->reason);
+    return 0;
+}
+
+static void take_answer(struct usher_socket *sock, int err, struct client_answer *a) {
+    bool was_kernel = sock->bound && !sock->set;
+    if (!err && a->accelerated)
+        err = install(sock, a);
+    if (!err && !a->accelerated)
+        client_socket_to_kernel(sock, a->reason[0] ? a->reason : "usherd does not say");
+    else if (err)
+        client_socket_to_kernel(sock, usher_strerror());
+    if (was_kernel && sock->set)
+        sock->ctx->kernel_only--;
+    else if (!sock->bound && !sock->set)
+        sock->ctx->kernel_only++;
+    sock->bound = true;
+}
+
+static void read_local(struct usher_socket *sock) {
+    struct sockaddr_storage sa = {0};
+    socklen_t len = sizeof(sa);
+    uint8_t family, addr[16];
+    uint16_t port;
+    static const uint8_t any[16], any_mapped[16] = {[10] = 0xff, [11] = 0xff};
+    if (getsockname(sock->fd, (struct sockaddr *)&sa, &len) < 0 ||
+        client_addr_from((struct sockaddr *)&sa, len, &family, addr, &port))
+        return;
+    sock->wildcard = memcmp(addr, any, 16) == 0 || memcmp(addr, any_mapped, 16) == 0;
+}
+
+static void replay_groups(struct usher_socket *sock) {
+    for (uint32_t i = 0; sock->set && i < sock->group_count; i++)
+        if (client_rpc_group(sock->ctx, sock->handle, &sock->groups[i], false))
+            set_reason(sock, usher_strerror());
+}
+
+/* The kernel socket has a new address: usherd is told. It is no error when usherd does not want it. */
+int client_socket_announce(struct usher_socket *sock) {
+    struct usher_context *ctx = sock->ctx;
+    struct client_answer a = {0};
+    int err = client_enter(ctx);
+    if (err)
+        return err;
+    read_local(sock);
+    err = client_kernel_watch(sock);
+    bool known = sock->set, first = !sock->bound;
+    ctx->opening++;
+    client_leave(ctx);
+    if (err)
+        return err;
+    err = known ? client_rpc_update(ctx, sock, &a) : client_rpc_open(ctx, sock, &a);
+    if (client_enter(ctx))
+        return -EPERM;
+    take_answer(sock, err, &a);
+    while (a.fd_count)
+        close(a.fds[--a.fd_count]);
+    ctx->opening--;
+    client_leave(ctx);
+    if (first)
+        replay_groups(sock);
+    return 0;
+}
+
+int usher_bind(struct usher_socket *sock, const struct sockaddr *addr, socklen_t len) {
+    int err = client_enter(sock->ctx);
+    if (err)
+        return err;
+    client_leave(sock->ctx);
+    if (bind(sock->fd, addr, len) < 0)
+        return client_fail(-errno, "bind: %s", strerror(errno));
+    return client_socket_announce(sock);
+}
+
+int usher_connect(struct usher_socket *sock, const struct sockaddr *addr, socklen_t len) {
+    int err = client_enter(sock->ctx);
+    if (err)
+        return err;
+    client_leave(sock->ctx);
+    if (connect(sock->fd, addr, len) < 0)
+        return client_fail(-errno, "connect: %s", strerror(errno));
+    sock->connected = addr->sa_family != AF_UNSPEC;
+    return client_socket_announce(sock);
+}
+
+int client_socket_autobind(struct usher_socket *sock) {
+    struct sockaddr_storage any = {.ss_family = sock->v6 ? AF_INET6 : AF_INET};
+    socklen_t len = sock->v6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    return usher_bind(sock, (struct sockaddr *)&any, len);
+}
+
+static void forget(struct usher_socket *sock) {
+    struct usher_context *ctx = sock->ctx;
+    client_park_purge(sock);
+    client_unblock_socket(sock);
+    if (sock->set) {
+        client_cq_purge(ctx, sock);
+        ctx->by_handle[sock->handle] = NULL;
+        ctx->accelerated--;
+    } else if (sock->bound) {
+        ctx->kernel_only--;
+    }
+    *sock->prev_next = sock->next;
+    if (sock->next)
+        sock->next->prev_next = sock->prev_next;
+}
+
+void usher_close(struct usher_socket *sock) {
+    if (!sock)
+        return;
+    struct usher_context *ctx = sock->ctx;
+    if (client_enter(ctx))
+        return; /* a fork's child: the parent's socket is none of its business */
+    client_kick(ctx);
+    client_leave(ctx);
+    if (sock->set)
+        client_rpc_close(ctx, sock->handle);
+    if (client_enter(ctx))
+        return;
+    forget(sock);
+    client_leave(ctx);
+    close(sock->fd); /* leaves the epoll set by itself */
+    free(sock->groups);
+    free(sock);
+}
+
+int usher_getsockname(struct usher_socket *sock, struct sockaddr *ret_addr, socklen_t *len) {
+    int err = client_enter(sock->ctx);
+    if (err)
+        return err;
+    client_leave(sock->ctx);
+    if (getsockname(sock->fd, ret_addr, len) < 0)
+        return client_fail(-errno, "getsockname: %s", strerror(errno));
+    return 0;
+}
+
+int usher_kernel_fd(struct usher_socket *sock) {
+    return sock->fd;
+}
+
+void usher_set_user(struct usher_socket *sock, void *user) {
+    sock->user = user;
+}
+
+void *usher_user(struct usher_socket *sock) {
+    return sock->user;
+}
+
+int usher_socket_info(struct usher_socket *sock, struct usher_socket_info *ret_info) {
+    struct usher_context *ctx = sock->ctx;
+    int err = client_enter(ctx);
+    if (err)
+        return err;
+    struct usher_socket_info info = {.accelerated = sock->set != NULL, .worker_cpu = UINT32_MAX};
+    memcpy(info.reason, sock->reason, sizeof(info.reason));
+    if (sock->set) {
+        info.handle = sock->handle;
+        info.worker_cpu = (uint32_t)__atomic_load_n(&sock->set->shared->worker_cpu, __ATOMIC_RELAXED);
+        info.rx_quota = sock->rx_quota;
+        info.tx_limit = sock->tx_limit;
+        info.rx_dropped = __atomic_load_n(&ctx->shared_sockets[sock->handle].rx_dropped, __ATOMIC_RELAXED);
+    }
+    client_leave(ctx);
+    *ret_info = info;
+    return 0;
+}
