@@ -116,7 +116,8 @@ struct config {
 
 /* All defaults. */
 void config_init(struct config *ret_cfg);
-/* Reads `path` and then conf.d/ *.yaml beside it, by name. 0, or -EINVAL with problems. *ret_cfg is defined only on 0. */
+/* Reads `path` and then conf.d/ *.yaml beside it, by name. 0, or -EINVAL with problems;
+ * *ret_cfg is defined only on 0. */
 int config_load(const char *path, struct config *ret_cfg, struct problems *problems);
 /* The same from memory, for tests and fuzzing. */
 int config_parse(const char *name, const char *text, size_t size, struct config *ret_cfg, struct problems *problems);

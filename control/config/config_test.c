@@ -188,12 +188,12 @@ Test(config, aliases_stand_for_copies) {
 }
 
 Test(config, laughs_and_depth_are_bounded) {
-    char text[4096] = "a: &a [x, x, x, x, x, x, x, x, x, x]\n";
+    char text[4096];
+    size_t used = (size_t)snprintf(text, sizeof text, "a: &a [x, x, x, x, x, x, x, x, x, x]\n");
     for (char c = 'b'; c < 'm'; c++) {
-        char line[128];
-        snprintf(line, sizeof line, "%c: &%c [*%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c]\n", c, c, c - 1, c - 1, c - 1,
-                 c - 1, c - 1, c - 1, c - 1, c - 1);
-        strcat(text, line);
+        char p = (char)(c - 1);
+        used += (size_t)snprintf(text + used, sizeof text - used, "%c: &%c [*%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c]\n",
+                                 c, c, p, p, p, p, p, p, p, p);
     }
     cr_assert_eq(parse(text), -EINVAL);
     cr_assert_not_null(strstr(problems.text[0], "more than 20000 values"), "%s", problems.text[0]);

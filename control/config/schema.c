@@ -5,7 +5,6 @@
  */
 #include "control/config/schema.h"
 
-
 #define AT(type, member) .offset = offsetof(struct type, member), .size = sizeof(((struct type *)0)->member)
 #define LIST(type, member, count)                                                                                      \
     .offset = offsetof(struct type, member), .size = sizeof(((struct type *)0)->member[0]),                            \

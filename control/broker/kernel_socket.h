@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a program's own kernel socket says of itself. The socket came over SCM_RIGHTS, so it may be anything; what is
+ * read here comes from the kernel and is true.
+ *
+ * Thread: control.
+ */
+#ifndef USHER_CONTROL_BROKER_KERNEL_SOCKET_H
+#define USHER_CONTROL_BROKER_KERNEL_SOCKET_H
+
+#include <stddef.h>
+
+#include "engines/ipaddr.h"
+
+struct kernel_socket {
+    struct flow flow; /* local any = wildcard (:: for both versions, ::ffff:0.0.0.0 for IPv4); remote zero = none */
+    uint64_t cookie;
+    uint32_t ifindex; /* bound to this interface, 0 = any */
+    bool v6;
+    bool v6only;
+    bool reuseport;
+    bool reuseaddr;
+    bool connected;
+};
+
+/* Identity of the network namespace that the calling thread is in. */
+int netns_cookie_read(uint64_t *ret_cookie);
+
+/* 0, or -errno with a sentence: -ENOTSOCK, -EPROTONOSUPPORT, -EXDEV (another network namespace), -EDESTADDRREQ (not
+ * bound to a port). `why` is filled on failure only. */
+int kernel_socket_read(int fd, uint64_t netns_cookie, struct kernel_socket *ret_socket, char *why, size_t why_size);
+
+#endif
