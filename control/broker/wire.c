@@ -178,6 +178,9 @@ static int take_simple(struct request *r, enum request_kind kind, uint32_t value
 }
 
 static int take(const Usher__Session__V1__Request *m, struct request *r) {
+    /* An empty answer would be an empty packet, which the client could not tell from the end of the connection. */
+    if (m->id == 0)
+        return -EBADMSG;
     r->id = m->id;
     switch (m->body_case) {
     case USHER__SESSION__V1__REQUEST__BODY_ATTACH:

@@ -79,6 +79,7 @@ Test(wire, floods_of_fields_are_refused) {
     for (size_t i = 0; i < WIRE_MESSAGE_MAX; i += 2)
         memcpy(bytes + i, "\x78\x01", 2); /* unknown field 15 */
     cr_expect_eq(wire_decode(bytes, WIRE_MESSAGE_MAX, &r), -EBADMSG);
+    cr_expect_eq(wire_decode(bytes, pack_attach("a", 0), &r), -EBADMSG, "id 0");
     size_t n = pack_attach("a", 1);
     cr_expect_eq(wire_decode(bytes, WIRE_MESSAGE_MAX + 1, &r), -EBADMSG);
     /* A few unknown fields are a newer client's and are fine. */

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The session broker: programs attach here. One connection (UNIX SEQPACKET) is one process's session; it ends when the
+ * connection, the process or its program ends, or when the client breaks a rule. Everything a client did is then
+ * undone: its claims first, so that the kernel serves its ports again, then its sockets, then its memory.
+ *
+ * Thread: control (the sd-event loop).
+ */
+#ifndef USHER_CONTROL_BROKER_BROKER_H
+#define USHER_CONTROL_BROKER_BROKER_H
+
+#include <stddef.h>
+#include <systemd/sd-event.h>
+
+#include "control/broker/kernel_socket.h"
+#include "dataplane/session/session.h"
+
+struct broker;
+struct claim_table;
+struct owner_table;
+
+struct broker_limits {
+    uint32_t sessions, sessions_per_uid; /* root's are not counted against a user's */
+    uint32_t sockets, sockets_per_uid;
+    uint64_t tx_bytes, rx_bytes;
+};
+
+/* May this kernel socket be accelerated? False: `reason` says why not, true: how (its interface, say). */
+typedef bool broker_judge_fn(void *arg, const struct kernel_socket *s, char *ret_reason, size_t size);
+
+struct broker_params {
+    sd_event *event;
+    struct runtime *rt;
+    struct claim_table *claims;
+    struct owner_table *owners;
+    const char *path;  /* of the socket; a stale one is replaced */
+    const char *group; /* "" = leave */
+    uint32_t mode;     /* permission bits */
+    struct broker_limits limits;
+    uint64_t netns_cookie;
+    broker_judge_fn *judge;
+    void *judge_arg;
+};
+
+int broker_create(const struct broker_params *params, struct broker **ret_broker, char *err, size_t err_size);
+/* Ends every session with DETACH_DAEMON_STOPS and removes the socket's path. */
+void broker_destroy(struct broker *b);
+/* Ends the sessions whose clients the workers have found out. Call when runtime_event_fd() is readable. */
+void broker_reap(struct broker *b);
+
+struct broker_stats {
+    uint32_t connections, sessions, sockets;
+    uint64_t attached, refused, detached[DETACH_COUNT];
+    uint64_t bad_credentials, extra_fds, slow_clients;
+};
+void broker_stats_read(const struct broker *b, struct broker_stats *ret_stats);
+
+#endif

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Connections from the inside: broker.c owns their list and limits, connection.c the bytes and the process behind them,
+ * requests.c what they ask for.
+ */
+#ifndef USHER_CONTROL_BROKER_BROKER_INTERNAL_H
+#define USHER_CONTROL_BROKER_BROKER_INTERNAL_H
+
+#include <sys/types.h>
+
+#include "control/broker/broker.h"
+#include "control/broker/claims.h"
+#include "control/broker/wire.h"
+#include "control/identity/owner.h"
+
+#define ATTACH_TIMEOUT_US 5000000u /* a connection that has not attached by then is closed */
+#define PENDING_PER_UID   16u      /* connections of one user that have not attached */
+#define MESSAGES_PER_TURN 16u      /* of one connection, before others get their turn */
+#define FD_MAX            4u       /* in one message: more than any request carries, so that extras are seen */
+
+/* What one user has. */
+struct uid_use {
+    struct uid_use *next;
+    uint32_t uid;
+    uint32_t connections, sessions, sockets;
+};
+
+struct open_socket {
+    struct flow claimed; /* what was claimed for it: may lag behind the kernel socket, never behind the hooks */
+    uint64_t cookie;
+    uint32_t owner;
+    bool open;
+};
+
+struct membership {
+    struct membership *next;
+    struct ipaddr group;
+    uint32_t handle, ifindex;
+};
+
+struct connection {
+    struct connection *next;
+    struct broker *broker;
+    int fd, pidfd;
+    pid_t pid;
+    struct uid_use *use;
+    sd_event_source *io, *death, *timeout;
+    /* once attached */
+    struct session *session;
+    uint64_t session_id;
+    uint64_t exe_dev, exe_ino;
+    uint32_t owner;
+    char label[WIRE_LABEL_MAX];
+    struct open_socket *sockets; /* socket_max of them, by handle */
+    struct membership *memberships;
+    uint32_t membership_count;
+    uint32_t socket_max, socket_count;
+};
+
+struct broker {
+    struct broker_params params;
+    char path[108];
+    int listen_fd;
+    sd_event_source *listen_io;
+    struct connection *connections;
+    struct uid_use *uses;
+    uint64_t next_session_id;
+    struct broker_stats stats;
+};
+
+/* A message as it came. */
+struct incoming {
+    uint8_t bytes[WIRE_MESSAGE_MAX + 1];
+    size_t size;
+    int fds[FD_MAX];
+    uint32_t fd_count;
+};
+
+/* An answer on its way; fds are closed after sending. */
+struct outgoing {
+    struct response response;
+    int fds[2];
+    uint32_t fd_count;
+};
+
+int connection_create(struct broker *b, int fd);
+/* Undoes everything the connection did and frees it. */
+void connection_end(struct connection *c, enum detach_reason why);
+
+/* Runs one request; always fills ret_out. Returns the reason when the connection must end instead, else -1. */
+int request_run(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *ret_out);
+/* Takes back all claims, sockets and the session. */
+void request_undo_all(struct connection *c, enum detach_reason why);
+
+struct uid_use *broker_use_take(struct broker *b, uint32_t uid);
+void broker_use_give(struct broker *b, struct uid_use *u);
+
+#endif

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A chained hash of counted keys over nb_claims. A group is a key with port and protocol zero.
+ */
+#include "control/broker/claims.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "nicbackend/claims.h"
+
+#define NIL UINT32_MAX
+
+struct claim_entry {
+    struct ipaddr addr;
+    uint16_t port;
+    uint8_t proto;
+    uint32_t refs;
+    uint32_t next; /* chain, or free list */
+};
+
+struct claim_table {
+    struct nb_claims *nb;
+    struct claim_entry *entries;
+    uint32_t *buckets;
+    uint32_t max, bucket_mask, count, free_head;
+};
+
+int claim_table_create(struct nb_claims *nb, uint32_t max, struct claim_table **ret_table) {
+    uint32_t buckets = 16;
+    while (buckets < max)
+        buckets *= 2;
+    struct claim_table *t = calloc(1, sizeof *t);
+    if (t == NULL)
+        return -ENOMEM;
+    t->entries = calloc(max, sizeof *t->entries);
+    t->buckets = malloc(buckets * sizeof *t->buckets);
+    if (t->entries == NULL || t->buckets == NULL) {
+        free(t->entries);
+        free(t->buckets);
+        free(t);
+        return -ENOMEM;
+    }
+    memset(t->buckets, 0xff, buckets * sizeof *t->buckets);
+    for (uint32_t i = 0; i < max; i++)
+        t->entries[i].next = i + 1 < max ? i + 1 : NIL;
+    t->nb = nb;
+    t->max = max;
+    t->bucket_mask = buckets - 1;
+    *ret_table = t;
+    return 0;
+}
+
+static uint32_t *bucket_of(const struct claim_table *t, const struct claim_entry *key) {
+    uint64_t h = key->addr.d[0] ^ key->addr.d[1] * 0x9e3779b97f4a7c15ull;
+    h = (h ^ ((uint64_t)key->port << 8 | key->proto)) * 0x94d049bb133111ebull;
+    return &t->buckets[(h >> 32) & t->bucket_mask];
+}
+
+/* The link that points at the entry with this key, or at NIL when there is none. */
+static uint32_t *link_find(const struct claim_table *t, const struct claim_entry *key) {
+    uint32_t *link = bucket_of(t, key);
+    while (*link != NIL) {
+        struct claim_entry *e = &t->entries[*link];
+        if (ipaddr_equal(&e->addr, &key->addr) && e->port == key->port && e->proto == key->proto)
+            break;
+        link = &e->next;
+    }
+    return link;
+}
+
+static struct nb_addr nb_addr_of(const struct ipaddr *a) {
+    struct nb_addr n;
+    memcpy(n.b, a->b, sizeof n.b);
+    return n;
+}
+
+static int hook_set(struct claim_table *t, const struct claim_entry *e, bool add) {
+    struct nb_addr addr = nb_addr_of(&e->addr);
+    if (e->port == 0)
+        return add ? nb_claims_addr_add(t->nb, &addr) : nb_claims_addr_del(t->nb, &addr);
+    struct nb_claim claim = {.addr = addr, .port = e->port, .proto = e->proto};
+    return add ? nb_claims_add(t->nb, &claim) : nb_claims_del(t->nb, &claim);
+}
+
+static int entry_take(struct claim_table *t, struct claim_entry key) {
+    uint32_t *link = link_find(t, &key);
+    if (*link != NIL) {
+        t->entries[*link].refs++;
+        return 0;
+    }
+    uint32_t index = t->free_head;
+    if (t->count == t->max)
+        return -ENOSPC;
+    int err = hook_set(t, &key, true);
+    if (err != 0)
+        return err;
+    t->free_head = t->entries[index].next;
+    key.refs = 1;
+    key.next = NIL;
+    t->entries[index] = key;
+    *link = index; /* link_find() stopped at the end of the chain */
+    t->count++;
+    return 0;
+}
+
+static void entry_give(struct claim_table *t, struct claim_entry key) {
+    uint32_t *link = link_find(t, &key);
+    uint32_t index = *link;
+    if (index == NIL || --t->entries[index].refs > 0)
+        return;
+    (void)hook_set(t, &key, false);
+    *link = t->entries[index].next;
+    t->entries[index].next = t->free_head;
+    t->free_head = index;
+    t->count--;
+}
+
+/* The hooks know one "any" for both IP versions, so 0.0.0.0 and :: are one key. */
+static struct claim_entry port_key(const struct flow *flow) {
+    struct claim_entry e = {.port = flow->local_port, .proto = flow->proto};
+    if (!ipaddr_is_any(&flow->local))
+        e.addr = flow->local;
+    return e;
+}
+
+int claim_take(struct claim_table *t, const struct flow *flow) {
+    return entry_take(t, port_key(flow));
+}
+
+void claim_give(struct claim_table *t, const struct flow *flow) {
+    entry_give(t, port_key(flow));
+}
+
+bool claim_covers(const struct claim_table *t, uint8_t proto, const struct ipaddr *addr, uint16_t port) {
+    struct claim_entry exact = {.addr = *addr, .port = port, .proto = proto}, any = {.port = port, .proto = proto};
+    return *link_find(t, &exact) != NIL || *link_find(t, &any) != NIL;
+}
+
+int claim_group_take(struct claim_table *t, const struct ipaddr *group) {
+    return entry_take(t, (struct claim_entry){.addr = *group});
+}
+
+void claim_group_give(struct claim_table *t, const struct ipaddr *group) {
+    entry_give(t, (struct claim_entry){.addr = *group});
+}
+
+uint32_t claim_table_count(const struct claim_table *t) {
+    return t->count;
+}
+
+void claim_table_destroy(struct claim_table *t) {
+    if (t == NULL)
+        return;
+    for (uint32_t b = 0; b <= t->bucket_mask; b++) {
+        for (uint32_t i = t->buckets[b]; i != NIL; i = t->entries[i].next)
+            (void)hook_set(t, &t->entries[i], false);
+    }
+    free(t->entries);
+    free(t->buckets);
+    free(t);
+}

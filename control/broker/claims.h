@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Which local ports and groups this daemon claims, counted: several sockets may share a port (SO_REUSEPORT) or a group,
+ * and the hooks in the kernel know it only once. First taker adds, last giver removes.
+ *
+ * Thread: control.
+ */
+#ifndef USHER_CONTROL_BROKER_CLAIMS_H
+#define USHER_CONTROL_BROKER_CLAIMS_H
+
+#include "engines/ipaddr.h"
+
+struct nb_claims;
+struct claim_table;
+
+int claim_table_create(struct nb_claims *nb, uint32_t max, struct claim_table **ret_table);
+void claim_table_destroy(struct claim_table *t); /* removes what is still claimed */
+
+/* Claims local address and port of `flow` (any address = every local one). -ENOSPC when full. */
+int claim_take(struct claim_table *t, const struct flow *flow);
+void claim_give(struct claim_table *t, const struct flow *flow);
+/* True when packets to this address and port are claimed. */
+bool claim_covers(const struct claim_table *t, uint8_t proto, const struct ipaddr *addr, uint16_t port);
+
+/* A multicast group, so that packets to it are ours as well. */
+int claim_group_take(struct claim_table *t, const struct ipaddr *group);
+void claim_group_give(struct claim_table *t, const struct ipaddr *group);
+
+uint32_t claim_table_count(const struct claim_table *t);
+
+#endif

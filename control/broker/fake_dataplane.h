@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A dataplane and claim hooks that only write down what they are told, for tests of the broker: the order of steps is
+ * what matters there. Any call can be made to fail.
+ */
+#ifndef USHER_CONTROL_BROKER_FAKE_DATAPLANE_H
+#define USHER_CONTROL_BROKER_FAKE_DATAPLANE_H
+
+#include "dataplane/session/session.h"
+
+struct fake_dataplane {
+    char trace[4096];      /* "create open claim+ ..." since the last clear */
+    uint32_t fail_at;      /* the Nth call from now fails; 0 = none */
+    int fail_with;         /* -errno */
+    uint32_t live_sessions, live_sockets, live_claims, live_groups;
+    struct session *detached; /* what session_next_detached() gives out next */
+    struct session *last;
+    struct session_params params;
+};
+
+extern struct fake_dataplane fake;
+void fake_clear(void);
+
+#endif

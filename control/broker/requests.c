@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a client may ask for, one function a request, found by a table.
+ *
+ * The order of steps keeps every packet with somebody. Opening: first the dataplane's socket, then the claim; until the
+ * claim the kernel's socket gets the packets, which the program reads as well. Closing: first the claim, then the
+ * dataplane's socket.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "control/broker/broker_internal.h"
+#include "control/log.h"
+#include "proto/usher_shm.h"
+
+#define TX_BYTES_MIN    65536u
+#define MEMBERSHIPS_MAX 64u /* of one session */
+#define OWNER_FULL_TEXT "usherd's table of owners is full; close some sessions"
+
+static int refuse(struct outgoing *out, int error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+static int refuse(struct outgoing *out, int error, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    out->response.error = error < 0 ? -error : error;
+    (void)vsnprintf(out->response.text, sizeof out->response.text, fmt, args);
+    va_end(args);
+    return -1;
+}
+
+/* The fd a request carries, taken out of the message; -1 when there is none. */
+static int fd_take(struct incoming *in) {
+    if (in->fd_count == 0)
+        return -1;
+    int fd = in->fds[0];
+    in->fds[0] = in->fds[--in->fd_count];
+    return fd;
+}
+
+static struct open_socket *socket_of(struct connection *c, uint32_t handle) {
+    return handle < c->socket_max && c->sockets[handle].open ? &c->sockets[handle] : NULL;
+}
+
+/* ---- attach ---- */
+
+static uint64_t bounded(uint64_t wish, uint64_t least, uint64_t most) {
+    if (wish == 0 || wish > most)
+        return most;
+    return wish < least ? least : wish;
+}
+
+static bool limits_allow(struct connection *c, struct outgoing *out) {
+    struct broker *b = c->broker;
+    const struct broker_limits *l = &b->params.limits;
+    if (b->stats.sessions >= l->sessions) {
+        refuse(out, EMFILE, "usherd has %u sessions, its limit (sessions.max)", l->sessions);
+        return false;
+    }
+    if (c->use->uid != 0 && c->use->sessions >= l->sessions_per_uid) {
+        refuse(out, EMFILE, "user %u has %u sessions, its limit (sessions.max_per_uid)", c->use->uid,
+               l->sessions_per_uid);
+        return false;
+    }
+    return true;
+}
+
+static int owner_refresh(struct connection *c, struct owner *ret_owner, uint32_t *ret_index) {
+    int err = owner_read(c->pid, c->pidfd, ret_owner);
+    return err == 0 ? owner_intern(c->broker->params.owners, ret_owner, ret_index) : err;
+}
+
+static int session_make(struct connection *c, const struct request *r, uint32_t abi, struct session_fds *ret_fds) {
+    const struct broker_limits *l = &c->broker->params.limits;
+    uint32_t socket_max = (uint32_t)bounded(r->attach.socket_max, 1, l->sockets);
+    struct session_params params = {
+        .abi = abi,
+        .tx_bytes = bounded(r->attach.tx_bytes, TX_BYTES_MIN, l->tx_bytes),
+        .rx_bytes = bounded(r->attach.rx_bytes, TX_BYTES_MIN, l->rx_bytes),
+        .socket_max = socket_max,
+        .owner = c->owner,
+    };
+    /* Zeroed pages that are touched as sockets come: an idle table costs address space only. */
+    c->sockets = calloc(socket_max, sizeof *c->sockets);
+    if (c->sockets == NULL)
+        return -ENOMEM;
+    c->socket_max = socket_max;
+    int err = session_create(c->broker->params.rt, &params, &c->session, ret_fds);
+    if (err != 0) {
+        free(c->sockets);
+        c->sockets = NULL;
+    }
+    return err;
+}
+
+static void attach_done(struct connection *c, const struct request *r, const struct owner *o, uint32_t abi,
+                        struct outgoing *out) {
+    struct broker *b = c->broker;
+    c->session_id = b->next_session_id++;
+    c->exe_dev = o->exe_dev;
+    c->exe_ino = o->exe_ino;
+    memcpy(c->label, r->attach.label, sizeof c->label);
+    c->use->sessions++;
+    b->stats.sessions++;
+    b->stats.attached++;
+    (void)sd_event_source_set_enabled(c->timeout, SD_EVENT_OFF);
+    out->response.kind = RESPONSE_ATTACH;
+    out->response.attach.abi = abi;
+    out->response.attach.session_id = c->session_id;
+    log_info("session.attach", "session %" PRIu64 ": pid %u uid %u %s (%s) label \"%s\"", c->session_id, o->pid, o->uid,
+             o->comm, o->exe, c->label);
+}
+
+static int run_attach(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
+    (void)in;
+    if (c->session != NULL)
+        return refuse(out, EALREADY, "this connection is attached already");
+    if (r->attach.abi_min > USH_ABI_MAX || r->attach.abi_max < USH_ABI_MIN || r->attach.abi_min > r->attach.abi_max)
+        return refuse(out, EPROTONOSUPPORT, "usherd speaks versions %u to %u of the shared memory, the client %u to %u",
+                      USH_ABI_MIN, USH_ABI_MAX, r->attach.abi_min, r->attach.abi_max);
+    if (!limits_allow(c, out))
+        return -1;
+    uint32_t abi = r->attach.abi_max < USH_ABI_MAX ? r->attach.abi_max : USH_ABI_MAX;
+    struct owner owner;
+    struct session_fds fds;
+    int err = owner_refresh(c, &owner, &c->owner);
+    if (err == -ENOSPC)
+        return refuse(out, ENOBUFS, OWNER_FULL_TEXT);
+    if (err != 0)
+        return DETACH_CLIENT_DIED;
+    err = session_make(c, r, abi, &fds);
+    if (err != 0) {
+        owner_release(c->broker->params.owners, c->owner);
+        return refuse(out, err, "the session cannot be made: %s", strerror(-err));
+    }
+    out->fds[0] = fds.memfd;
+    out->fds[1] = fds.wake_peer;
+    out->fd_count = 2;
+    attach_done(c, r, &owner, abi, out);
+    return -1;
+}
+
+/* ---- sockets ---- */
+
+static void not_accelerated(struct outgoing *out, const char *reason) {
+    out->response.kind = RESPONSE_SOCKET;
+    out->response.socket.accelerated = false;
+    (void)snprintf(out->response.socket.reason, sizeof out->response.socket.reason, "%s", reason);
+}
+
+/* Reads and judges the passed socket. False: `out` holds the answer (refused, or stays with the kernel). */
+static bool kernel_socket_judge(struct connection *c, int fd, struct kernel_socket *ret_socket, struct outgoing *out) {
+    const struct broker_params *p = &c->broker->params;
+    char why[160];
+    int err = kernel_socket_read(fd, p->netns_cookie, ret_socket, why, sizeof why);
+    if (err == -EPROTONOSUPPORT || err == -EXDEV) {
+        not_accelerated(out, why);
+        return false;
+    }
+    if (err != 0) {
+        refuse(out, err, "%s", why);
+        return false;
+    }
+    if (!p->judge(p->judge_arg, ret_socket, why, sizeof why)) {
+        not_accelerated(out, why);
+        return false;
+    }
+    (void)snprintf(out->response.socket.reason, sizeof out->response.socket.reason, "%s", why);
+    return true;
+}
+
+static struct session_socket_params params_of(const struct connection *c, const struct kernel_socket *s) {
+    return (struct session_socket_params){
+        .flow = s->flow,
+        .v6only = s->v6only,
+        .reuseport = s->reuseport,
+        .owner = c->owner,
+        .ifindex = s->ifindex,
+        .cookie = s->cookie,
+    };
+}
+
+static bool socket_limits_allow(struct connection *c, struct outgoing *out) {
+    const struct broker_limits *l = &c->broker->params.limits;
+    if (c->socket_count >= c->socket_max) {
+        refuse(out, EMFILE, "this session has %u sockets, its limit", c->socket_max);
+        return false;
+    }
+    if (c->use->uid != 0 && c->use->sockets >= l->sockets_per_uid) {
+        refuse(out, EMFILE, "user %u has %u sockets, its limit (sessions.sockets_per_uid)", c->use->uid,
+               l->sockets_per_uid);
+        return false;
+    }
+    return true;
+}
+
+static void socket_enter(struct connection *c, uint32_t handle, const struct kernel_socket *s) {
+    CHECK(handle < c->socket_max && !c->sockets[handle].open);
+    c->sockets[handle] = (struct open_socket){.claimed = s->flow, .cookie = s->cookie, .owner = c->owner, .open = true};
+    owner_hold(c->broker->params.owners, c->owner);
+    c->socket_count++;
+    c->use->sockets++;
+    c->broker->stats.sockets++;
+}
+
+static void socket_answer(const struct session_socket *made, struct outgoing *out) {
+    out->response.kind = RESPONSE_SOCKET;
+    out->response.socket.accelerated = true;
+    out->response.socket.handle = made->handle;
+    out->response.socket.set = made->set;
+    out->response.socket.rx_quota = made->rx_quota;
+    out->response.socket.tx_limit = made->tx_limit;
+    if (made->kick_fd >= 0)
+        out->fds[out->fd_count++] = made->kick_fd;
+}
+
+static void socket_make(struct connection *c, const struct kernel_socket *s, const struct session_socket_params *params,
+                        struct outgoing *out) {
+    struct session_socket made;
+    int err = session_socket_open(c->session, params, &made);
+    if (err == -EADDRINUSE) {
+        not_accelerated(out, "another accelerated socket has this address and port");
+        return;
+    }
+    if (err != 0) {
+        refuse(out, err, "the socket cannot be opened in the dataplane: %s", strerror(-err));
+        return;
+    }
+    err = claim_take(c->broker->params.claims, &s->flow);
+    if (err != 0) {
+        if (made.kick_fd >= 0)
+            (void)close(made.kick_fd);
+        (void)session_socket_close(c->session, made.handle);
+        refuse(out, ENOBUFS, "the port cannot be claimed: %s", strerror(-err));
+        return;
+    }
+    socket_enter(c, made.handle, s);
+    socket_answer(&made, out);
+}
+
+static int run_open(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
+    struct kernel_socket s;
+    int fd = fd_take(in);
+    if (fd < 0)
+        return refuse(out, EINVAL, "Open must carry the kernel socket");
+    if (r->open.spread > 1)
+        refuse(out, EINVAL, "spread %u is unknown; 0 is by hash, 1 the shortest queue", r->open.spread);
+    else if (socket_limits_allow(c, out) && kernel_socket_judge(c, fd, &s, out)) {
+        struct session_socket_params params = params_of(c, &s);
+        params.rx_quota = r->open.rx_quota;
+        params.tx_limit = r->open.tx_limit;
+        params.spread = (uint8_t)r->open.spread;
+        socket_make(c, &s, &params, out);
+    }
+    (void)close(fd);
+    return -1;
+}
+
+static void memberships_drop(struct connection *c, uint32_t handle) {
+    struct membership **link = &c->memberships;
+    while (*link != NULL) {
+        struct membership *m = *link;
+        if (m->handle != handle && handle != USH_NONE) {
+            link = &m->next;
+            continue;
+        }
+        *link = m->next;
+        claim_group_give(c->broker->params.claims, &m->group);
+        c->membership_count--;
+        free(m);
+    }
+}
+
+/* Claim first, so that the kernel has the port again before the dataplane forgets it. The session's own part of it is
+ * the caller's. */
+static void socket_leave(struct connection *c, uint32_t handle) {
+    struct open_socket *o = &c->sockets[handle];
+    claim_give(c->broker->params.claims, &o->claimed);
+    owner_release(c->broker->params.owners, o->owner);
+    *o = (struct open_socket){0};
+    c->socket_count--;
+    c->use->sockets--;
+    c->broker->stats.sockets--;
+}
+
+static void socket_close(struct connection *c, uint32_t handle) {
+    memberships_drop(c, handle);
+    socket_leave(c, handle);
+    (void)session_socket_close(c->session, handle);
+}
+
+/* The socket's addresses changed. The new claim comes before the change and the old one goes after it. */
+static void socket_move(struct connection *c, uint32_t handle, const struct kernel_socket *s, struct outgoing *out) {
+    struct open_socket *o = &c->sockets[handle];
+    struct claim_table *claims = c->broker->params.claims;
+    struct session_socket_params params = params_of(c, s);
+    params.owner = o->owner;
+    int err = claim_take(claims, &s->flow);
+    if (err != 0) {
+        refuse(out, ENOBUFS, "the port cannot be claimed: %s", strerror(-err));
+        return;
+    }
+    err = session_socket_update(c->session, handle, &params);
+    if (err != 0) {
+        claim_give(claims, &s->flow);
+        refuse(out, err, "the socket cannot be changed in the dataplane: %s", strerror(-err));
+        return;
+    }
+    claim_give(claims, &o->claimed);
+    o->claimed = s->flow;
+    out->response.kind = RESPONSE_SOCKET;
+    out->response.socket.accelerated = true;
+    out->response.socket.handle = handle;
+}
+
+static int run_update(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
+    struct kernel_socket s;
+    int fd = fd_take(in);
+    const struct open_socket *o = socket_of(c, r->handle);
+    if (fd < 0)
+        return refuse(out, EINVAL, "Update must carry the kernel socket");
+    if (o == NULL)
+        refuse(out, EBADF, "handle %u is not open", r->handle);
+    else if (!kernel_socket_judge(c, fd, &s, out)) {
+        /* It went where Usher cannot follow (a peer behind a foreign interface, say): the kernel has it from here. */
+        if (out->response.error == 0)
+            socket_close(c, r->handle);
+    } else if (s.cookie != o->cookie)
+        refuse(out, EINVAL, "this is another kernel socket than the one handle %u was opened with", r->handle);
+    else
+        socket_move(c, r->handle, &s, out);
+    (void)close(fd);
+    return -1;
+}
+
+static int run_close(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
+    (void)in;
+    if (socket_of(c, r->handle) == NULL)
+        return refuse(out, EBADF, "handle %u is not open", r->handle);
+    socket_close(c, r->handle);
+    return -1;
+}
+
+static int run_option(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
+    (void)in;
+    if (socket_of(c, r->handle) == NULL)
+        return refuse(out, EBADF, "handle %u is not open", r->handle);
+    int err = session_socket_set_option(c->session, r->handle, r->option.option, r->option.value);
+    if (err != 0)
+        return refuse(out, err, "option %u of handle %u cannot be set: %s", r->option.option, r->handle,
+                      strerror(-err));
+    return -1;
+}
+
+/* ---- groups ---- */
+
+static struct membership *membership_find(struct connection *c, const struct request *r) {
+    struct membership *m = c->memberships;
+    while (m != NULL &&
+           (m->handle != r->handle || m->ifindex != r->group.ifindex || !ipaddr_equal(&m->group, &r->group.group)))
+        m = m->next;
+    return m;
+}
+
+static int group_join(struct connection *c, const struct request *r, struct outgoing *out) {
+    if (membership_find(c, r) != NULL)
+        return refuse(out, EADDRINUSE, "handle %u is a member of this group already", r->handle);
+    if (c->membership_count == MEMBERSHIPS_MAX)
+        return refuse(out, ENOBUFS, "this session is in %u groups, its limit", MEMBERSHIPS_MAX);
+    struct membership *m = calloc(1, sizeof *m);
+    if (m == NULL)
+        return refuse(out, ENOMEM, "out of memory");
+    *m = (struct membership){.group = r->group.group, .handle = r->handle, .ifindex = r->group.ifindex};
+    int err = session_socket_group(c->session, r->handle, &m->group, m->ifindex, false);
+    if (err == 0) {
+        err = claim_group_take(c->broker->params.claims, &m->group);
+        if (err != 0)
+            (void)session_socket_group(c->session, r->handle, &m->group, m->ifindex, true);
+    }
+    if (err != 0) {
+        free(m);
+        return refuse(out, err, "the group cannot be joined: %s", strerror(-err));
+    }
+    m->next = c->memberships;
+    c->memberships = m;
+    c->membership_count++;
+    return -1;
+}
+
+static int group_leave(struct connection *c, const struct request *r, struct outgoing *out) {
+    struct membership *m = membership_find(c, r);
+    if (m == NULL)
+        return refuse(out, EADDRNOTAVAIL, "handle %u is not a member of this group", r->handle);
+    claim_group_give(c->broker->params.claims, &m->group);
+    (void)session_socket_group(c->session, r->handle, &m->group, m->ifindex, true);
+    struct membership **link = &c->memberships;
+    while (*link != m)
+        link = &(*link)->next;
+    *link = m->next;
+    c->membership_count--;
+    free(m);
+    return -1;
+}
+
+static int run_group(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
+    (void)in;
+    if (socket_of(c, r->handle) == NULL)
+        return refuse(out, EBADF, "handle %u is not open", r->handle);
+    if (!ipaddr_is_multicast(&r->group.group))
+        return refuse(out, EINVAL, "this is no multicast group");
+    return r->group.leave ? group_leave(c, r, out) : group_join(c, r, out);
+}
+
+/* ---- the rest ---- */
+
+static int run_new_sq(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
+    (void)in;
+    uint32_t index;
+    int err = r->set < USH_SET_MAX ? session_new_sq(c->session, r->set, &index) : -EINVAL;
+    if (err != 0)
+        return refuse(out, err, "set %u gets no further submission ring: %s", r->set, strerror(-err));
+    out->response.kind = RESPONSE_NEW_SQ;
+    out->response.sq_index = index;
+    return -1;
+}
+
+static int run_refresh_owner(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
+    (void)r;
+    (void)in;
+    struct owner owner;
+    uint32_t index;
+    int err = owner_refresh(c, &owner, &index);
+    if (err == -ENOSPC)
+        return refuse(out, ENOBUFS, OWNER_FULL_TEXT);
+    if (err != 0)
+        return DETACH_CLIENT_DIED;
+    owner_release(c->broker->params.owners, c->owner);
+    c->owner = index;
+    log_info("session.owner", "session %" PRIu64 ": uid is now %u", c->session_id, owner.uid);
+    return -1;
+}
+
+static int run_list(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
+    (void)in;
+    struct session_socket_info info[WIRE_LIST_MAX + 1];
+    uint32_t n = session_sockets(c->session, r->after, info, WIRE_LIST_MAX + 1);
+    out->response.kind = RESPONSE_LIST;
+    out->response.list.more = n > WIRE_LIST_MAX;
+    out->response.list.count = n < WIRE_LIST_MAX ? n : WIRE_LIST_MAX;
+    for (uint32_t i = 0; i < out->response.list.count; i++)
+        out->response.list.sockets[i] =
+            (struct response_socket){.handle = info[i].handle, .flow = info[i].flow, .port_kind = "", .why = ""};
+    return -1;
+}
+
+typedef int run_fn(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out);
+
+static run_fn *const runs[REQUEST_COUNT] = {
+    [REQUEST_ATTACH] = run_attach,     [REQUEST_OPEN] = run_open,
+    [REQUEST_UPDATE] = run_update,     [REQUEST_CLOSE] = run_close,
+    [REQUEST_SET_OPTION] = run_option, [REQUEST_GROUP] = run_group,
+    [REQUEST_NEW_SQ] = run_new_sq,     [REQUEST_REFRESH_OWNER] = run_refresh_owner,
+    [REQUEST_LIST] = run_list,
+};
+
+int request_run(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *ret_out) {
+    ret_out->response = (struct response){.id = r->id};
+    ret_out->fd_count = 0;
+    if (c->session == NULL && r->kind != REQUEST_ATTACH)
+        return refuse(ret_out, ENOTCONN, "attach first");
+    return runs[r->kind](c, r, in, ret_out);
+}
+
+void request_undo_all(struct connection *c, enum detach_reason why) {
+    struct broker *b = c->broker;
+    memberships_drop(c, USH_NONE);
+    for (uint32_t h = 0; h < c->socket_max && c->socket_count > 0; h++) {
+        if (c->sockets[h].open)
+            socket_leave(c, h);
+    }
+    session_destroy(c->session, why);
+    owner_release(b->params.owners, c->owner);
+    free(c->sockets);
+    c->session = NULL;
+    c->use->sessions--;
+    b->stats.sessions--;
+    b->stats.detached[why]++;
+    log_info("session.end", "session %" PRIu64 ": %s", c->session_id, detach_reason_text(why));
+}
