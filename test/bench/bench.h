@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a bench is: a row of a table. The runner puts each bench into a sandbox of its own (sandbox.h), lets the kernel's
- * side and Usher's side alternate for some rounds, and reports medians. A side measures for env->seconds and hands its
- * figures over with bench_sample(); what it could not do it explains with bench_fail().
+ * What a bench is: a row of a table. The runner puts each bench into a sandbox of its own (sandbox.h), lets the
+ * kernel's side and Usher's side alternate for some rounds, and reports medians. A side measures for env->seconds and
+ * hands its figures over with bench_sample(); what it could not do it explains with bench_fail().
  *
  * Thread: a side runs in the sandbox's first process; it may start others (proc.h) and ends them before it returns.
  */
@@ -20,8 +20,8 @@ enum bench_side { SIDE_KERNEL, SIDE_USHER, SIDE_LIMIT, SIDE_COUNT };
 
 enum bench_better { BETTER_LOWER, BETTER_HIGHER };
 
-/* What a metric must reach. RATIO: kernel/usher (or usher/kernel when higher is better) at least `target`. USHER: usher's
- * own figure at most `target`. */
+/* What a metric must reach. RATIO: kernel/usher (or usher/kernel when higher is better) at least `target`. USHER:
+ * usher's own figure at most `target`. */
 enum bench_target { TARGET_NONE, TARGET_RATIO, TARGET_USHER };
 
 struct bench_metric {
@@ -49,6 +49,7 @@ struct bench_env {
     uint32_t rounds;
     uint32_t round;
     int core[2]; /* [0]: usherd, or the kernel's server; [1]: the client. Equal on a machine with one core */
+    int peer;    /* namespace on the other end of the veth pair, once bench_setup_peer() has run */
     void *state; /* the bench's own */
 };
 
@@ -75,6 +76,9 @@ void bench_sample(struct bench_env *env, enum bench_side side, uint32_t metric, 
 int bench_fail(struct bench_env *env, enum bench_side side, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void bench_note(struct bench_env *env, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A setup that joins a second namespace to the sandbox (sandbox_peer). */
+int bench_setup_peer(struct bench_env *env);
 
 /* Runs one bench in its sandbox. Returns 0 when every side that exists gave figures. */
 int bench_run(const struct bench *b, uint32_t rounds, double seconds, struct bench_result *ret_result);

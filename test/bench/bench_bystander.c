@@ -3,11 +3,9 @@
  * bystander: what attaching Usher costs the rest of the host. A kernel TCP stream over a veth pair, each way, while
  * usherd is not there (column kernel) and while it is attached to one end, idle, by its default port (column usher).
  */
-#include <stdlib.h>
-
 #include "test/bench/benches.h"
 #include "test/bench/kernel_tcp.h"
-#include "test/bench/sandbox.h"
+#include "test/bench/usherd.h"
 
 enum { THROUGHPUT, CPU, THROUGHPUT_OUT, CPU_OUT };
 
@@ -23,43 +21,43 @@ static const struct bench_metric metrics[] = {
     [CPU_OUT] = {.name = "cpu_out", .unit = "us/MB"},
 };
 
-struct bystander {
-    int peer;
-    struct proc_shared *shared;
-};
-
-static int setup(struct bench_env *env) {
-    struct bystander *b = calloc(1, sizeof(*b));
-    if (b == NULL)
-        return bench_fail(env, SIDE_KERNEL, "out of memory");
-    env->state = b;
-    b->shared = proc_shared_create();
-    b->peer = sandbox_peer();
-    if (b->peer < 0 || b->shared == NULL)
-        return bench_fail(env, SIDE_KERNEL, "no second network namespace could be made");
-    return 0;
-}
-
 static int stream(struct bench_env *env, enum bench_side side, pid_t also) {
-    struct bystander *b = env->state;
-    for (int outward = 0; outward < 2; outward++) {
-        struct kernel_tcp_job job = {.peer_netns = b->peer,
+    struct proc_shared *s = proc_shared_create();
+    int rc = s == NULL ? bench_fail(env, side, "out of memory") : 0;
+    for (int outward = 0; outward < 2 && rc == 0; outward++) {
+        struct kernel_tcp_job job = {.peer_netns = env->peer,
                                      .sender_core = env->core[outward ? 1 : 0],
                                      .receiver_core = env->core[outward ? 0 : 1],
                                      .inward = !outward,
                                      .seconds = env->seconds,
                                      .also = also};
-        if (kernel_tcp_run(&job, b->shared) != 0)
-            return bench_fail(env, side, "%s", b->shared->error);
-        double bytes = (double)b->shared->operations;
-        bench_sample(env, side, outward ? THROUGHPUT_OUT : THROUGHPUT, bytes * 8 / b->shared->seconds / 1e9);
-        bench_sample(env, side, outward ? CPU_OUT : CPU, b->shared->cpu_seconds * 1e6 / (bytes / 1e6));
+        rc = kernel_tcp_run(&job, s);
+        if (rc != 0) {
+            (void)bench_fail(env, side, "%s", s->error);
+            break;
+        }
+        double bytes = (double)s->operations;
+        bench_sample(env, side, outward ? THROUGHPUT_OUT : THROUGHPUT, bytes * 8 / s->seconds / 1e9);
+        bench_sample(env, side, outward ? CPU_OUT : CPU, s->cpu_seconds * 1e6 / (bytes / 1e6));
     }
-    return 0;
+    if (s != NULL)
+        proc_shared_destroy(s);
+    return rc;
 }
 
 static int kernel_side(struct bench_env *env) {
     return stream(env, SIDE_KERNEL, 0);
+}
+
+static int usher_side(struct bench_env *env) {
+    struct usherd_params params = {.core = env->core[0], .mode = "auto"};
+    char err[512];
+    pid_t usherd;
+    if (usherd_start(&params, &usherd, err, sizeof(err)) != 0)
+        return bench_fail(env, SIDE_USHER, "%s", err);
+    int rc = stream(env, SIDE_USHER, usherd);
+    usherd_stop(usherd);
+    return rc;
 }
 
 const struct bench bench_bystander = {
@@ -70,6 +68,6 @@ const struct bench bench_bystander = {
     .rounds = 5,
     .seconds = 0.5,
     .slack_seconds = 12,
-    .setup = setup,
-    .side = {[SIDE_KERNEL] = kernel_side},
+    .setup = bench_setup_peer,
+    .side = {[SIDE_KERNEL] = kernel_side, [SIDE_USHER] = usher_side},
 };

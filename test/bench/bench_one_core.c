@@ -6,6 +6,8 @@
 #include "test/bench/benches.h"
 #include "test/bench/kernel_udp.h"
 #include "test/bench/rtt.h"
+#include "test/bench/usher_udp.h"
+#include "test/bench/usherd.h"
 
 enum { P50, P99, P999, CPU };
 
@@ -32,6 +34,23 @@ static int kernel_side(struct bench_env *env) {
     return rc;
 }
 
+static int usher_side(struct bench_env *env) {
+    struct proc_shared *s = proc_shared_create();
+    if (s == NULL)
+        return bench_fail(env, SIDE_USHER, "out of memory");
+    struct usherd_params params = {.core = env->core[0], .mode = "auto"};
+    struct usher_udp_job job = {
+        .client_core = env->core[0], .server_core = env->core[0], .size = 64, .seconds = env->seconds};
+    int rc = usherd_start(&params, &job.usherd, s->error, sizeof(s->error));
+    if (rc == 0) {
+        rc = usher_udp_rtt(&job, s);
+        usherd_stop(job.usherd);
+    }
+    rc = rc != 0 ? bench_fail(env, SIDE_USHER, "%s", s->error) : rtt_sample(env, SIDE_USHER, P50, s);
+    proc_shared_destroy(s);
+    return rc;
+}
+
 const struct bench bench_one_core = {
     .name = "one-core",
     .what = "round trips of 64 B with everybody on one core",
@@ -40,5 +59,6 @@ const struct bench bench_one_core = {
     .rounds = 5,
     .seconds = 0.5,
     .slack_seconds = 10,
-    .side = {[SIDE_KERNEL] = kernel_side},
+    .setup = bench_setup_peer,
+    .side = {[SIDE_KERNEL] = kernel_side, [SIDE_USHER] = usher_side},
 };

@@ -7,6 +7,8 @@
 #include "test/bench/benches.h"
 #include "test/bench/kernel_udp.h"
 #include "test/bench/limit.h"
+#include "test/bench/usher_udp.h"
+#include "test/bench/usherd.h"
 
 #define WINDOW 128u /* small enough that a default receive buffer of the kernel holds all of it */
 #define SIZE   64u
@@ -58,6 +60,27 @@ static int kernel_side(struct bench_env *env) {
     return 0;
 }
 
+static int usher_side(struct bench_env *env) {
+    struct proc_shared *s = proc_shared_create();
+    if (s == NULL)
+        return bench_fail(env, SIDE_USHER, "out of memory");
+    struct usherd_params params = {.core = env->core[0], .mode = "dedicated", .generate = WINDOW};
+    struct usher_udp_job job = {.client_core = env->core[1], .server_core = -1, .spin = true, .seconds = env->seconds};
+    int rc = usherd_start(&params, &job.usherd, s->error, sizeof(s->error));
+    if (rc == 0) {
+        rc = usher_udp_serve_rate(&job, s);
+        usherd_stop(job.usherd);
+    }
+    if (rc == 0 && s->operations > 0) {
+        bench_sample(env, SIDE_USHER, RATE, (double)s->operations / s->seconds);
+        bench_sample(env, SIDE_USHER, CPU_PER_DATAGRAM, s->cpu_seconds * 1e6 / (double)s->operations);
+    } else {
+        rc = bench_fail(env, SIDE_USHER, "%s", rc == 0 ? "no datagram came" : s->error);
+    }
+    proc_shared_destroy(s);
+    return rc;
+}
+
 static int limit_side(struct bench_env *env) {
     double rate;
     if (limit_line_rate(env->core, env->seconds / 4, &rate) != 0)
@@ -74,5 +97,6 @@ const struct bench bench_udp_echo_rate = {
     .rounds = 5,
     .seconds = 0.6,
     .slack_seconds = 10,
-    .side = {[SIDE_KERNEL] = kernel_side, [SIDE_LIMIT] = limit_side},
+    .setup = bench_setup_peer,
+    .side = {[SIDE_KERNEL] = kernel_side, [SIDE_USHER] = usher_side, [SIDE_LIMIT] = limit_side},
 };

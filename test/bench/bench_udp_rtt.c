@@ -8,6 +8,8 @@
 #include "test/bench/kernel_udp.h"
 #include "test/bench/limit.h"
 #include "test/bench/rtt.h"
+#include "test/bench/usher_udp.h"
+#include "test/bench/usherd.h"
 
 enum { SPIN, SPIN_P99, SPIN_P999, SPIN_CPU, BLOCK, BLOCK_P99, BLOCK_P999, BLOCK_CPU };
 
@@ -46,6 +48,31 @@ static int kernel_side(struct bench_env *env) {
     return rc;
 }
 
+/* `spin` is against a worker that spins (mode dedicated); `block` against usherd's own choice. */
+static int usher_round(struct bench_env *env, bool spin, uint32_t first, struct proc_shared *s) {
+    struct usherd_params params = {.core = env->core[0], .mode = spin ? "dedicated" : "auto"};
+    struct usher_udp_job job = {
+        .client_core = env->core[1], .server_core = -1, .spin = spin, .size = 64, .seconds = env->seconds};
+    if (usherd_start(&params, &job.usherd, s->error, sizeof(s->error)) != 0)
+        return bench_fail(env, SIDE_USHER, "%s", s->error);
+    int rc = usher_udp_rtt(&job, s);
+    usherd_stop(job.usherd);
+    if (rc != 0)
+        return bench_fail(env, SIDE_USHER, "%s", s->error);
+    return rtt_sample(env, SIDE_USHER, first, s);
+}
+
+static int usher_side(struct bench_env *env) {
+    struct proc_shared *s = proc_shared_create();
+    if (s == NULL)
+        return bench_fail(env, SIDE_USHER, "out of memory");
+    int rc = usher_round(env, true, SPIN, s);
+    if (rc == 0)
+        rc = usher_round(env, false, BLOCK, s);
+    proc_shared_destroy(s);
+    return rc;
+}
+
 static int limit_side(struct bench_env *env) {
     static struct hist h;
     hist_reset(&h);
@@ -64,5 +91,6 @@ const struct bench bench_udp_rtt = {
     .rounds = 5,
     .seconds = 0.5,
     .slack_seconds = 10,
-    .side = {[SIDE_KERNEL] = kernel_side, [SIDE_LIMIT] = limit_side},
+    .setup = bench_setup_peer,
+    .side = {[SIDE_KERNEL] = kernel_side, [SIDE_USHER] = usher_side, [SIDE_LIMIT] = limit_side},
 };

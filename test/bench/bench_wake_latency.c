@@ -4,16 +4,16 @@
  * until the process runs with the data. Kernel: recv(). Usher: usher_wait(), with usherd itself asleep too, so two
  * wake-ups in a row where the kernel has one.
  */
-#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <string.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "test/bench/benches.h"
 #include "test/bench/rtt.h"
-#include "test/bench/sandbox.h"
+#include "test/bench/usher_udp.h"
+#include "test/bench/usherd.h"
 #include "test/bench/wake.h"
 
 enum { P50, P99, P999, CPU };
@@ -25,42 +25,26 @@ static const struct bench_metric metrics[] = {
     [CPU] = {.name = "cpu", .unit = "us"},
 };
 
-struct wake_bench {
-    int peer;
-    struct proc_shared *shared;
-    struct wake_job job;
+struct kernel_wake {
+    struct wake_job sender;
     double seconds;
 };
 
-static int setup(struct bench_env *env) {
-    struct wake_bench *b = calloc(1, sizeof(*b));
-    if (b == NULL)
-        return bench_fail(env, SIDE_KERNEL, "out of memory");
-    env->state = b;
-    b->seconds = env->seconds;
-    b->shared = proc_shared_create();
-    b->peer = sandbox_peer();
-    if (b->peer < 0 || b->shared == NULL)
-        return bench_fail(env, SIDE_KERNEL, "no second network namespace could be made");
-    b->job = (struct wake_job){.peer_netns = b->peer, .core = env->core[0]};
-    return 0;
-}
-
 static int kernel_receiver(struct proc_shared *s, void *arg) {
-    struct wake_bench *b = arg;
+    struct kernel_wake *w = arg;
     struct sockaddr_in sa = {.sin_family = AF_INET};
     socklen_t len = sizeof(sa);
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || bind(fd, (struct sockaddr *)&sa, len) != 0 || getsockname(fd, (struct sockaddr *)&sa, &len) != 0)
         return 1;
-    b->job.port = ntohs(sa.sin_port);
-    pid_t sender = wake_sender_spawn(s, &b->job);
+    w->sender.port = ntohs(sa.sin_port);
+    pid_t sender = wake_sender_spawn(s, &w->sender);
     const pid_t self = getpid();
     struct wake_stamp stamp;
     for (int i = 0; i < 10; i++)
         (void)recv(fd, &stamp, sizeof(stamp), 0);
     double cpu = proc_cpu_seconds(&self, 1);
-    uint64_t end = tick_now() + tick_from_seconds(b->seconds), now = 0;
+    uint64_t end = tick_now() + tick_from_seconds(w->seconds), now = 0;
     while (now < end && recv(fd, &stamp, sizeof(stamp), 0) == (ssize_t)sizeof(stamp)) {
         now = tick_now();
         hist_add(&s->hist, now - stamp.tick);
@@ -70,13 +54,37 @@ static int kernel_receiver(struct proc_shared *s, void *arg) {
     return 0;
 }
 
+/* What both sides do with a measurement that ended: sample it, or say why there is none. Takes s. */
+static int conclude(struct bench_env *env, enum bench_side side, struct proc_shared *s, int rc) {
+    rc = rc != 0 ? bench_fail(env, side, "%s", s->error) : rtt_sample(env, side, P50, s);
+    proc_shared_destroy(s);
+    return rc;
+}
+
 static int kernel_side(struct bench_env *env) {
-    struct wake_bench *b = env->state;
-    memset(b->shared, 0, sizeof(*b->shared));
-    pid_t pid = proc_spawn(env->core[1], kernel_receiver, b->shared, b);
-    if (pid < 0 || proc_join(pid, 5 + 2 * env->seconds) != 0)
-        return bench_fail(env, SIDE_KERNEL, "the receiver did not run");
-    return rtt_sample(env, SIDE_KERNEL, P50, b->shared);
+    struct proc_shared *s = proc_shared_create();
+    if (s == NULL)
+        return bench_fail(env, SIDE_KERNEL, "out of memory");
+    struct kernel_wake w = {.sender = {.peer_netns = env->peer, .core = env->core[0]}, .seconds = env->seconds};
+    int rc = proc_join(proc_spawn(env->core[1], kernel_receiver, s, &w), 5 + 2 * env->seconds);
+    if (rc != 0)
+        (void)snprintf(s->error, sizeof(s->error), "the receiver did not run");
+    return conclude(env, SIDE_KERNEL, s, rc);
+}
+
+static int usher_side(struct bench_env *env) {
+    struct proc_shared *s = proc_shared_create();
+    if (s == NULL)
+        return bench_fail(env, SIDE_USHER, "out of memory");
+    struct usherd_params params = {.core = env->core[0], .mode = "auto"};
+    struct usher_udp_job job = {
+        .client_core = env->core[1], .server_core = env->core[0], .size = 64, .seconds = env->seconds};
+    int rc = usherd_start(&params, &job.usherd, s->error, sizeof(s->error));
+    if (rc == 0) {
+        rc = usher_udp_wake(&job, env->peer, s);
+        usherd_stop(job.usherd);
+    }
+    return conclude(env, SIDE_USHER, s, rc);
 }
 
 const struct bench bench_wake_latency = {
@@ -87,6 +95,6 @@ const struct bench bench_wake_latency = {
     .rounds = 5,
     .seconds = 0.5,
     .slack_seconds = 10,
-    .setup = setup,
-    .side = {[SIDE_KERNEL] = kernel_side},
+    .setup = bench_setup_peer,
+    .side = {[SIDE_KERNEL] = kernel_side, [SIDE_USHER] = usher_side},
 };

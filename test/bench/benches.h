@@ -14,5 +14,10 @@ extern const struct bench bench_wake_latency;
 extern const struct bench bench_bystander;
 extern const struct bench bench_one_core;
 extern const struct bench bench_idle_cost;
+extern const struct bench bench_session_memory;
+extern const struct bench bench_engine_cost;
+
+/* The measured loop of udp-engine-cost alone; an exit status. */
+int bench_engine_loop(uint32_t turns);
 
 #endif

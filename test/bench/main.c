@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "test/bench/bench.h"
+#include "test/bench/benches.h"
 #include "test/bench/report.h"
 #include "test/bench/tick.h"
 
@@ -22,6 +22,7 @@ struct options {
 static int usage(FILE *out) {
     (void)fprintf(out, "usher-bench list                      what can be run\n"
                        "usher-bench run NAME|all [--json] [--rounds N] [--seconds S]\n"
+                       "usher-bench engine-loop TURNS         the inner loop of udp-engine-cost alone, for profilers\n"
                        "  --json      one object a line: bench, metric, unit, kernel, usher, ratio, limit\n"
                        "  --rounds    how often the sides take turns, 1 to 32\n"
                        "  --seconds   measuring time of each side in a round, 0.01 to 60\n"

@@ -24,7 +24,7 @@ struct proc_shared {
     double seconds;
     double cpu_seconds; /* all processes, over the measured time */
     struct hist hist;   /* ticks */
-    char error[256];
+    char error[640];
 };
 
 struct proc_shared *proc_shared_create(void); /* NULL when out of memory */

@@ -54,6 +54,11 @@ void bench_note(struct bench_env *env, const char *format, ...) {
     va_end(args);
 }
 
+int bench_setup_peer(struct bench_env *env) {
+    env->peer = sandbox_peer();
+    return env->peer >= 0 ? 0 : bench_fail(env, SIDE_KERNEL, "no second network namespace could be made");
+}
+
 static void run_side(struct bench_env *env, enum bench_side side) {
     bench_fn *fn = env->bench->side[side];
     if (fn != NULL && env->result->error[side][0] == '\0' && fn(env) != 0)
