@@ -1,6 +1,8 @@
 # ctest entries.
 #
-#   usher_test(NAME SOURCES ... [DEPENDS ...] [TIMEOUT s])   one Criterion binary; one ctest entry for each suite in it
+#   usher_test(NAME SOURCES ... [DEPENDS ...] [TIMEOUT s] [LABEL unit|e2e])
+#       one Criterion binary; one ctest entry for each suite in it. A test that needs a privilege it lacks prints
+#       "SKIPPED: reason" and returns.
 #
 # Criterion passes a filter that matches nothing and a test that leaks, so a run also fails on those words in what it
 # prints.
@@ -10,7 +12,10 @@ set(USHER_TEST_FAIL "Tested: 0 ;ERROR: AddressSanitizer;ERROR: LeakSanitizer;run
 set(USHER_TEST_ENV "UBSAN_OPTIONS=print_stacktrace=1;TSAN_OPTIONS=halt_on_error=1")
 
 function(usher_test name)
-  cmake_parse_arguments(A "" "TIMEOUT" "SOURCES;DEPENDS" ${ARGN})
+  cmake_parse_arguments(A "" "TIMEOUT;LABEL" "SOURCES;DEPENDS" ${ARGN})
+  if(NOT A_LABEL)
+    set(A_LABEL unit)
+  endif()
   if(NOT A_TIMEOUT)
     set(A_TIMEOUT 60)
   endif()
@@ -34,8 +39,9 @@ function(usher_test name)
     message(FATAL_ERROR "${name}: no Criterion suite found in ${A_SOURCES}")
   endif()
   foreach(suite ${suites})
-    add_test(NAME unit.${name}.${suite} COMMAND ${name} --filter "${suite}/*" --ascii -j1)
-    set_tests_properties(unit.${name}.${suite} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS unit
+    add_test(NAME ${A_LABEL}.${name}.${suite} COMMAND ${name} --filter "${suite}/*" --ascii -j1)
+    set_tests_properties(${A_LABEL}.${name}.${suite} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS ${A_LABEL}
+      SKIP_REGULAR_EXPRESSION "SKIPPED: "
       FAIL_REGULAR_EXPRESSION "${USHER_TEST_FAIL}" ENVIRONMENT "${USHER_TEST_ENV}")
   endforeach()
 endfunction()

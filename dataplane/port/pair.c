@@ -20,7 +20,6 @@
 #include "dataplane/port/port_internal.h"
 
 #define PAIR_ENTRIES_DEFAULT 1024u
-#define PAIR_ENTRIES_MAX     65536u
 #define PAIR_MTU             1500u
 #define GSO_FRAME_MAX        65536u
 
@@ -260,26 +259,20 @@ static void info_fill(struct pair_end *end, uint32_t e, bool l3, const struct pk
     snprintf(end->port.mode, sizeof end->port.mode, "in memory");
 }
 
-static int pair_check(const struct port_params params[2], uint32_t *ret_entries, struct port_error *err) {
-    uint32_t queues = params[0].queue_count;
-    if (queues == 0 || queues > PORT_QUEUE_MAX || params[1].queue_count != queues)
-        return port_fail(err, -EINVAL, "pair %s: both ends need the same number of queues, 1 to %d", params[0].ifname,
-                         PORT_QUEUE_MAX);
-    for (uint32_t i = 0; i < queues; i++) {
-        if (params[0].mem[i] == NULL || params[1].mem[i] == NULL)
-            return port_fail(err, -EINVAL, "pair %s: queue %u has no packet memory", params[0].ifname, i);
+static int pair_check(const struct port_params params[2], struct port_error *err) {
+    for (uint32_t e = 0; e < 2; e++) {
+        int error = port_params_check("pair", &params[e], err);
+        if (error < 0)
+            return error;
     }
-    uint32_t entries = params[0].ring_entries == 0 ? PAIR_ENTRIES_DEFAULT : params[0].ring_entries;
-    if (entries > PAIR_ENTRIES_MAX || (entries & (entries - 1)) != 0)
-        return port_fail(err, -EINVAL, "pair %s: ring_entries must be a power of two up to %u", params[0].ifname,
-                         PAIR_ENTRIES_MAX);
-    *ret_entries = entries;
+    if (params[0].queue_count != params[1].queue_count)
+        return port_fail(err, -EINVAL, "pair port %s: both ends need the same number of queues", params[0].ifname);
     return 0;
 }
 
 int port_pair_create(const struct port_params params[2], bool l3, struct port *ret_ends[2], struct port_error *err) {
-    uint32_t entries = 0;
-    int error = pair_check(params, &entries, err);
+    uint32_t entries = params[0].ring_entries == 0 ? PAIR_ENTRIES_DEFAULT : params[0].ring_entries;
+    int error = pair_check(params, err);
     if (error < 0)
         return error;
     struct pair *pair = aligned_alloc(CACHE_LINE, sizeof *pair);

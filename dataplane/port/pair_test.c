@@ -168,12 +168,20 @@ Test(pair, peer_of_a_destroyed_end_gets_everything_back) {
 }
 
 Test(pair, wrong_params_are_refused_with_a_sentence) {
-    struct port_params params[2] = {{.ifname = "x", .queue_count = 1}, {.ifname = "y", .queue_count = 2}};
+    struct pktmem mem;
+    cr_assert_eq(pktmem_create(&mem, 8, 2048, 0), 0);
+    struct port_params params[2] = {{.ifname = "x", .queue_count = 1, .mem = {&mem, &mem}},
+                                    {.ifname = "y", .queue_count = 2, .mem = {&mem, &mem}}};
     struct port *ends[2];
     struct port_error err = {""};
     cr_assert_eq(port_pair_create(params, false, ends, &err), -EINVAL);
     cr_assert(strstr(err.text, "same number") != NULL);
     params[1].queue_count = 1;
+    params[0].ring_entries = 3;
+    cr_assert_eq(port_pair_create(params, false, ends, &err), -EINVAL);
+    cr_assert(strstr(err.text, "power of two") != NULL);
+    params[0].mem[0] = NULL;
     cr_assert_eq(port_pair_create(params, false, ends, &err), -EINVAL);
     cr_assert(strstr(err.text, "memory") != NULL);
+    pktmem_destroy(&mem);
 }

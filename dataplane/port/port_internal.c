@@ -4,6 +4,7 @@
  */
 #include "dataplane/port/port_internal.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -24,6 +25,22 @@ void port_gather(uint8_t *to, const struct pkt *p) {
         memcpy(to, p->frag[i].base, p->frag[i].len);
         to += p->frag[i].len;
     }
+}
+
+int port_params_check(const char *kind, const struct port_params *params, struct port_error *err) {
+    const char *name = params->ifname == NULL ? "(none)" : params->ifname;
+    if (params->queue_count == 0 || params->queue_count > PORT_QUEUE_MAX)
+        return port_fail(err, -EINVAL, "%s port on %s: %u queues are not possible, 1 to %d", kind, name,
+                         params->queue_count, PORT_QUEUE_MAX);
+    for (uint32_t i = 0; i < params->queue_count; i++) {
+        if (params->mem[i] == NULL)
+            return port_fail(err, -EINVAL, "%s port on %s: queue %u has no packet memory", kind, name, i);
+    }
+    uint32_t entries = params->ring_entries;
+    if (entries > PORT_ENTRIES_MAX || (entries & (entries - 1)) != 0)
+        return port_fail(err, -EINVAL, "%s port on %s: ring_entries must be a power of two up to %u", kind, name,
+                         PORT_ENTRIES_MAX);
+    return 0;
 }
 
 void port_init(struct port *port, const struct port_ops *ops, const char *name) {

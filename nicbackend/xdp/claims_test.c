@@ -7,9 +7,13 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <arpa/inet.h>
@@ -565,26 +569,58 @@ Test(attach, falls_back_to_clsact_and_cleans_up) {
     teardown();
 }
 
+/* A predecessor in a process of its own: says what it has, waits, and is killed once its fds are taken. */
+static size_t predecessor_fds(struct nb_fd *fds, size_t max) {
+    int pipes[2];
+    cr_assert_eq(pipe(pipes), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        attach_both((struct nb_attach_params){0});
+        local("10.0.0.1");
+        claim_add(NULL, IPPROTO_UDP, 7000);
+        claim_add("10.0.0.1", IPPROTO_UDP, 7001);
+        size_t n = nb_claims_fds(claims, fds, max);
+        (void)!write(pipes[1], fds, n * sizeof *fds);
+        pause();
+    }
+    ssize_t bytes = read(pipes[0], fds, max * sizeof *fds);
+    size_t n = bytes < 0 ? 0 : (size_t)bytes / sizeof *fds;
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    for (size_t i = 0; i < n; i++)
+        fds[i].fd = (int)syscall(SYS_pidfd_getfd, pidfd, fds[i].fd, 0);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    close(pidfd);
+    close(pipes[0]);
+    close(pipes[1]);
+    return n;
+}
+
 Test(attach, successor_goes_on_with_the_fds) {
     cr_assert_eq(NB_HOOK_COUNT, 3);
-    if (!setup((struct nb_attach_params){0}))
+    if (skip())
         return;
-    local("10.0.0.1");
-    claim_add(NULL, IPPROTO_UDP, 7000);
-    claim_add("10.0.0.1", IPPROTO_UDP, 7001);
-    struct nb_fd fds[64];
-    size_t n = nb_claims_fds(claims, fds, 64);
-    cr_assert_eq(n, 14);
-    for (size_t i = 0; i < n; i++)
-        fds[i].fd = dup(fds[i].fd);
+    cr_assert_eq(unshare(CLONE_NEWNET), 0);
     struct nb_claims *next;
+    cr_assert_eq(nb_claims_create(1024, &claims, &err), 0, "%s", err.text);
+    struct nb_fd fds[64];
+    size_t n = predecessor_fds(fds, 64);
+    nb_claims_destroy(claims); /* the parent's copy of what the child inherited; it attached nothing */
+    cr_assert_eq(n, 14);
     cr_assert_eq(nb_claims_adopt(fds, n - 1, &next, &err), -EINVAL, "one is missing");
     cr_assert_eq(nb_claims_adopt(fds, n, &next, &err), 0, "%s", err.text);
-    claims = next; /* the first one is dead now: nobody detaches it */
+    claims = next;
+    prog_xdp = fd_named("1.xdp-generic.prog");
+    prog_tc = fd_named("1.tc.prog");
+    prog_filter = fd_named("1.tc.filter");
     xdp = nb_attach_find(claims, LO, NB_HOOK_XDP_GENERIC);
     tc = nb_attach_find(claims, LO, NB_HOOK_TC);
     cr_assert(xdp != NULL && tc != NULL);
     cr_assert_str_eq(nb_attach_mode(tc), "tcx link");
+    struct packet p = udp4("10.0.0.1", 7000);
+    cr_assert_eq(run(prog_xdp, &p), XDP_DROP, "its socket died with it: not for the kernel");
+    xsk = xsk_open();
+    cr_assert_eq(nb_attach_xsk_set(xdp, 0, xsk), 0);
     YES(udp4("10.0.0.1", 7000));
     YES(udp4("10.0.0.1", 7001));
     struct nb_claim old = claim("10.0.0.1", IPPROTO_UDP, 7001);

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Conformance of the kinds that stand on kernel interfaces, in a network namespace of each test's own:
+ *
+ *     port A - v0 ===veth=== v1 - port B
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "dataplane/port/conformance.h"
+
+/* A fresh namespace per rig, silent: no addresses, no IPv6 chatter. Dies with the process. */
+static int namespace_enter(struct port_error *err) {
+    if (geteuid() != 0 || unshare(CLONE_NEWNET) < 0) {
+        snprintf(err->text, sizeof err->text, "needs root, for a network namespace and raw sockets");
+        return -EPERM;
+    }
+    return system("ip link set lo up && echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6") == 0 ? 0 : -EIO;
+}
+
+static int veth_make(struct rig *rig, struct port_error *err) {
+    int error = namespace_enter(err);
+    if (error < 0)
+        return error;
+    rig->ifname[0] = "v0";
+    rig->ifname[1] = "v1";
+    return system("ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up") == 0 ? 0 : -EIO;
+}
+
+static int packet_open(struct rig *rig, struct port_error *err) {
+    int error = veth_make(rig, err);
+    for (int i = 0; i < 2 && error == 0; i++) {
+        struct port_params params = {.ifname = rig->ifname[i], .queue_count = 1, .mem = {&rig->mem[i]}};
+        error = port_packet_create(&params, &rig->port[i], err);
+    }
+    return error;
+}
+
+Test(conformance_packet, veth) {
+    conformance_run(
+        &(struct rig_kind){"packet", .frame_size = 69632, .frame_count = 512, .mtu = 1500, .open = packet_open});
+}

@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The `packet` port: one AF_PACKET socket per queue with virtio-net headers, so that 64 KB GSO frames cross in one go.
+ * Receive is a multishot io_uring receive into the queue's pool (uring_rx.c); send is one sendmmsg() per burst straight
+ * from head and frags, which copies in the kernel, so packets are done when tx returns and reap has nothing to do.
+ *
+ * In shared mode a BPF filter lets only claimed packets in, and the claim program on the ingress hook keeps the kernel
+ * from seeing them (the socket's tap comes before that hook). No PACKET_QDISC_BYPASS: it refuses GSO frames on
+ * interfaces without TSO, and skips the host's egress hooks.
+ *
+ * Threads: create, destroy and refresh on control; the rest on the worker that is attached.
+ */
+#include <errno.h>
+#include <net/ethernet.h>
+#include <net/if_arp.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <linux/filter.h>
+#include <linux/if_packet.h>
+
+#include "dataplane/port/netif.h"
+#include "dataplane/port/port_internal.h"
+#include "dataplane/port/uring_rx.h"
+#include "dataplane/port/vnet.h"
+#include "nicbackend/claims.h"
+
+#define PACKET_ENTRIES_DEFAULT 64u /* few: large buffers are touched in turn, and the socket queues the rest */
+#define SOCKET_BUFFER          (16 << 20)
+#define IOV_MAX_PER_FRAME      (2 + PKT_FRAG_MAX)
+#define LARGE_FRAME_MAX        65600u /* 64 KB of IP and its link header */
+
+#ifndef PACKET_FANOUT_FLAG_IGNORE_OUTGOING /* not in the headers of kernel 6.1, which knows it */
+#define PACKET_FANOUT_FLAG_IGNORE_OUTGOING 0x4000
+#endif
+
+struct packet_queue {
+    struct port_queue q;
+    struct uring_rx rx;
+    struct pkt **backlog; /* frames that were complete when the queue was detached; room for the whole pool */
+    uint32_t backlog_at, backlog_count;
+    int fd;
+    struct mmsghdr msg[PKT_BURST];
+    struct iovec iov[PKT_BURST][IOV_MAX_PER_FRAME];
+    struct virtio_net_hdr vnet[PKT_BURST];
+};
+
+struct packet_port {
+    struct port port;
+    struct nb_attach *attach; /* NULL: every packet is ours */
+    struct packet_queue *queue[PORT_QUEUE_MAX];
+};
+
+static struct packet_queue *packet_of(struct port_queue *q) {
+    return (struct packet_queue *)q;
+}
+
+/* --- receive --------------------------------------------------------------------------------------------------- */
+
+static uint32_t backlog_take(struct packet_queue *pq, struct pkt **ret_pkts, uint32_t max) {
+    uint32_t n = 0;
+    while (n < max && pq->backlog_at < pq->backlog_count)
+        ret_pkts[n++] = pq->backlog[pq->backlog_at++];
+    return n;
+}
+
+/* Reads the header before each frame: one cache line per frame, next to the frame's first. Keeps order. */
+static uint32_t headers_read(struct packet_queue *pq, struct pkt **pkts, uint32_t n) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct pkt *p = pkts[i];
+        struct virtio_net_hdr h;
+        memcpy(&h, p->data - VNET_LEN, sizeof h);
+        if (UNLIKELY(!vnet_read(p, &h))) {
+            pq->q.stats.rx_dropped++;
+            pkt_free(pq->q.rx_pool, p);
+            continue;
+        }
+        pq->q.stats.rx_bytes += p->len;
+        pkts[kept++] = p;
+    }
+    pq->q.stats.rx_packets += kept;
+    return kept;
+}
+
+static uint32_t packet_rx(struct port_queue *q, struct pkt **ret_pkts, uint32_t max) {
+    struct packet_queue *pq = packet_of(q);
+    uint32_t n = 0;
+    if (UNLIKELY(pq->backlog_at < pq->backlog_count))
+        n = backlog_take(pq, ret_pkts, max);
+    else
+        n = uring_rx_take(&pq->rx, ret_pkts, max);
+    if (n == 0)
+        return 0;
+    q->stats.rx_dropped += pq->rx.truncated;
+    pq->rx.truncated = 0;
+    return headers_read(pq, ret_pkts, n);
+}
+
+/* --- send ------------------------------------------------------------------------------------------------------ */
+
+static void message_fill(struct packet_queue *pq, uint32_t i, const struct pkt *p) {
+    struct iovec *iov = pq->iov[i];
+    vnet_write(&pq->vnet[i], p);
+    iov[1] = (struct iovec){.iov_base = p->data, .iov_len = p->len};
+    for (uint32_t k = 0; k < p->frag_count; k++)
+        iov[2 + k] = (struct iovec){.iov_base = (void *)(uintptr_t)p->frag[k].base, .iov_len = p->frag[k].len};
+    pq->msg[i].msg_hdr.msg_iovlen = 2u + p->frag_count;
+}
+
+static enum drop_reason drop_reason_of(int error) {
+    switch (error) {
+    case EAGAIN:
+    case ENOBUFS:
+        return DROP_PORT_TX_FULL;
+    case ENETDOWN:
+    case ENXIO:
+    case ENODEV:
+        return DROP_PORT_DOWN;
+    default:
+        return DROP_PORT_TX_ERROR;
+    }
+}
+
+/* Sends pkts[0..n), n <= PKT_BURST: one system call, and one more for each frame the kernel refuses. */
+static void burst_send(struct packet_queue *pq, struct pkt **pkts, uint32_t n, struct pkt_vec *done,
+                       struct pkt_vec *drop) {
+    for (uint32_t i = 0; i < n; i++)
+        message_fill(pq, i, pkts[i]);
+    for (uint32_t at = 0; at < n;) {
+        int sent = sendmmsg(pq->fd, &pq->msg[at], n - at, MSG_DONTWAIT);
+        pq->q.stats.kicks++;
+        for (int i = 0; i < sent; i++, at++) {
+            pq->q.stats.tx_packets++;
+            pq->q.stats.tx_bytes += pkt_bytes(pkts[at]);
+            CHECK(pkt_vec_push(done, pkts[at]));
+        }
+        if (sent > 0 || (sent < 0 && errno == EINTR))
+            continue;
+        enum drop_reason why = drop_reason_of(errno);
+        uint32_t lost = errno == EAGAIN ? n - at : 1; /* EAGAIN: the socket's send buffer is full, so for all of them */
+        while (lost-- > 0)
+            port_drop(&pq->q, drop, pkts[at++], why);
+    }
+}
+
+static void packet_tx(struct port_queue *q, struct pkt **pkts, uint32_t n, struct pkt_vec *done, struct pkt_vec *drop) {
+    for (uint32_t at = 0; at < n; at += PKT_BURST)
+        burst_send(packet_of(q), pkts + at, n - at < PKT_BURST ? n - at : PKT_BURST, done, drop);
+}
+
+static void packet_reap(struct port_queue *q, struct pkt_vec *done) {
+    (void)q;
+    (void)done;
+}
+
+/* --- sleep and move -------------------------------------------------------------------------------------------- */
+
+static int packet_arm(struct port_queue *q) {
+    struct packet_queue *pq = packet_of(q);
+    return pq->backlog_at < pq->backlog_count || uring_rx_pending(&pq->rx);
+}
+
+static void packet_disarm(struct port_queue *q) {
+    (void)q;
+}
+
+static int packet_attach(struct port_queue *q) {
+    return uring_rx_open(&packet_of(q)->rx);
+}
+
+static void packet_detach(struct port_queue *q) {
+    struct packet_queue *pq = packet_of(q);
+    uint32_t left = pq->backlog_count - pq->backlog_at;
+    memmove(pq->backlog, pq->backlog + pq->backlog_at, left * sizeof *pq->backlog);
+    pq->backlog_at = 0;
+    pq->backlog_count = left + uring_rx_close(&pq->rx, pq->backlog + left);
+}
+
+static const struct port_queue_ops packet_queue_ops = {
+    .rx = packet_rx,
+    .tx = packet_tx,
+    .reap = packet_reap,
+    .arm = packet_arm,
+    .disarm = packet_disarm,
+    .attach = packet_attach,
+    .detach = packet_detach,
+};
+
+/* --- control --------------------------------------------------------------------------------------------------- */
+
+static void queue_destroy(struct packet_queue *pq) {
+    if (pq == NULL)
+        return;
+    while (pq->backlog_at < pq->backlog_count)
+        pkt_free(pq->q.rx_pool, pq->backlog[pq->backlog_at++]);
+    uring_rx_destroy(&pq->rx);
+    free(pq->backlog);
+    if (pq->fd >= 0)
+        close(pq->fd);
+    free(pq);
+}
+
+static void packet_destroy(struct port *p) {
+    struct packet_port *port = (struct packet_port *)p;
+    for (uint32_t i = 0; i < PORT_QUEUE_MAX; i++)
+        queue_destroy(port->queue[i]);
+    nb_attach_destroy(port->attach);
+    free(port);
+}
+
+static int packet_refresh(struct port *p) {
+    return netif_refresh(&p->info);
+}
+
+static const struct port_ops packet_ops = {.kind = "packet", .destroy = packet_destroy, .refresh = packet_refresh};
+
+static int filter_set(int fd, struct sock_filter *code, size_t count) {
+    struct sock_fprog prog = {.len = (unsigned short)count, .filter = code};
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof prog) < 0 ? -errno : 0;
+}
+
+/* Nothing may come in before the queue's real filter stands and its fanout group is complete. */
+static int filter_nothing(int fd) {
+    struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+    return filter_set(fd, code, ARRAY_LEN(code));
+}
+
+/* Everything but frames of a VLAN: their tag lies beside the frame, so without it they would look like our own. */
+static int filter_untagged(int fd) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 3, 0),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_VLAN_TAG),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xfff),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+    };
+    return filter_set(fd, code, ARRAY_LEN(code));
+}
+
+static int filter_claims(int fd, struct nb_attach *attach) {
+    int prog_fd;
+    int error = nb_attach_socket_filter(attach, &prog_fd);
+    if (error < 0)
+        return error;
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, &prog_fd, sizeof prog_fd) < 0 ? -errno : 0;
+}
+
+static int option_set(int fd, int level, int option, int value) {
+    return setsockopt(fd, level, option, &value, sizeof value) < 0 ? -errno : 0;
+}
+
+static int membership_add(int fd, uint32_t ifindex, uint16_t type, const uint8_t *mac) {
+    struct packet_mreq m = {.mr_ifindex = (int)ifindex, .mr_type = type, .mr_alen = ETH_ALEN};
+    memcpy(m.mr_address, mac, ETH_ALEN);
+    return setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &m, sizeof m) < 0 ? -errno : 0;
+}
+
+/* A second MAC address on the interface, and the multicast groups that neighbour discovery needs. */
+static int dedicated_enter(int fd, const struct port_info *info) {
+    int error = membership_add(fd, info->ifindex, PACKET_MR_UNICAST, info->mac);
+    return error < 0 ? error : membership_add(fd, info->ifindex, PACKET_MR_ALLMULTI, info->mac);
+}
+
+static int socket_open(struct packet_queue *pq, const struct port_info *info) {
+    pq->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (pq->fd < 0)
+        return -errno;
+    int error = filter_nothing(pq->fd);
+    if (error == 0)
+        error = option_set(pq->fd, SOL_PACKET, PACKET_VNET_HDR, 1);
+    if (error == 0)
+        error = option_set(pq->fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
+    if (error == 0)
+        error = option_set(pq->fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER);
+    if (error == 0)
+        error = option_set(pq->fd, SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER);
+    if (error == 0 && info->dedicated)
+        error = dedicated_enter(pq->fd, info);
+    struct sockaddr_ll addr = {
+        .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = (int)info->ifindex};
+    if (error == 0 && bind(pq->fd, (struct sockaddr *)&addr, sizeof addr) < 0)
+        error = -errno;
+    return error;
+}
+
+/* The kernel spreads flows over the sockets by hash. `group`: 0 makes a new one and names it. */
+static int fanout_join(int fd, int *group) {
+    int flags = PACKET_FANOUT_HASH | PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
+    flags |= *group == 0 ? PACKET_FANOUT_FLAG_UNIQUEID : 0;
+    int error = option_set(fd, SOL_PACKET, PACKET_FANOUT, flags << 16 | *group);
+    socklen_t size = sizeof *group;
+    if (error == 0 && getsockopt(fd, SOL_PACKET, PACKET_FANOUT, group, &size) < 0)
+        error = -errno;
+    *group &= 0xffff;
+    return error;
+}
+
+static int queue_create(struct packet_port *port, uint32_t index, const struct port_params *params) {
+    struct pkt_pool *pool = &params->mem[index]->pool;
+    uint32_t entries = params->ring_entries == 0 ? PACKET_ENTRIES_DEFAULT : params->ring_entries;
+    struct packet_queue *pq = aligned_alloc(CACHE_LINE, sizeof *pq);
+    if (pq == NULL)
+        return -ENOMEM;
+    memset(pq, 0, sizeof *pq);
+    pq->fd = -1;
+    port->queue[index] = pq;
+    port_queue_init(&pq->q, &packet_queue_ops, &port->port, index, pool);
+    for (uint32_t i = 0; i < PKT_BURST; i++) {
+        pq->iov[i][0] = (struct iovec){.iov_base = &pq->vnet[i], .iov_len = VNET_LEN};
+        pq->msg[i].msg_hdr.msg_iov = pq->iov[i];
+    }
+    pq->backlog = calloc(pool->count, sizeof *pq->backlog);
+    if (pq->backlog == NULL)
+        return -ENOMEM;
+    int error = socket_open(pq, &port->port.info);
+    pq->q.event_fd = pq->fd;
+    return error < 0 ? error : uring_rx_create(&pq->rx, pq->fd, pool, entries, VNET_LEN);
+}
+
+static int queues_create(struct packet_port *port, const struct port_params *params) {
+    int error = 0, group = 0;
+    port->port.queue_count = params->queue_count;
+    for (uint32_t i = 0; i < params->queue_count && error == 0; i++)
+        error = queue_create(port, i, params);
+    for (uint32_t i = 0; i < params->queue_count && error == 0 && params->queue_count > 1; i++)
+        error = fanout_join(port->queue[i]->fd, &group);
+    for (uint32_t i = 0; i < params->queue_count && error == 0; i++)
+        error = port->attach != NULL ? filter_claims(port->queue[i]->fd, port->attach)
+                                     : filter_untagged(port->queue[i]->fd);
+    return error;
+}
+
+/* virtio-net headers carry UDP segmentation since Linux 6.2; older kernels refuse such frames. */
+static bool kernel_has_udp_gso(void) {
+    struct utsname u;
+    unsigned major = 0, minor = 0;
+    if (uname(&u) < 0 || sscanf(u.release, "%u.%u", &major, &minor) != 2)
+        return false;
+    return major > 6 || (major == 6 && minor >= 2);
+}
+
+static int claims_attach(struct packet_port *port, const struct port_params *params, struct port_error *err) {
+    struct port_info *info = &port->port.info;
+    port->attach = nb_attach_find(params->claims, info->ifindex, NB_HOOK_TC);
+    if (port->attach != NULL)
+        return 0; /* a predecessor's */
+    struct nb_attach_params ap = {.ifindex = info->ifindex, .hook = NB_HOOK_TC, .dedicated = params->dedicated};
+    memcpy(ap.dedicated_mac, params->dedicated_mac, 6);
+    struct nb_error reason;
+    int error = nb_attach_create(params->claims, &ap, &port->attach, &reason);
+    return error < 0 ? port_fail(err, error, "packet port on %s: %s", params->ifname, reason.text) : 0;
+}
+
+static int info_fill(struct packet_port *port, const struct port_params *params, struct port_error *err) {
+    struct netif n;
+    int error = netif_read(params->ifname, &n);
+    if (error < 0)
+        return port_fail(err, error, "packet port on %s: no such interface in this network namespace (%s)",
+                         params->ifname, strerror(-error));
+    if (n.link_type != ARPHRD_ETHER && n.link_type != ARPHRD_LOOPBACK && n.link_type != ARPHRD_NONE)
+        return port_fail(err, -EOPNOTSUPP, "packet port on %s: link type %u is not Ethernet", n.name, n.link_type);
+    struct port_info *info = &port->port.info;
+    info->dedicated = params->dedicated;
+    if (params->dedicated)
+        memcpy(info->mac, params->dedicated_mac, 6);
+    netif_to_info(&n, info);
+    info->caps = PORT_CAP_TX_CSUM | PORT_CAP_TX_GSO_TCP | PORT_CAP_TX_FRAGS;
+    info->caps |= kernel_has_udp_gso() ? PORT_CAP_TX_GSO_UDP : 0;
+    info->caps |= n.link_type == ARPHRD_NONE ? PORT_CAP_L3 : 0;
+    return 0;
+}
+
+static void mode_describe(struct packet_port *port) {
+    bool large = port->queue[0]->q.rx_pool->buf_size >= PKT_HEADROOM + LARGE_FRAME_MAX;
+    snprintf(port->port.mode, sizeof port->port.mode, "io_uring, %s frames, %s", large ? "64 KB" : "small",
+             port->attach == NULL ? "takes every packet" : nb_attach_mode(port->attach));
+}
+
+int port_packet_create(const struct port_params *params, struct port **ret_port, struct port_error *err) {
+    int error = port_params_check("packet", params, err);
+    if (error < 0)
+        return error;
+    struct packet_port *port = calloc(1, sizeof *port);
+    if (port == NULL)
+        return port_fail(err, -ENOMEM, "packet port on %s: no memory", params->ifname);
+    port_init(&port->port, &packet_ops, params->ifname);
+    error = info_fill(port, params, err);
+    if (error == 0 && params->claims != NULL)
+        error = claims_attach(port, params, err);
+    if (error == 0 && (error = queues_create(port, params)) < 0)
+        port_fail(err, error, "packet port on %s: cannot open its sockets: %s%s", params->ifname, strerror(-error),
+                  error == -EPERM ? "; it needs CAP_NET_RAW and CAP_NET_ADMIN" : "");
+    if (error < 0) {
+        packet_destroy(&port->port);
+        return error;
+    }
+    mode_describe(port);
+    *ret_port = &port->port;
+    return 0;
+}
