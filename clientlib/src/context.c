@@ -120,7 +120,7 @@ static int connect_session(struct usher_context *ctx, const char *path) {
     if (strlen(path) >= sizeof(sa.sun_path))
         return client_fail(-ENAMETOOLONG, "the path of usherd's socket is longer than %zu bytes: %s",
                            sizeof(sa.sun_path) - 1, path);
-    strcpy(sa.sun_path, path);
+    memcpy(sa.sun_path, path, strlen(path) + 1);
     ctx->session_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (ctx->session_fd < 0)
         return client_fail(-errno, "socket for usherd's session: %s", strerror(errno));

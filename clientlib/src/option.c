@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Socket options: one table says which are allowed and what usherd is told. Set on the kernel socket first, which checks
- * the value; usherd reads most of them from it when it takes the socket, later changes are sent. Any thread.
+ * Socket options: one table says which are allowed and what usherd is told. Set on the kernel socket first, which
+ * checks the value; usherd reads most of them from it when it takes the socket, later changes are sent. Any thread.
  */
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A socket's life. The kernel socket comes first: it decides who may have a port. Then usherd is asked to carry it; when
- * it will not, or is gone, the kernel socket carries it and `reason` says why. Any thread; exchanges with usherd happen
+ * A socket's life. The kernel socket comes first: it decides who may have a port. Then usherd is asked to carry it;
+ * when it will not, or is gone, the kernel socket carries it and `reason` says why. Any thread; exchanges with usherd happen
  * without the context's lock.
  */
 #include <netinet/ip.h>

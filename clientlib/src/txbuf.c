@@ -67,6 +67,12 @@ void txbuf_fini(struct txbuf *t) {
     t->slab_count = 0;
 }
 
+static void slab_to_pool(struct txbuf *t, uint32_t i) {
+    list_remove(t, &t->head[t->slab[i].class], i);
+    t->slab[i].class = TXBUF_CLASSES;
+    list_push(t, &t->pool, i);
+}
+
 static uint32_t slab_from_pool(struct txbuf *t, uint32_t class) {
     uint32_t i = t->pool;
     if (i == TXBUF_NONE)
@@ -84,10 +90,22 @@ static uint32_t slab_from_pool(struct txbuf *t, uint32_t class) {
     return i;
 }
 
+/* Each class may keep one slab that is wholly free; when the pool is empty they are fetched. Rare: walks the lists. */
+static void collect_free_slabs(struct txbuf *t) {
+    for (uint32_t c = 0; c < TXBUF_CLASSES; c++)
+        for (uint32_t i = t->head[c], next; i != TXBUF_NONE; i = next) {
+            next = t->slab[i].next;
+            if (t->slab[i].free_count == class_blocks(c))
+                slab_to_pool(t, i);
+        }
+}
+
 /* The class itself, then the pool, then any larger class that has a block left: a large block serves a small wish. */
 static uint32_t find_slab(struct txbuf *t, uint32_t class) {
     if (LIKELY(t->head[class] != TXBUF_NONE))
         return t->head[class];
+    if (t->pool == TXBUF_NONE)
+        collect_free_slabs(t);
     uint32_t i = slab_from_pool(t, class);
     for (uint32_t c = class + 1; i == TXBUF_NONE && c < TXBUF_CLASSES; c++)
         i = t->head[c];
@@ -129,16 +147,12 @@ bool txbuf_give(struct txbuf *t, uint32_t off) {
     if (UNLIKELY(!s))
         return false;
     uint32_t i = off >> TXBUF_SLAB_SHIFT;
-    uint32_t *head = &t->head[s->class];
     s->free[bit / 64] |= UINT64_C(1) << (bit % 64);
     if (s->free_count++ == 0)
-        list_push(t, head, i);
+        list_push(t, &t->head[s->class], i);
     /* The last slab of a class stays: giving it back would make every second take cut it up anew. */
-    if (s->free_count == class_blocks(s->class) && (s->prev != TXBUF_NONE || s->next != TXBUF_NONE)) {
-        list_remove(t, head, i);
-        s->class = TXBUF_CLASSES;
-        list_push(t, &t->pool, i);
-    }
+    if (s->free_count == class_blocks(s->class) && (s->prev != TXBUF_NONE || s->next != TXBUF_NONE))
+        slab_to_pool(t, i);
     return true;
 }
 
