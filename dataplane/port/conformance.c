@@ -251,7 +251,7 @@ static void case_overrun(struct link *l) {
 /* The receiver's pool is empty for a while: nothing breaks, and it goes on when packets are back. */
 static void case_empty_pool(struct link *l) {
     struct end *tx = &l->end[0], *rx = &l->end[1];
-    struct pkt **held = calloc(rx->pool->count, sizeof *held);
+    struct pkt **held = calloc(rx->pool->count + 1u, sizeof *held);
     uint32_t n = 0;
     while ((held[n] = pkt_alloc(rx->pool)) != NULL)
         n++;
@@ -262,7 +262,6 @@ static void case_empty_pool(struct link *l) {
         uint32_t k = rx->q->ops->rx(rx->q, got, PKT_BURST);
         for (uint32_t j = 0; j < k; j++)
             cr_assert(frame_number(got[j]) < 0 || (uint32_t)frame_number(got[j]) == rx->next_seen++);
-        memcpy(&held[n], got, 0);
         for (uint32_t j = 0; j < k; j++)
             held[n++] = got[j];
     }
@@ -541,6 +540,12 @@ static void case_interface_down_and_up(struct link *l) {
         send_plain(&l->end[1], 8, 64);
         receive(&l->end[0], 0);
         receive(&l->end[1], 0);
+    }
+    for (int i = 0; i < 2; i++) { /* a dead interface must not keep its worker awake */
+        struct port_queue *q = l->end[i].q;
+        q->ops->disarm(q);
+        struct pollfd p = {.fd = q->event_fd, .events = POLLIN};
+        cr_assert(q->event_fd < 0 || poll(&p, 1, 0) == 0, "%s: end %d stays readable while down", l->kind->name, i);
     }
     cr_assert_eq(shell("ip link set %s up", l->rig.ifname[0]), 0);
     refresh_until(l, true);

@@ -1,14 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The `packet` port: one AF_PACKET socket per queue with virtio-net headers, so that 64 KB GSO frames cross in one go.
- * Receive is a multishot io_uring receive into the queue's pool (uring_rx.c); send is one sendmmsg() per burst straight
- * from head and frags, which copies in the kernel, so packets are done when tx returns and reap has nothing to do.
+ *
+ * Receive: the kernel puts each frame into a slot of a mapped ring, so an idle look is one load and a small frame costs
+ * a copy of its bytes but no system call. A frame larger than a slot (GSO, jumbo) waits in the socket instead, in the
+ * same order, and is read by one recv() straight into the packet. Measured on veth, 64 B frames in bursts of 32, the
+ * receiving core spends 11 ns a frame this way, 510 with a multishot io_uring receive and 520 with recvmmsg(); sender
+ * and receiver together 1.64 us, 1.94 and 1.76. 62 KB frames cost 2.7 us each way of receiving.
+ *
+ * Send: one sendmmsg() per burst straight from head and frags. It copies, so packets are done when tx returns and reap
+ * has nothing to do. (io_uring sends cost 10 % more a frame.)
  *
  * In shared mode a BPF filter lets only claimed packets in, and the claim program on the ingress hook keeps the kernel
  * from seeing them (the socket's tap comes before that hook). No PACKET_QDISC_BYPASS: it refuses GSO frames on
  * interfaces without TSO, and skips the host's egress hooks.
  *
- * Threads: create, destroy and refresh on control; the rest on the worker that is attached.
+ * Threads: create, destroy and refresh on control; the rest on the worker that is attached. Nothing here is bound to a
+ * thread, so attach and detach do nothing.
  */
 #include <errno.h>
 #include <net/ethernet.h>
@@ -16,6 +24,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -25,11 +34,12 @@
 
 #include "dataplane/port/netif.h"
 #include "dataplane/port/port_internal.h"
-#include "dataplane/port/uring_rx.h"
 #include "dataplane/port/vnet.h"
 #include "nicbackend/claims.h"
 
-#define PACKET_ENTRIES_DEFAULT 64u /* few: large buffers are touched in turn, and the socket queues the rest */
+#define PACKET_ENTRIES_DEFAULT 512u
+#define SLOT_SIZE_MIN          2048u
+#define SLOT_HEADER_MAX        128u /* tpacket2_hdr, sockaddr_ll, virtio-net header, padding */
 #define SOCKET_BUFFER          (16 << 20)
 #define IOV_MAX_PER_FRAME      (2 + PKT_FRAG_MAX)
 #define LARGE_FRAME_MAX        65600u /* 64 KB of IP and its link header */
@@ -40,9 +50,9 @@
 
 struct packet_queue {
     struct port_queue q;
-    struct uring_rx rx;
-    struct pkt **backlog; /* frames that were complete when the queue was detached; room for the whole pool */
-    uint32_t backlog_at, backlog_count;
+    uint8_t *ring; /* slots; the kernel fills them in turn and stops at one that is not free */
+    uint32_t slot_size, slot_count;
+    uint32_t slot; /* next to look at */
     int fd;
     struct mmsghdr msg[PKT_BURST];
     struct iovec iov[PKT_BURST][IOV_MAX_PER_FRAME];
@@ -61,44 +71,83 @@ static struct packet_queue *packet_of(struct port_queue *q) {
 
 /* --- receive --------------------------------------------------------------------------------------------------- */
 
-static uint32_t backlog_take(struct packet_queue *pq, struct pkt **ret_pkts, uint32_t max) {
-    uint32_t n = 0;
-    while (n < max && pq->backlog_at < pq->backlog_count)
-        ret_pkts[n++] = pq->backlog[pq->backlog_at++];
-    return n;
+static struct tpacket2_hdr *slot_at(const struct packet_queue *pq, uint32_t slot) {
+    return (struct tpacket2_hdr *)(void *)(pq->ring + (size_t)slot * pq->slot_size);
 }
 
-/* Reads the header before each frame: one cache line per frame, next to the frame's first. Keeps order. */
-static uint32_t headers_read(struct packet_queue *pq, struct pkt **pkts, uint32_t n) {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        struct pkt *p = pkts[i];
-        struct virtio_net_hdr h;
-        memcpy(&h, p->data - VNET_LEN, sizeof h);
-        if (UNLIKELY(!vnet_read(p, &h))) {
-            pq->q.stats.rx_dropped++;
-            pkt_free(pq->q.rx_pool, p);
-            continue;
-        }
-        pq->q.stats.rx_bytes += p->len;
-        pkts[kept++] = p;
+static uint32_t slot_after(const struct packet_queue *pq, uint32_t slot) {
+    return slot + 1 == pq->slot_count ? 0 : slot + 1;
+}
+
+/* Acquires the slot's bytes, which the kernel wrote before its status. */
+static uint32_t slot_status(const struct tpacket2_hdr *h) {
+    return __atomic_load_n(&h->tp_status, __ATOMIC_ACQUIRE);
+}
+
+/* The kernel took the tag out of the frame; ours carry it inside. The headroom is there. */
+static void tag_restore(struct pkt *p, const struct tpacket2_hdr *h) {
+    if ((h->tp_vlan_tci & 0xfff) == 0)
+        return; /* a priority tag is no VLAN */
+    uint16_t tpid = h->tp_status & TP_STATUS_VLAN_TPID_VALID ? h->tp_vlan_tpid : ETHERTYPE_VLAN;
+    pkt_push(p, VLAN_LEN);
+    memmove(p->data, p->data + VLAN_LEN, 12);
+    be16_store(p->data + 12, tpid);
+    be16_store(p->data + 14, h->tp_vlan_tci);
+}
+
+/* Puts the virtio-net header and the frame of a slot where p->data begins. False: it does not fit or make sense. */
+static bool slot_read(struct packet_queue *pq, const struct tpacket2_hdr *h, uint32_t status, struct pkt *p) {
+    uint32_t room = p->buf_size - PKT_HEADROOM;
+    struct virtio_net_hdr vnet;
+    if (LIKELY(h->tp_snaplen == h->tp_len && h->tp_len <= room)) {
+        const uint8_t *frame = (const uint8_t *)h + h->tp_mac;
+        memcpy(&vnet, frame - VNET_LEN, VNET_LEN);
+        memcpy(p->data, frame, h->tp_len);
+        p->len = h->tp_len;
+    } else if (status & TP_STATUS_COPY) {
+        ssize_t bytes = recv(pq->fd, p->data - VNET_LEN, VNET_LEN + room, MSG_DONTWAIT | MSG_TRUNC);
+        if (bytes < (ssize_t)VNET_LEN || bytes > (ssize_t)(VNET_LEN + room))
+            return false;
+        memcpy(&vnet, p->data - VNET_LEN, VNET_LEN);
+        p->len = (uint32_t)bytes - VNET_LEN;
+    } else {
+        return false; /* the socket's queue was full too */
     }
-    pq->q.stats.rx_packets += kept;
-    return kept;
+    if (UNLIKELY(!vnet_read(p, &vnet)))
+        return false;
+    if (UNLIKELY(status & TP_STATUS_VLAN_VALID))
+        tag_restore(p, h);
+    return true;
 }
 
+/* Lines touched per small frame: one of the slot's header, the frame's own (twice), lines 0 and 3 of struct pkt. */
 static uint32_t packet_rx(struct port_queue *q, struct pkt **ret_pkts, uint32_t max) {
     struct packet_queue *pq = packet_of(q);
     uint32_t n = 0;
-    if (UNLIKELY(pq->backlog_at < pq->backlog_count))
-        n = backlog_take(pq, ret_pkts, max);
-    else
-        n = uring_rx_take(&pq->rx, ret_pkts, max);
-    if (n == 0)
-        return 0;
-    q->stats.rx_dropped += pq->rx.truncated;
-    pq->rx.truncated = 0;
-    return headers_read(pq, ret_pkts, n);
+    while (n < max) {
+        struct tpacket2_hdr *h = slot_at(pq, pq->slot);
+        uint32_t status = slot_status(h);
+        if (!(status & TP_STATUS_USER))
+            break;
+        struct pkt *p = pkt_alloc(q->rx_pool);
+        if (UNLIKELY(p == NULL))
+            break; /* frames wait in the ring */
+        pq->slot = slot_after(pq, pq->slot);
+        const uint8_t *next = (const uint8_t *)slot_at(pq, pq->slot);
+        __builtin_prefetch(next);
+        __builtin_prefetch(next + CACHE_LINE);
+        if (LIKELY(slot_read(pq, h, status, p))) {
+            q->stats.rx_bytes += p->len;
+            ret_pkts[n++] = p;
+        } else {
+            q->stats.rx_dropped++;
+            pkt_free(q->rx_pool, p);
+        }
+        /* Releases the slot: the kernel may write after our last read. */
+        __atomic_store_n(&h->tp_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
+    }
+    q->stats.rx_packets += n;
+    return n;
 }
 
 /* --- send ------------------------------------------------------------------------------------------------------ */
@@ -160,25 +209,28 @@ static void packet_reap(struct port_queue *q, struct pkt_vec *done) {
 
 /* --- sleep and move -------------------------------------------------------------------------------------------- */
 
+/* The socket is readable while the newest slot is ours, so a frame that comes after this look wakes the worker. */
 static int packet_arm(struct port_queue *q) {
-    struct packet_queue *pq = packet_of(q);
-    return pq->backlog_at < pq->backlog_count || uring_rx_pending(&pq->rx);
+    const struct packet_queue *pq = packet_of(q);
+    return (slot_status(slot_at(pq, pq->slot)) & TP_STATUS_USER) != 0;
 }
 
+/* A wake-up without a frame means an error on the socket (the interface went down): reading it away ends it. */
 static void packet_disarm(struct port_queue *q) {
-    (void)q;
+    if (packet_arm(q))
+        return;
+    int error = 0;
+    socklen_t size = sizeof error;
+    (void)getsockopt(packet_of(q)->fd, SOL_SOCKET, SO_ERROR, &error, &size);
 }
 
 static int packet_attach(struct port_queue *q) {
-    return uring_rx_open(&packet_of(q)->rx);
+    (void)q;
+    return 0;
 }
 
 static void packet_detach(struct port_queue *q) {
-    struct packet_queue *pq = packet_of(q);
-    uint32_t left = pq->backlog_count - pq->backlog_at;
-    memmove(pq->backlog, pq->backlog + pq->backlog_at, left * sizeof *pq->backlog);
-    pq->backlog_at = 0;
-    pq->backlog_count = left + uring_rx_close(&pq->rx, pq->backlog + left);
+    (void)q;
 }
 
 static const struct port_queue_ops packet_queue_ops = {
@@ -193,13 +245,15 @@ static const struct port_queue_ops packet_queue_ops = {
 
 /* --- control --------------------------------------------------------------------------------------------------- */
 
+static size_t ring_bytes(const struct packet_queue *pq) {
+    return (size_t)pq->slot_size * pq->slot_count;
+}
+
 static void queue_destroy(struct packet_queue *pq) {
     if (pq == NULL)
         return;
-    while (pq->backlog_at < pq->backlog_count)
-        pkt_free(pq->q.rx_pool, pq->backlog[pq->backlog_at++]);
-    uring_rx_destroy(&pq->rx);
-    free(pq->backlog);
+    if (pq->ring != NULL)
+        munmap(pq->ring, ring_bytes(pq));
     if (pq->fd >= 0)
         close(pq->fd);
     free(pq);
@@ -230,17 +284,8 @@ static int filter_nothing(int fd) {
     return filter_set(fd, code, ARRAY_LEN(code));
 }
 
-/* Everything but frames of a VLAN: their tag lies beside the frame, so without it they would look like our own. */
-static int filter_untagged(int fd) {
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 3, 0),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_VLAN_TAG),
-        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xfff),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
-        BPF_STMT(BPF_RET | BPF_K, 0),
-    };
+static int filter_everything(int fd) {
+    struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, UINT32_MAX)};
     return filter_set(fd, code, ARRAY_LEN(code));
 }
 
@@ -268,21 +313,50 @@ static int dedicated_enter(int fd, const struct port_info *info) {
     return error < 0 ? error : membership_add(fd, info->ifindex, PACKET_MR_ALLMULTI, info->mac);
 }
 
-static int socket_open(struct packet_queue *pq, const struct port_info *info) {
+static int socket_options(int fd, const struct port_info *info) {
+    static const struct {
+        int level, option, value;
+    } options[] = {
+        {SOL_PACKET, PACKET_VNET_HDR, 1},
+        {SOL_PACKET, PACKET_IGNORE_OUTGOING, 1},
+        {SOL_PACKET, PACKET_VERSION, TPACKET_V2},
+        {SOL_PACKET, PACKET_COPY_THRESH, 1}, /* what does not fit a slot waits in the socket */
+        {SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER},
+        {SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER},
+    };
+    int error = filter_nothing(fd);
+    for (size_t i = 0; i < ARRAY_LEN(options) && error == 0; i++)
+        error = option_set(fd, options[i].level, options[i].option, options[i].value);
+    return error == 0 && info->dedicated ? dedicated_enter(fd, info) : error;
+}
+
+/* Slots hold an ordinary frame of the interface; page-sized blocks of 2 KiB slots waste nothing. */
+static int ring_open(struct packet_queue *pq, uint32_t mtu, uint32_t entries) {
+    uint32_t page = (uint32_t)sysconf(_SC_PAGESIZE), need = mtu + ETH_LEN + VLAN_LEN + SLOT_HEADER_MAX;
+    pq->slot_size = need <= SLOT_SIZE_MIN ? SLOT_SIZE_MIN : page; /* larger frames take the other way */
+    pq->slot_count = entries < page / SLOT_SIZE_MIN ? page / SLOT_SIZE_MIN : entries;
+    struct tpacket_req req = {
+        .tp_block_size = page,
+        .tp_block_nr = (uint32_t)(ring_bytes(pq) / page),
+        .tp_frame_size = pq->slot_size,
+        .tp_frame_nr = pq->slot_count,
+    };
+    if (setsockopt(pq->fd, SOL_PACKET, PACKET_RX_RING, &req, sizeof req) < 0)
+        return -errno;
+    void *ring = mmap(NULL, ring_bytes(pq), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, pq->fd, 0);
+    if (ring == MAP_FAILED)
+        return -errno;
+    pq->ring = ring;
+    return 0;
+}
+
+static int socket_open(struct packet_queue *pq, const struct port_info *info, uint32_t entries) {
     pq->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (pq->fd < 0)
         return -errno;
-    int error = filter_nothing(pq->fd);
+    int error = socket_options(pq->fd, info);
     if (error == 0)
-        error = option_set(pq->fd, SOL_PACKET, PACKET_VNET_HDR, 1);
-    if (error == 0)
-        error = option_set(pq->fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
-    if (error == 0)
-        error = option_set(pq->fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER);
-    if (error == 0)
-        error = option_set(pq->fd, SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER);
-    if (error == 0 && info->dedicated)
-        error = dedicated_enter(pq->fd, info);
+        error = ring_open(pq, info->mtu, entries);
     struct sockaddr_ll addr = {
         .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = (int)info->ifindex};
     if (error == 0 && bind(pq->fd, (struct sockaddr *)&addr, sizeof addr) < 0)
@@ -316,12 +390,9 @@ static int queue_create(struct packet_port *port, uint32_t index, const struct p
         pq->iov[i][0] = (struct iovec){.iov_base = &pq->vnet[i], .iov_len = VNET_LEN};
         pq->msg[i].msg_hdr.msg_iov = pq->iov[i];
     }
-    pq->backlog = calloc(pool->count, sizeof *pq->backlog);
-    if (pq->backlog == NULL)
-        return -ENOMEM;
-    int error = socket_open(pq, &port->port.info);
+    int error = socket_open(pq, &port->port.info, entries);
     pq->q.event_fd = pq->fd;
-    return error < 0 ? error : uring_rx_create(&pq->rx, pq->fd, pool, entries, VNET_LEN);
+    return error;
 }
 
 static int queues_create(struct packet_port *port, const struct port_params *params) {
@@ -333,7 +404,7 @@ static int queues_create(struct packet_port *port, const struct port_params *par
         error = fanout_join(port->queue[i]->fd, &group);
     for (uint32_t i = 0; i < params->queue_count && error == 0; i++)
         error = port->attach != NULL ? filter_claims(port->queue[i]->fd, port->attach)
-                                     : filter_untagged(port->queue[i]->fd);
+                                     : filter_everything(port->queue[i]->fd);
     return error;
 }
 
@@ -379,7 +450,7 @@ static int info_fill(struct packet_port *port, const struct port_params *params,
 
 static void mode_describe(struct packet_port *port) {
     bool large = port->queue[0]->q.rx_pool->buf_size >= PKT_HEADROOM + LARGE_FRAME_MAX;
-    snprintf(port->port.mode, sizeof port->port.mode, "io_uring, %s frames, %s", large ? "64 KB" : "small",
+    snprintf(port->port.mode, sizeof port->port.mode, "mapped ring, %s frames, %s", large ? "64 KB" : "small",
              port->attach == NULL ? "takes every packet" : nb_attach_mode(port->attach));
 }
 

@@ -7,8 +7,8 @@
  * Cost per frame and direction: one cache line moved for the slots of eight frames, the frame itself, and one line of
  * each `struct pkt`; a burst adds the two index lines and one fence for the sleep flag.
  *
- * Sleeping: arm() stores `armed`, then looks at the rings; the peer moves its index, then looks at `armed`; a full fence
- * stands between the two steps on both sides, so at least one of them sees the other (no lost wake-up).
+ * Sleeping: arm() stores `armed`, then looks at the rings; the peer moves its index, then looks at `armed`; a full
+ * fence stands between the two steps on both sides, so at least one of them sees the other (no lost wake-up).
  */
 #include <errno.h>
 #include <stdatomic.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Attaching the claim programs to interfaces: an XDP link, a tcx link, or a clsact filter where the kernel has no tcx.
- * Each attachment loads programs of its own over the shared claim maps and keeps plain fds of them; the libbpf object is
- * closed at once. Thread: control only.
+ * Each attachment loads programs of its own over the shared claim maps and keeps plain fds of them; the libbpf object
+ * is closed at once. Thread: control only.
  */
 #include <errno.h>
 #include <fcntl.h>

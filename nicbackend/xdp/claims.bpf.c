@@ -6,8 +6,8 @@
  *   claims_tc      claimed packets are dropped: the packet socket, which sees them earlier, has taken them
  *   claims_filter  socket filter of that packet socket: takes exactly the claimed packets
  *
- * They write nothing but counters and the table of fragments. A packet they cannot parse is not claimed: the kernel gets
- * it. Every loop is bounded. An unclaimed TCP or UDP packet costs one array load besides parsing.
+ * They write nothing but counters and the table of fragments. A packet they cannot parse is not claimed: the kernel
+ * gets it. Every loop is bounded. An unclaimed TCP or UDP packet costs one array load besides parsing.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
