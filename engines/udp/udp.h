@@ -13,8 +13,8 @@
 #include "engines/udp/udp_cmd.h"
 #include "engines/wire.h"
 
-#define UDP_LAYOUT 1u
-#define UDP_CACHE_LINES 1024u /* 64 KiB, touched lazily */
+#define UDP_LAYOUT         1u
+#define UDP_CACHE_LINES    1024u /* 64 KiB, touched lazily */
 #define UDP_PORT_RANGE_MAX 65535u
 
 enum udp_table { UDP_TABLE_SOCKET, UDP_TABLE_MEMBER };
@@ -75,7 +75,7 @@ struct udp_state {
     struct hash_index bound;  /* the others, by local address (all zero for a wildcard) and port */
     struct hash_index member; /* memberships, by group */
     uint32_t cache_lines;
-    uint32_t generation;      /* derived; never 0 */
+    uint32_t generation;                    /* derived; never 0 */
     uint32_t exact_count, bound_addr_count; /* derived: lookups that nobody needs are skipped */
 };
 

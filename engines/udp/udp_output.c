@@ -71,7 +71,7 @@ static void set_options(struct udp_state *st, const struct udp_socket *s, struct
     p->ttl = s->ttl;
     if (UNLIKELY(ipaddr_is_multicast(&p->flow.remote))) {
         p->ttl = s->mcast_ttl;
-        if ((s->flags & UDP_SOCKET_MCAST_LOOP) && udp_table_has_member(st, &p->flow.remote))
+        if (s->mcast_ttl == 0 || ((s->flags & UDP_SOCKET_MCAST_LOOP) && udp_table_has_member(st, &p->flow.remote)))
             flags |= PKT_MCAST_LOOP;
     }
     p->flags = flags;

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Packets on their way down: transport header at data, flow filled, checksum left open as engines/pkt.h says. Two passes
+ * over a burst: find the destinations' cache lines, then send. Local destinations turn round with PKT_LOCAL; what is
+ * larger than the path goes to ip_cut.c; what must wait for its next hop to ip_neigh.c.
+ *
+ * Lines touched per packet, warm destination: the packet's 0, 1 and 3, one of its head buffer, one destination. No
+ * copies; one pass over the payload when the port does not do checksums.
+ */
+#include <errno.h>
+
+#include "engines/ip/ip.h"
+#include "engines/ip/ip_cut.h"
+#include "engines/ip/ip_icmp.h"
+
+#define PREFETCH_AHEAD 4u
+#define IP4_DF         0x4000u
+
+void ip_output_fail(struct engine_io *io, struct pkt *p, int error, uint32_t mtu, enum drop_reason why) {
+    if (SINK_KIND(p->sink) != SINK_NONE) {
+        const struct notice notice = {
+            .sink = p->sink, .kind = NOTICE_ERROR, .value = (uint32_t)error, .extra = mtu, .addr = p->flow.remote};
+        engine_notice(io, &notice);
+    }
+    pkt_drop(io, p, why);
+}
+
+/* The header checksum is summed from the words as they are built: reading the bytes back would stall on the stores. */
+void ip_push4(struct pkt *p, uint16_t id, uint16_t flags_off) {
+    const struct flow *f = &p->flow;
+    uint32_t len = pkt_bytes(p) + IP4_LEN;
+    uint32_t ttl = p->ttl != 0 ? p->ttl : IP_TTL_DEFAULT;
+    uint32_t w[5];
+    w[0] = __builtin_bswap32(0x45000000u | (uint32_t)p->tos << 16 | len);
+    w[1] = __builtin_bswap32((uint32_t)id << 16 | flags_off);
+    w[2] = __builtin_bswap32(ttl << 24 | (uint32_t)f->proto << 16);
+    w[3] = f->local.w[3];
+    w[4] = f->remote.w[3];
+    uint16_t sum = (uint16_t)~csum_fold((uint64_t)w[0] + w[1] + w[2] + w[3] + w[4]);
+    uint8_t *h = pkt_push(p, IP4_LEN);
+    memcpy(h, w, sizeof w);
+    memcpy(h + 10, &sum, sizeof sum);
+    p->l3_off = (uint16_t)(h - p->buf);
+    p->ip_version = 4;
+}
+
+void ip_push6(struct pkt *p, uint8_t next) {
+    uint32_t len = pkt_bytes(p);
+    uint8_t *h = pkt_push(p, IP6_LEN);
+    be32_store(h, 6u << 28 | (uint32_t)p->tos << 20);
+    be16_store(h + 4, (uint16_t)len);
+    h[6] = next;
+    h[7] = p->ttl != 0 ? p->ttl : IP_TTL_DEFAULT;
+    memcpy(h + 8, p->flow.local.b, 16);
+    memcpy(h + 24, p->flow.remote.b, 16);
+    p->l3_off = (uint16_t)(h - p->buf);
+    p->ip_version = 6;
+}
+
+/* data is at the transport header. */
+void ip_csum_finish(struct engine_io *io, struct pkt *p, bool port_does) {
+    if (!(p->flags & PKT_CSUM_PARTIAL))
+        return;
+    uint8_t *field = p->buf + p->csum_start + p->csum_offset;
+    uint64_t pseudo = csum_pseudo(&p->flow, pkt_bytes(p));
+    if (port_does) {
+        uint16_t sum = csum_fold(pseudo);
+        memcpy(field, &sum, 2);
+        return;
+    }
+    ENGINE_COUNT(io, IP_COUNT_CSUM);
+    uint16_t sum = (uint16_t)~csum_fold(csum_pkt(pseudo, p, p->data));
+    if (sum == 0)
+        sum = 0xffff; /* the other zero; for UDP the only one that means a checksum */
+    memcpy(field, &sum, 2);
+    p->flags &= (uint16_t)~PKT_CSUM_PARTIAL;
+}
+
+void ip_push_link(const struct port_info *port, struct pkt *p, const uint8_t *mac) {
+    if (port->caps & PORT_CAP_L3)
+        return;
+    uint8_t *h = pkt_push(p, ETH_LEN);
+    memcpy(h, mac, 6);
+    memcpy(h + 6, port->mac, 6);
+    be16_store(h + 12, p->ip_version == 4 ? ETHERTYPE_IP4 : ETHERTYPE_IP6);
+}
+
+void ip_send(struct ip_state *st, struct engine_io *io, struct pkt *p, const struct ip_dest *d) {
+    const struct port_info *port = &io->ports[d->port];
+    (void)st;
+    ip_csum_finish(io, p, port->caps & PORT_CAP_TX_CSUM);
+    if (ipaddr_is_v4(&p->flow.remote))
+        ip_push4(p, 0, IP4_DF); /* not to be fragmented, so it needs no identification (RFC 6864) */
+    else
+        ip_push6(p, p->flow.proto);
+    ip_push_link(port, p, d->mac);
+    p->port = d->port;
+    ip_down(io, p);
+}
+
+static void send_local(struct engine_io *io, struct pkt *p) {
+    if (ipaddr_is_v4(&p->flow.remote))
+        ip_push4(p, 0, IP4_DF);
+    else
+        ip_push6(p, p->flow.proto);
+    p->flags |= PKT_LOCAL;
+    p->port = PORT_SLOT_LOCAL;
+    ENGINE_COUNT(io, IP_COUNT_LOCAL);
+    ip_down(io, p);
+}
+
+/* A packet to a group that has members here: they get a copy. False when that is all, because it may not leave. */
+static bool send_group_copy(struct engine_io *io, struct pkt *p) {
+    p->flags &= (uint16_t)~PKT_MCAST_LOOP;
+    if (p->ttl == 0) {
+        send_local(io, p);
+        return false;
+    }
+    struct pkt *copy = ip_pkt_copy(io, p, 0, pkt_bytes(p));
+    if (copy != NULL) {
+        copy->flags = p->flags;
+        copy->gso_size = p->gso_size;
+        copy->gso_type = p->gso_type;
+        send_local(io, copy);
+    }
+    return true;
+}
+
+/* Fills or judges the source address. 0 or a positive errno. */
+static int source(struct ip_state *st, struct pkt *p, const struct ip_dest *d) {
+    struct ipaddr *local = &p->flow.local;
+    if (LIKELY(ipaddr_equal(local, &d->src)))
+        return ipaddr_is_any(local) ? EADDRNOTAVAIL : 0;
+    if (ipaddr_is_any(local)) {
+        *local = d->src;
+        return ipaddr_is_any(local) ? EADDRNOTAVAIL : 0;
+    }
+    /* The sender names an address: it must be ours, and a loopback one never leaves the host. */
+    if (!ip_addr_is_local(st, local) || ipaddr_is_v4(local) != ipaddr_is_v4(&d->dst))
+        return EADDRNOTAVAIL;
+    return d->kind != IP_DEST_LOCAL && ipaddr_is_loopback(local) ? EINVAL : 0;
+}
+
+/* Everything that is not one packet to a known next hop. */
+static void output_slow(struct ip_state *st, struct engine_io *io, struct pkt *p, const struct ip_dest *d) {
+    switch ((enum ip_dest_kind)d->kind) {
+    case IP_DEST_LOCAL:
+        send_local(io, p);
+        return;
+    case IP_DEST_WAIT:
+        ip_neigh_wait(st, io, d->neigh, p);
+        return;
+    case IP_DEST_WIRE:
+    case IP_DEST_BROADCAST:
+        if (d->kind == IP_DEST_BROADCAST && !(p->flags & PKT_BROADCAST))
+            ip_output_fail(io, p, EACCES, 0, DROP_UDP_BAD_SEND);
+        else if (!io->ports[d->port].up)
+            ip_output_fail(io, p, ENETDOWN, 0, DROP_PORT_DOWN);
+        else if (!(p->flags & PKT_MCAST_LOOP) || send_group_copy(io, p))
+            ip_cut(st, io, p, d);
+        return;
+    default:
+        ip_output_fail(io, p, d->error, 0, d->error == EHOSTUNREACH ? DROP_IP_NEIGH_FAILED : DROP_IP_NO_ROUTE);
+    }
+}
+
+static void output_one(struct ip_state *st, struct engine_io *io, struct pkt *p, struct ip_dest *d) {
+    if (UNLIKELY(p->flags & PKT_ICMP_ERROR)) {
+        ip_icmp_refuse(st, io, p);
+        return;
+    }
+    if (UNLIKELY(d->generation != st->generation || !ipaddr_equal(&d->dst, &p->flow.remote)))
+        ip_dest_resolve(st, io, &p->flow.remote, d);
+    if (UNLIKELY((size_t)(p->data - p->buf) < IP_HEADROOM)) {
+        pkt_drop(io, p, DROP_NO_BUFFER);
+        return;
+    }
+    int error = d->kind == IP_DEST_ERROR ? 0 : source(st, p, d);
+    if (UNLIKELY(error != 0)) {
+        ip_output_fail(io, p, error, 0, DROP_IP_NO_ROUTE);
+        return;
+    }
+    if (UNLIKELY(d->kind != IP_DEST_WIRE || (p->flags & PKT_MCAST_LOOP)) || UNLIKELY(st->wait_count != 0)) {
+        output_slow(st, io, p, d);
+        return;
+    }
+    const struct port_info *port = &io->ports[d->port];
+    uint32_t mtu = d->mtu < port->mtu ? d->mtu : port->mtu;
+    if (LIKELY(port->up && ip_fits(port, p, mtu)))
+        ip_send(st, io, p, d);
+    else
+        output_slow(st, io, p, d);
+}
+
+void ip_output_packet(struct ip_state *st, struct engine_io *io, struct pkt *p) {
+    output_one(st, io, p, ip_dest_at(st, &p->flow.remote));
+}
+
+void ip_output(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n) {
+    struct ip_state *st = (struct ip_state *)state;
+    struct ip_dest *d[PKT_BURST];
+    CHECK(n <= PKT_BURST);
+    io->counters[IP_COUNT_TX] += n;
+    for (uint32_t i = 0; i < n; i++) {
+        d[i] = ip_dest_at(st, &pkts[i]->flow.remote);
+        __builtin_prefetch(d[i]);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + PREFETCH_AHEAD < n)
+            __builtin_prefetch(pkts[i + PREFETCH_AHEAD]->data - CACHE_LINE, 1);
+        output_one(st, io, pkts[i], d[i]);
+    }
+}
