@@ -172,6 +172,7 @@ static inline void pkt_reset(struct pkt *p) {
     p->vlan = 0;
     p->sink = 0;
     p->owner = 0;
+    p->token = 0;
     p->next = UINT32_MAX;
 }
 
