@@ -83,6 +83,10 @@ int runtime_call(struct runtime *rt, uint32_t shard, shard_fn *fn, void *arg);
 int runtime_command(struct runtime *rt, uint32_t shard, uint32_t engine, const struct engine_cmd *cmd,
                     struct engine_reply *ret_reply);
 
+/* Says that packets for flow's protocol and local port belong to `shard`, or no longer; for transport sockets that
+ * control opens itself (session_socket_open() does it for its own). Calls count. -EADDRINUSE: another shard has it. */
+int runtime_steer(struct runtime *rt, const struct flow *flow, uint32_t shard, bool add);
+
 /* What engines asked control to do. Called from runtime_events() on the control thread, when runtime_event_fd() is
  * readable. */
 typedef void runtime_event_fn(void *arg, uint32_t shard, const struct engine_event *ev);

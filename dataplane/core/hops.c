@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The pipeline of a shard: named hops in a row, one function for each, run until every vec is empty. On the shard's
+ * worker only. It does not know where packets come from (shard.c) nor what sessions do with them (dataplane/session).
+ *
+ * Cost: one indirect call per burst and engine; between hops a packet is one pointer in a vec.
+ */
+#include "dataplane/core/shard.h"
+#include "dataplane/core/steer.h"
+#include "dataplane/session/session_internal.h"
+
+/* A packet passes the row at most a few times (each local turn-round is one more). Engines that keep passing packets
+ * in circles lose them here instead of keeping the worker. */
+#define HOP_ROUND_MAX 64
+
+typedef void hop_fn(struct shard *sh, struct pkt **pkts, uint32_t n);
+static void hop_run(struct shard *sh, enum hop_id hop);
+
+/* ---- what is left when a packet ends ---- */
+
+void shard_pkt_free(struct shard *sh, struct pkt *p) {
+    struct pkt_pool *pool = p->pool;
+    if (UNLIKELY(pool->shard != sh->index)) {
+        /* Home rings hold every packet of their shard, so this cannot fail. Loans are given back over there. */
+        uint32_t home = pool->shard;
+        sh->crossed |= p->token != 0 ? 1u << home : 0; /* a client over there may wait for its buffer */
+        bool pushed = ring_push(sh->home_out[home], p);
+        CHECK(pushed);
+        return;
+    }
+    if (p->token != 0)
+        session_tx_end(sh, p);
+    pkt_free(pool, p);
+}
+
+static void drops_end(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    if (UNLIKELY(sh->tap != NULL))
+        sh->tap(sh->tap_arg, TAP_DROP, pkts, n, sh->now);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t why = pkts[i]->drop;
+        sh->stats.drops[why < DROP_COUNT ? why : DROP_NONE]++;
+        shard_pkt_free(sh, pkts[i]);
+    }
+}
+
+static void drops_settle(struct shard *sh, struct pkt_vec *drop) {
+    drops_end(sh, drop->v, drop->count);
+    drop->count = 0;
+}
+
+static void done_settle(struct shard *sh, struct pkt_vec *done) {
+    for (uint32_t i = 0; i < done->count; i++)
+        shard_pkt_free(sh, done->v[i]);
+    done->count = 0;
+}
+
+void shard_drop(struct shard *sh, struct pkt *p, enum drop_reason why) {
+    p->drop = (uint16_t)why;
+    drops_end(sh, &p, 1);
+}
+
+static void events_settle(struct shard *sh, struct engine_io *io) {
+    for (uint32_t i = 0; i < io->event_count; i++) {
+        uint32_t head = __atomic_load_n(&sh->event_head, __ATOMIC_ACQUIRE); /* pairs with runtime_events() */
+        if (sh->event_tail - head >= SHARD_EVENT_MAX) {
+            sh->events_lost++;
+            continue;
+        }
+        sh->event_ring[sh->event_tail % SHARD_EVENT_MAX].event = io->events[i];
+        __atomic_store_n(&sh->event_tail, sh->event_tail + 1, __ATOMIC_RELEASE);
+    }
+    io->event_count = 0;
+    shard_tell_control(sh);
+}
+
+void node_settle(struct shard *sh, struct node *nd) {
+    if (sh->drop.count > 0)
+        drops_settle(sh, &sh->drop);
+    if (sh->done.count > 0)
+        done_settle(sh, &sh->done);
+    if (UNLIKELY(nd->io.notice_count > 0)) {
+        hop_run(sh, HOP_SINK); /* data goes before the news about it */
+        hop_run(sh, HOP_SESSION);
+        session_notices(sh, nd->io.notices, nd->io.notice_count);
+        nd->io.notice_count = 0;
+    }
+    if (UNLIKELY(nd->io.event_count > 0))
+        events_settle(sh, &nd->io);
+}
+
+static void drop_all(struct shard *sh, struct pkt **pkts, uint32_t n, enum drop_reason why) {
+    for (uint32_t i = 0; i < n; i++)
+        shard_drop(sh, pkts[i], why);
+}
+
+/* ---- engines ---- */
+
+static void node_input(struct shard *sh, struct node *nd, struct pkt **pkts, uint32_t n) {
+    nd->io.now = sh->now;
+    nd->ops->input(nd->st, &nd->io, pkts, n);
+    node_settle(sh, nd);
+}
+
+static void node_output(struct shard *sh, struct node *nd, struct pkt **pkts, uint32_t n) {
+    nd->io.now = sh->now;
+    nd->ops->output(nd->st, &nd->io, pkts, n);
+    node_settle(sh, nd);
+}
+
+static void hop_link_in(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    node_input(sh, &sh->node[sh->stage_node[STAGE_LINK]], pkts, n);
+}
+
+static void hop_filter_in(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    node_input(sh, &sh->node[sh->stage_node[STAGE_FILTER]], pkts, n);
+}
+
+static void hop_link_out(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    node_output(sh, &sh->node[sh->stage_node[STAGE_LINK]], pkts, n);
+}
+
+static void hop_filter_out(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    node_output(sh, &sh->node[sh->stage_node[STAGE_FILTER]], pkts, n);
+}
+
+static void hop_qos(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    node_output(sh, &sh->node[sh->stage_node[STAGE_QOS]], pkts, n);
+}
+
+/* ---- by shard, by protocol ---- */
+
+static void shard_cross(struct shard *sh, uint32_t to, enum hop_id hop, struct pkt *p) {
+    p->stage = hop;
+    if (UNLIKELY(!ring_push(sh->cross_out[to], p))) {
+        shard_drop(sh, p, DROP_NO_SHARD);
+        return;
+    }
+    sh->crossed |= 1u << to;
+    sh->stats.cross_shard++;
+}
+
+/* Sends those whose flow another shard owns across; keeps the others at the front, in order. Returns how many stay. */
+static uint32_t cross_out(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct pkt *p = pkts[i];
+        uint32_t owner = steer_lookup(sh->steer, p->flow.proto, p->flow.local_port);
+        if (LIKELY(owner == sh->index || owner >= sh->shard_count))
+            pkts[kept++] = p;
+        else
+            shard_cross(sh, owner, HOP_TRANSPORT_IN, p);
+    }
+    return kept;
+}
+
+/* Runs of one protocol go to its transport in one call; mixed traffic costs a call per change. */
+static void by_proto(struct shard *sh, struct pkt **pkts, uint32_t n,
+                     void (*call)(struct shard *, struct node *, struct pkt **, uint32_t)) {
+    for (uint32_t i = 0, end; i < n; i = end) {
+        uint8_t proto = pkts[i]->flow.proto;
+        for (end = i + 1; end < n && pkts[end]->flow.proto == proto;)
+            end++;
+        uint8_t node = sh->proto_node[proto];
+        if (UNLIKELY(node == NODE_NONE))
+            drop_all(sh, &pkts[i], end - i, DROP_IP_PROTO);
+        else
+            call(sh, &sh->node[node], &pkts[i], end - i);
+    }
+}
+
+static void hop_transport_in(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    if (UNLIKELY(sh->shard_count > 1))
+        n = cross_out(sh, pkts, n);
+    by_proto(sh, pkts, n, node_input);
+}
+
+static void hop_transport_out(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    by_proto(sh, pkts, n, node_output);
+}
+
+/* ---- the upper end ---- */
+
+static void to_engine(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    uint32_t index = SINK_INDEX(pkts[0]->sink);
+    if (index >= sh->node_count || !(sh->node[index].ops->caps & ENGINE_CAP_INPUT))
+        drop_all(sh, pkts, n, DROP_SESSION_GONE);
+    else
+        node_input(sh, &sh->node[index], pkts, n);
+}
+
+/* Runs of one kind of sink, and of one engine, stay together. */
+static void hop_sink(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    for (uint32_t i = 0, end; i < n; i = end) {
+        enum sink_kind kind = SINK_KIND(pkts[i]->sink);
+        uint64_t group = kind == SINK_ENGINE ? SINK_INDEX(pkts[i]->sink) : 0;
+        end = i + 1;
+        while (end < n && SINK_KIND(pkts[end]->sink) == kind &&
+               (kind != SINK_ENGINE || SINK_INDEX(pkts[end]->sink) == group))
+            end++;
+        if (kind == SINK_ENGINE)
+            to_engine(sh, &pkts[i], end - i);
+        else
+            session_deliver(sh, &pkts[i], end - i);
+    }
+}
+
+static void hop_session(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    session_deliver(sh, pkts, n);
+}
+
+/* ---- the lower end ---- */
+
+static void turn_round(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    if (UNLIKELY(sh->tap != NULL))
+        sh->tap(sh->tap_arg, TAP_LOCAL, pkts, n, sh->now);
+    for (uint32_t i = 0; i < n; i++) {
+        pkts[i]->rx_ns = sh->now;
+        if (UNLIKELY(!hop_push(sh, sh->up_first, pkts[i])))
+            shard_drop(sh, pkts[i], DROP_QUEUE_FULL);
+    }
+    sh->stats.local_packets += n;
+}
+
+static void hop_egress(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    for (uint32_t i = 0, end; i < n; i = end) {
+        uint32_t local = pkts[i]->flags & PKT_LOCAL;
+        for (end = i + 1; end < n && (pkts[end]->flags & PKT_LOCAL) == local;)
+            end++;
+        if (local) {
+            turn_round(sh, &pkts[i], end - i);
+            continue;
+        }
+        for (uint32_t k = i; k < end; k++)
+            (void)hop_push(sh, sh->qos_first, pkts[k]); /* has room: hop_room() */
+    }
+}
+
+static void port_send(struct shard *sh, struct shard_queue *sq, struct pkt **pkts, uint32_t n) {
+    if (UNLIKELY(sh->tap != NULL))
+        sh->tap(sh->tap_arg, TAP_TX, pkts, n, sh->now);
+    uint32_t before = sh->done.count + sh->drop.count;
+    sq->q->now = sh->now;
+    sq->q->ops->tx(sq->q, pkts, n, &sh->done, &sh->drop);
+    sq->in_flight += n - (sh->done.count + sh->drop.count - before);
+    sh->stats.tx_packets += n;
+    if (sh->drop.count > 0)
+        drops_settle(sh, &sh->drop);
+    if (sh->done.count > 0)
+        done_settle(sh, &sh->done);
+}
+
+/* A port with fewer queues than there are shards is served by the shard that has one. */
+static void port_elsewhere(struct shard *sh, uint32_t slot, struct pkt **pkts, uint32_t n) {
+    uint32_t owner = slot < PORT_SLOT_MAX ? runtime_slot_shard(sh->rt, slot) : SHARD_MAX;
+    if (owner >= sh->shard_count || owner == sh->index) {
+        drop_all(sh, pkts, n, DROP_PORT_DOWN);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        shard_cross(sh, owner, HOP_PORT, pkts[i]);
+}
+
+static void hop_port(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    for (uint32_t i = 0, end; i < n; i = end) {
+        uint32_t slot = pkts[i]->port;
+        for (end = i + 1; end < n && pkts[end]->port == slot;)
+            end++;
+        uint8_t queue = slot < PORT_SLOT_MAX ? sh->tx_queue[slot] : NODE_NONE;
+        if (LIKELY(queue != NODE_NONE))
+            port_send(sh, &sh->queue[queue], &pkts[i], end - i);
+        else
+            port_elsewhere(sh, slot, &pkts[i], end - i);
+    }
+}
+
+/* ---- the row ---- */
+
+static const struct hop {
+    hop_fn *fn;
+    const char *name;
+} hops[HOP_COUNT] = {
+    [HOP_LINK_IN] = {hop_link_in, "link in"},
+    [HOP_FILTER_IN] = {hop_filter_in, "filter in"},
+    [HOP_TRANSPORT_IN] = {hop_transport_in, "transport in"},
+    [HOP_SINK] = {hop_sink, "sink"},
+    [HOP_SESSION] = {hop_session, "session"},
+    [HOP_TRANSPORT_OUT] = {hop_transport_out, "transport out"},
+    [HOP_LINK_OUT] = {hop_link_out, "link out"},
+    [HOP_FILTER_OUT] = {hop_filter_out, "filter out"},
+    [HOP_EGRESS] = {hop_egress, "egress"},
+    [HOP_QOS] = {hop_qos, "qos"},
+    [HOP_PORT] = {hop_port, "port"},
+};
+
+/* Where an engine's packets go from a hop, upwards and downwards; filled by hops_wire() for stages that have one. */
+static uint8_t up_of(const struct shard *sh, enum engine_stage stage) {
+    switch (stage) {
+    case STAGE_LINK:
+        return sh->stage_node[STAGE_FILTER] != NODE_NONE ? HOP_FILTER_IN : HOP_TRANSPORT_IN;
+    case STAGE_FILTER:
+        return HOP_TRANSPORT_IN;
+    case STAGE_TRANSPORT:
+        return HOP_SINK;
+    default:
+        return HOP_SESSION;
+    }
+}
+
+static uint8_t down_of(const struct shard *sh, enum engine_stage stage) {
+    bool filter = sh->stage_node[STAGE_FILTER] != NODE_NONE;
+    switch (stage) {
+    case STAGE_APP:
+        return HOP_TRANSPORT_OUT;
+    case STAGE_TRANSPORT:
+        if (sh->stage_node[STAGE_LINK] != NODE_NONE)
+            return HOP_LINK_OUT;
+        return filter ? HOP_FILTER_OUT : HOP_EGRESS;
+    case STAGE_LINK:
+        return filter ? HOP_FILTER_OUT : HOP_EGRESS;
+    case STAGE_FILTER:
+        return HOP_EGRESS;
+    default:
+        return HOP_PORT;
+    }
+}
+
+void hops_wire(struct shard *sh) {
+    for (uint32_t i = 0; i < sh->node_count; i++) {
+        struct node *nd = &sh->node[i];
+        nd->io.up = &sh->hop[up_of(sh, nd->ops->stage)];
+        nd->io.down = &sh->hop[down_of(sh, nd->ops->stage)];
+    }
+    bool link = sh->stage_node[STAGE_LINK] != NODE_NONE;
+    sh->up_first = link ? HOP_LINK_IN : up_of(sh, STAGE_LINK);
+    sh->qos_first = sh->stage_node[STAGE_QOS] != NODE_NONE ? HOP_QOS : HOP_PORT;
+}
+
+/* How many packets the hop may be given so that twice as many fit wherever they can go. The vec a packet turns round
+ * into is not asked: that one drops when it is full, or two full vecs could wait for one another. */
+static uint32_t hop_room(const struct shard *sh, enum hop_id hop) {
+    static const uint8_t next[HOP_COUNT][3] = {
+        [HOP_LINK_IN] = {HOP_FILTER_IN, HOP_TRANSPORT_IN, HOP_EGRESS},
+        [HOP_FILTER_IN] = {HOP_TRANSPORT_IN, HOP_EGRESS, HOP_EGRESS},
+        [HOP_TRANSPORT_IN] = {HOP_SINK, HOP_LINK_OUT, HOP_EGRESS},
+        [HOP_SINK] = {HOP_SESSION, HOP_TRANSPORT_OUT, HOP_TRANSPORT_OUT},
+        [HOP_SESSION] = {HOP_PORT, HOP_PORT, HOP_PORT},
+        [HOP_TRANSPORT_OUT] = {HOP_SINK, HOP_LINK_OUT, HOP_EGRESS},
+        [HOP_LINK_OUT] = {HOP_TRANSPORT_IN, HOP_FILTER_OUT, HOP_EGRESS},
+        [HOP_FILTER_OUT] = {HOP_EGRESS, HOP_EGRESS, HOP_EGRESS},
+        [HOP_EGRESS] = {HOP_QOS, HOP_PORT, HOP_PORT},
+        [HOP_QOS] = {HOP_PORT, HOP_PORT, HOP_PORT},
+        [HOP_PORT] = {HOP_PORT, HOP_PORT, HOP_PORT},
+    };
+    if (hop == HOP_PORT || hop == HOP_SESSION)
+        return PKT_BURST;
+    uint32_t room = 2 * PKT_BURST;
+    for (uint32_t i = 0; i < 3; i++) {
+        uint32_t r = pkt_vec_room(&sh->hop[next[hop][i]]);
+        room = r < room ? r : room;
+    }
+    return room / 2;
+}
+
+static void hop_run(struct shard *sh, enum hop_id hop) {
+    struct pkt_vec *vec = &sh->hop[hop];
+    uint32_t i = 0;
+    while (i < vec->count) {
+        uint32_t n = vec->count - i;
+        uint32_t room = hop_room(sh, hop);
+        n = n < room ? n : room;
+        if (UNLIKELY(n == 0))
+            break; /* what comes behind is emptied first, then this again */
+        hops[hop].fn(sh, &vec->v[i], n);
+        i += n;
+    }
+    if (UNLIKELY(i < vec->count))
+        memmove(&vec->v[0], &vec->v[i], (vec->count - i) * sizeof vec->v[0]);
+    vec->count -= i;
+}
+
+void hops_run(struct shard *sh) {
+    for (uint32_t round = 0; round < HOP_ROUND_MAX; round++) {
+        bool busy = false;
+        for (uint32_t hop = 0; hop < HOP_COUNT; hop++) {
+            if (sh->hop[hop].count > 0) {
+                busy = true;
+                hop_run(sh, (enum hop_id)hop);
+            }
+        }
+        if (!busy)
+            return;
+    }
+    for (uint32_t hop = 0; hop < HOP_COUNT; hop++) {
+        struct pkt_vec *vec = &sh->hop[hop];
+        drop_all(sh, vec->v, vec->count, DROP_QUEUE_FULL);
+        vec->count = 0;
+    }
+}

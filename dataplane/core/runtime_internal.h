@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The runtime from the inside, for dataplane/core and dataplane/session. Everything is control's except where it says
+ * that workers read it; those parts are written before the workers start or with atomics.
+ */
+#ifndef USHER_DATAPLANE_CORE_RUNTIME_INTERNAL_H
+#define USHER_DATAPLANE_CORE_RUNTIME_INTERNAL_H
+
+#include "dataplane/core/module.h"
+#include "dataplane/core/shard.h"
+#include "dataplane/core/steer.h"
+
+struct worker;
+
+#define CROSS_ENTRIES 1024u
+
+struct runtime {
+    struct runtime_config cfg;
+    char engine_dir[256];
+    uint32_t shard_count;
+    struct shard *shard[SHARD_MAX]; /* workers read it */
+    struct steer *steer;            /* workers read it */
+    uint32_t engine_count;
+    struct module engine[SHARD_ENGINE_MAX];
+    struct port *port[PORT_SLOT_MAX];
+    uint8_t slot_shard[PORT_SLOT_MAX]; /* workers read it: who can transmit */
+    int event_fd;                      /* workers write it */
+
+    bool started;
+    uint64_t cpus;   /* usable cores */
+    uint32_t cpu_count;
+    enum sched_mode mode;
+    const char *mode_why;
+    uint32_t worker_count;
+    struct worker *worker[WORKER_MAX];
+    uint32_t shard_worker[SHARD_MAX]; /* who runs which shard */
+    uint32_t rebalance;               /* workers set it (atomic): their load calls for another distribution */
+    uint32_t compacting;              /* workers read it (atomic): reports are wanted */
+    ns_t rebalance_at;
+    ns_t busy_then[WORKER_MAX];
+    struct session *detached; /* by workers, not yet told to control */
+    struct session *zombies;  /* destroyed, packets under way */
+};
+
+/* ---- sched.c ---- */
+
+int sched_plan(struct runtime *rt, struct runtime_error *err);
+int sched_start(struct runtime *rt, struct runtime_error *err);
+void sched_stop(struct runtime *rt);
+void sched_rebalance(struct runtime *rt);
+/* On the worker, once a SCHED_WINDOW_NS while it turns: forgets old delays, tells control what its load calls for. */
+void sched_report(struct worker *w, ns_t now);
+
+uint64_t worker_delay_p99(const struct worker *w);
+
+/* Runs fn while every worker stands between two polls. */
+void runtime_quiesce(struct runtime *rt, void (*fn)(struct runtime *rt, void *arg), void *arg);
+
+/* Copies words that a worker writes meanwhile. */
+void counters_read(uint64_t *to, const uint64_t *from, size_t n);
+
+#define SCHED_WINDOW_NS (20 * NS_PER_MS)
+
+#endif

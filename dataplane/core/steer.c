@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Control's side of the steering table, see steer.h.
+ */
+#include "dataplane/core/steer.h"
+
+void steer_add(struct steer *s, const struct flow *flow, uint32_t shard) {
+    enum steer_row row = steer_row_of(flow->proto);
+    s->users[row][flow->local_port]++;
+    s->sockets[shard]++;
+    __atomic_store_n(&s->shard[row][flow->local_port], (uint8_t)shard, __ATOMIC_RELAXED);
+}
+
+void steer_del(struct steer *s, const struct flow *flow, uint32_t shard) {
+    enum steer_row row = steer_row_of(flow->proto);
+    s->sockets[shard]--;
+    if (--s->users[row][flow->local_port] == 0)
+        __atomic_store_n(&s->shard[row][flow->local_port], STEER_NONE, __ATOMIC_RELAXED);
+}

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * See test_kit.h.
+ */
+#include "dataplane/core/test_kit.h"
+
+#include <criterion/criterion.h>
+
+/* ---- the link engine: frame = struct flow as the sender sees it, then the transport's packet ---- */
+
+static size_t link_state_size(const void *cfg, char *err, size_t err_size) {
+    (void)cfg;
+    (void)err;
+    (void)err_size;
+    return 4096;
+}
+
+static int link_init(void *st, size_t size, const void *cfg, uint64_t seed) {
+    (void)st;
+    (void)size;
+    (void)cfg;
+    (void)seed;
+    return 0;
+}
+
+static int link_recover(void *st, size_t size, uint32_t *ret_lost) {
+    (void)st;
+    (void)size;
+    *ret_lost = 0;
+    return 0;
+}
+
+static void link_fini(void *st, struct engine_io *io) {
+    (void)st;
+    (void)io;
+}
+
+static void link_input(void *st, struct engine_io *io, struct pkt **pkts, uint32_t n) {
+    (void)st;
+    for (uint32_t i = 0; i < n; i++) {
+        struct pkt *p = pkts[i];
+        struct flow f;
+        if (p->len < sizeof f) {
+            pkt_drop(io, p, DROP_ETH_TRUNCATED);
+            continue;
+        }
+        memcpy(&f, p->data, sizeof f);
+        pkt_pull(p, sizeof f);
+        p->flow = (struct flow){f.remote, f.local, f.remote_port, f.local_port, f.proto, {0, 0, 0}};
+        p->l4_off = (uint16_t)(p->data - p->buf);
+        p->ip_version = 4;
+        p->flags |= PKT_CSUM_OK;
+        (void)pkt_vec_push(io->up, p);
+    }
+}
+
+static void link_output(void *st, struct engine_io *io, struct pkt **pkts, uint32_t n) {
+    (void)st;
+    for (uint32_t i = 0; i < n; i++) {
+        struct pkt *p = pkts[i];
+        if (ipaddr_is_any(&p->flow.local))
+            p->flow.local = kit_addr(1);
+        memcpy(pkt_push(p, sizeof p->flow), &p->flow, sizeof p->flow);
+        p->flags &= (uint16_t)~PKT_CSUM_PARTIAL;
+        p->port = 0;
+        if (p->flow.remote.b[12] == 10)
+            p->flags |= PKT_LOCAL;
+        (void)pkt_vec_push(io->down, p);
+    }
+}
+
+static uint32_t link_run(void *st, struct engine_io *io, uint32_t budget) {
+    (void)st;
+    (void)io;
+    (void)budget;
+    return 0;
+}
+
+static ns_t link_deadline(const void *st) {
+    (void)st;
+    return NS_NEVER;
+}
+
+static void link_command(void *st, struct engine_io *io, const struct engine_cmd *cmd, struct engine_reply *ret_reply) {
+    (void)st;
+    (void)io;
+    (void)cmd;
+    ret_reply->error = -ENOTSUP;
+}
+
+static int64_t link_save(const void *st, uint64_t *cursor, uint8_t *buf, size_t size) {
+    (void)st;
+    (void)cursor;
+    (void)buf;
+    (void)size;
+    return 0;
+}
+
+static int link_load(void *st, uint32_t from, const uint8_t *rec, size_t size) {
+    (void)st;
+    (void)from;
+    (void)rec;
+    (void)size;
+    return -EINVAL;
+}
+
+const struct engine_ops kit_link = {
+    .abi = ENGINE_ABI,
+    .size = sizeof(struct engine_ops),
+    .name = "label",
+    .stage = STAGE_LINK,
+    .caps = ENGINE_CAP_INPUT | ENGINE_CAP_OUTPUT,
+    .layout_version = 1,
+    .state_size = link_state_size,
+    .init = link_init,
+    .recover = link_recover,
+    .fini = link_fini,
+    .input = link_input,
+    .output = link_output,
+    .run = link_run,
+    .next_deadline = link_deadline,
+    .command = link_command,
+    .save = link_save,
+    .load = link_load,
+};
+
+/* ---- the kit ---- */
+
+struct ipaddr kit_addr(uint8_t n) {
+    return ipaddr_from_v4((const uint8_t[]){10, 0, 0, n});
+}
+struct ipaddr kit_far_addr(uint8_t n) {
+    return ipaddr_from_v4((const uint8_t[]){192, 168, 0, n});
+}
+
+void kit_open(struct kit *k, const struct runtime_config *cfg) {
+    static const struct runtime_config small = {.shard_count = 1, .small_packets = 1024, .large_packets = 4, .seed = 7};
+    uint32_t index;
+    cr_assert_eq(runtime_create(cfg != NULL ? cfg : &small, &k->rt, &k->err), 0, "%s", k->err.text);
+    cr_assert_eq(runtime_engine_add(k->rt, &kit_link, NULL, &index, &k->err), 0, "%s", k->err.text);
+    cr_assert_eq(runtime_engine_add(k->rt, &usher_engine_udp, NULL, &index, &k->err), 0, "%s", k->err.text);
+    cr_assert_eq(runtime_engine_add(k->rt, &usher_engine_echo, NULL, &index, &k->err), 0, "%s", k->err.text);
+}
+
+void kit_close(struct kit *k) {
+    runtime_destroy(k->rt);
+}
+
+uint32_t kit_echo(struct kit *k, uint32_t shard, uint16_t port) {
+    struct udp_cmd_open open = {.cmd = {UDP_CMD_OPEN, sizeof open},
+                                .flow = {.local_port = port, .proto = PROTO_UDP},
+                                .sink = SINK(SINK_ENGINE, KIT_ECHO, 0)};
+    struct engine_reply reply;
+    cr_assert_eq(runtime_command(k->rt, shard, KIT_UDP, &open.cmd, &reply), 0, "%s", reply.text);
+    cr_assert_eq(runtime_steer(k->rt, &open.flow, shard, true), 0);
+    return reply.value;
+}
+
+int kit_bind(struct kit *k, struct kit_client *kc, uint16_t port, struct session_socket *ret_sock) {
+    (void)k;
+    struct session_socket_params params = {.flow = {.local_port = port, .proto = PROTO_UDP}, .owner = 1};
+    return session_socket_open(kc->s, &params, ret_sock);
+}
+
+void kit_attach(struct kit *k, struct kit_client *kc, uint16_t port) {
+    struct session_params params = {.abi = 1};
+    cr_assert_eq(session_create(k->rt, &params, &kc->s, &kc->fds), 0);
+    cr_assert_eq(fake_client_map(&kc->c, kc->fds.memfd, kc->fds.wake_peer), 0);
+    cr_assert_eq(kit_bind(k, kc, port, &kc->sock), 0);
+    fake_client_use_set(&kc->c, kc->sock.set, 0, kc->sock.kick_fd);
+}
+
+void kit_detach(struct kit *k, struct kit_client *kc) {
+    (void)k;
+    session_destroy(kc->s, DETACH_CLIENT_CLOSED);
+    fake_client_unmap(&kc->c);
+    close(kc->fds.memfd);
+    close(kc->fds.wake_peer);
+    if (kc->sock.kick_fd >= 0)
+        close(kc->sock.kick_fd);
+}
+
+uint32_t kit_turn(struct kit *k) {
+    static ns_t now = NS_PER_SEC;
+    uint32_t work = 0;
+    now += NS_PER_US;
+    for (uint32_t i = 0; i < k->rt->shard_count; i++)
+        work += shard_poll(k->rt->shard[i], now);
+    return work;
+}
+
+void kit_settle(struct kit *k) {
+    for (uint32_t i = 0; i < 10000 && kit_turn(k) > 0; i++)
+        continue;
+}
+
+uint64_t kit_drops(struct kit *k, enum drop_reason why) {
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < k->rt->shard_count; i++)
+        n += k->rt->shard[i]->stats.drops[why];
+    return n;
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Towards the client: datagrams, buffers that come back, events. On the shard's worker. It writes the completion ring
+ * and RX cells and reads one word of the client's, cq_head, which it checks.
+ *
+ * Cost of a small datagram: the cell's line and the completion's line are written (both were last read by the client),
+ * four private lines are touched (socket, slab, cell word, packet), one copy of the payload.
+ */
+#include "dataplane/session/session_internal.h"
+
+/* ---- the completion ring ---- */
+
+static void set_dirty(struct shard *sh, struct sess_set *set) {
+    if (set->dirty)
+        return;
+    set->dirty = true;
+    set->dirty_next = sh->dirty;
+    sh->dirty = set;
+}
+
+/* The client publishes its head lazily, so it is read only when the ring looks full. */
+static bool cq_refresh(struct shard *sh, struct sess_set *set) {
+    uint32_t head = __atomic_load_n(&set->shm->cq_head, __ATOMIC_ACQUIRE); /* the client has read those entries */
+    if (UNLIKELY(set->cq_tail - head > SESS_CQ_ENTRIES)) {
+        session_detach(sh, set, DETACH_BAD_CQ_HEAD);
+        return false;
+    }
+    set->cq_head = head;
+    return set->cq_tail - head < SESS_CQ_ENTRIES;
+}
+
+/* NULL when the ring is full. cq_commit() must follow. */
+static struct ush_cqe *cq_slot(struct shard *sh, struct sess_set *set) {
+    if (UNLIKELY(set->cq_tail - set->cq_head >= SESS_CQ_ENTRIES) && !cq_refresh(sh, set))
+        return NULL;
+    return &set->cq[set->cq_tail % SESS_CQ_ENTRIES];
+}
+
+static void cq_commit(struct shard *sh, struct sess_set *set, struct ush_cqe *e) {
+    set->cq_tail++;
+    __atomic_store_n(&e->seq, set->cq_tail, __ATOMIC_RELEASE); /* pairs with the client's load of seq */
+    set_dirty(sh, set);
+}
+
+static void cqe_head(struct ush_cqe *e, uint8_t type, uint8_t flags, uint8_t count, uint8_t tos) {
+    e->type = type;
+    e->flags = flags;
+    e->count = count;
+    e->tos = tos;
+}
+
+/* ---- datagrams ---- */
+
+static void payload_copy(uint8_t *to, const struct pkt *p, uint32_t len) {
+    uint32_t head = p->len < len ? p->len : len;
+    memcpy(to, p->data, head);
+    uint32_t at = head;
+    for (uint32_t i = 0; i < p->frag_count && at < len; i++) {
+        uint32_t piece = p->frag[i].len < len - at ? p->frag[i].len : len - at;
+        memcpy(to + at, p->frag[i].base, piece);
+        at += piece;
+    }
+}
+
+static void cqe_recv(struct ush_cqe *e, const struct pkt *p, uint32_t handle, uint32_t cell, uint32_t len) {
+    uint8_t flags = (p->flags & PKT_ECN_CE) ? USH_RECV_CE : 0;
+    if (UNLIKELY(len < pkt_bytes(p)))
+        flags |= USH_RECV_TRUNC;
+    cqe_head(e, USH_CQ_RECV, flags, 0, p->tos);
+    e->recv.handle = handle;
+    e->recv.cell = cell;
+    e->recv.len = len;
+    e->recv.peer_port = p->flow.remote_port;
+    e->recv.gso_size = (p->flags & PKT_GSO) ? p->gso_size : 0;
+    memcpy(e->recv.peer, p->flow.remote.b, 16);
+    memcpy(e->recv.local, p->flow.local.b, 16);
+    e->recv.rx_ns = p->rx_ns;
+}
+
+static void socket_overrun(struct sess_set *set, uint32_t handle) {
+    uint32_t dropped = ++set->socket[handle].rx_dropped;
+    __atomic_store_n(&set->shm_socket[handle].rx_dropped, dropped, __ATOMIC_RELAXED);
+}
+
+static enum drop_reason deliver_one(struct shard *sh, struct sess_set *set, struct pkt *p) {
+    uint32_t handle = SINK_HANDLE(p->sink);
+    if (UNLIKELY(set->dead || handle >= set->socket_max || set->socket[handle].state != SOCK_OPEN))
+        return DROP_SESSION_GONE;
+    struct sess_socket *sk = &set->socket[handle];
+    if (UNLIKELY(sk->rx_held >= sk->rx_quota)) { /* as the kernel does: the last one may go over */
+        socket_overrun(set, handle);
+        return DROP_SOCKET_RX_FULL;
+    }
+    struct ush_cqe *e = cq_slot(sh, set);
+    if (UNLIKELY(e == NULL)) {
+        socket_overrun(set, handle);
+        return set->dead ? DROP_SESSION_GONE : DROP_SESSION_RING_FULL;
+    }
+    uint32_t len = pkt_bytes(p), size = 0;
+    len = len < SLAB_BYTES ? len : SLAB_BYTES;
+    uint32_t cell = cells_take(&set->cells, len, handle, &size);
+    if (UNLIKELY(cell == USH_NONE)) {
+        socket_overrun(set, handle);
+        return DROP_SESSION_NO_CELL;
+    }
+    payload_copy(set->rx + cell, p, len);
+    sk->rx_held += size;
+    sk->rx_packets++;
+    cqe_recv(e, p, handle, cell, len);
+    cq_commit(sh, set, e);
+    return DROP_NONE;
+}
+
+void session_deliver(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    uint32_t delivered = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct pkt *p = pkts[i];
+        uint32_t slot = SINK_INDEX(p->sink);
+        struct sess_set *set = SINK_KIND(p->sink) == SINK_SESSION && slot < sh->session_max ? sh->set[slot] : NULL;
+        enum drop_reason why = LIKELY(set != NULL) ? deliver_one(sh, set, p) : DROP_SESSION_GONE;
+        if (UNLIKELY(why != DROP_NONE)) {
+            shard_drop(sh, p, why);
+            continue;
+        }
+        delivered++;
+        shard_pkt_free(sh, p);
+    }
+    sh->stats.to_sessions += delivered;
+}
+
+/* ---- events ---- */
+
+static const struct {
+    uint8_t bit, event;
+} event_map[] = {
+    {EV_ERROR, USH_EVENT_ERROR},   {EV_WRITABLE, USH_EVENT_WRITABLE}, {EV_CONNECTED, USH_EVENT_CONNECTED},
+    {EV_ACCEPT, USH_EVENT_ACCEPT}, {EV_HANGUP, USH_EVENT_HANGUP},     {EV_CLOSED, USH_EVENT_CLOSED},
+};
+
+static uint8_t event_of(uint32_t bit) {
+    for (uint32_t i = 0; i < ARRAY_LEN(event_map); i++) {
+        if (event_map[i].bit == bit)
+            return event_map[i].event;
+    }
+    return 0;
+}
+
+static void cqe_event(struct ush_cqe *e, uint32_t handle, uint32_t bit, const struct notice *n) {
+    cqe_head(e, USH_CQ_EVENT, event_of(bit), 0, 0);
+    memset(&e->event, 0, sizeof e->event);
+    e->event.handle = handle;
+    e->event.value = n->value;
+    e->event.extra = n->extra;
+    memcpy(e->event.addr, n->addr.b, 16);
+}
+
+/* No room: the socket remembers what it has to say, once of each kind. The list holds a socket at most once. */
+static void event_defer(struct sess_set *set, uint32_t handle, uint32_t bit, uint32_t value) {
+    struct sess_socket *sk = &set->socket[handle];
+    if (bit == EV_ERROR)
+        sk->error = value;
+    if (sk->events == 0) {
+        sk->event_next = USH_NONE;
+        if (set->event_head == USH_NONE)
+            set->event_head = handle;
+        else
+            set->socket[set->event_tail].event_next = handle;
+        set->event_tail = handle;
+    }
+    sk->events |= (uint8_t)bit;
+}
+
+static void event_tell(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bit, const struct notice *n) {
+    if (set->dead)
+        return;
+    if (bit == EV_ERROR)
+        __atomic_store_n(&set->shm_socket[handle].error, n->value, __ATOMIC_RELAXED);
+    struct ush_cqe *e = set->event_head == USH_NONE ? cq_slot(sh, set) : NULL;
+    if (UNLIKELY(e == NULL)) {
+        event_defer(set, handle, bit, n->value);
+        set_dirty(sh, set); /* so that session_flush() tries again */
+        return;
+    }
+    cqe_event(e, handle, bit, n);
+    cq_commit(sh, set, e);
+}
+
+void session_notices(struct shard *sh, const struct notice *notices, uint32_t n) {
+    static const uint8_t bit_of[] = {
+        [NOTICE_ERROR] = EV_ERROR,   [NOTICE_WRITABLE] = EV_WRITABLE, [NOTICE_CONNECTED] = EV_CONNECTED,
+        [NOTICE_ACCEPT] = EV_ACCEPT, [NOTICE_HANGUP] = EV_HANGUP,     [NOTICE_CLOSED] = EV_CLOSED,
+        [NOTICE_TX_DONE] = 0,
+    };
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t slot = SINK_INDEX(notices[i].sink), handle = SINK_HANDLE(notices[i].sink);
+        if (SINK_KIND(notices[i].sink) != SINK_SESSION || slot >= sh->session_max || sh->set[slot] == NULL)
+            continue;
+        struct sess_set *set = sh->set[slot];
+        if (handle >= set->socket_max || set->socket[handle].state == SOCK_FREE)
+            continue;
+        if (notices[i].kind == NOTICE_TX_DONE)
+            session_tx_return(sh, set, handle, notices[i].extra, USH_NONE);
+        else if (notices[i].kind < ARRAY_LEN(bit_of) && bit_of[notices[i].kind] != 0)
+            event_tell(sh, set, handle, bit_of[notices[i].kind], &notices[i]);
+    }
+}
+
+/* ---- sends that end ---- */
+
+/* A client that is out of credit waits for WRITABLE. Nobody tells us who waits, so it is said after every quarter of
+ * the limit: the last one before the queue runs empty finds at least three quarters free. */
+void session_tx_return(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bytes, uint32_t off) {
+    struct sess_socket *sk = &set->socket[handle];
+    sk->tx_flight -= bytes < sk->tx_flight ? bytes : sk->tx_flight;
+    sk->tx_done += bytes;
+    if (off != USH_NONE) {
+        set->loans--;
+        set->tx_free[set->free_tail++ % SESS_LOAN_MAX] = off;
+        set_dirty(sh, set);
+    }
+    if (set->dead)
+        return;
+    __atomic_store_n(&set->shm_socket[handle].tx_done, sk->tx_done, __ATOMIC_RELEASE);
+    if (UNLIKELY(sk->tx_done - sk->tx_told >= sk->tx_limit / 4)) {
+        sk->tx_told = sk->tx_done;
+        event_tell(sh, set, handle, EV_WRITABLE, &(struct notice){.kind = NOTICE_WRITABLE});
+    }
+}
+
+void session_tx_end(struct shard *sh, struct pkt *p) {
+    const struct sess_tx *tx = &sh->tx[p->token - 1];
+    struct sess_set *set = sh->set[tx->slot];
+    p->token = 0;
+    session_tx_return(sh, set, tx->handle, tx->bytes, tx->off);
+    if (UNLIKELY(--set->flight == 0 && set->retired))
+        session_set_release(sh, set);
+}
+
+/* ---- what found the ring full ---- */
+
+static void untold_frees(struct shard *sh, struct sess_set *set) {
+    while (set->free_head != set->free_tail) {
+        struct ush_cqe *e = cq_slot(sh, set);
+        if (e == NULL)
+            return;
+        uint32_t n = set->free_tail - set->free_head;
+        n = n < ARRAY_LEN(e->tx_free.off) ? n : ARRAY_LEN(e->tx_free.off);
+        cqe_head(e, USH_CQ_TX_FREE, 0, (uint8_t)n, 0);
+        for (uint32_t i = 0; i < n; i++)
+            e->tx_free.off[i] = set->tx_free[set->free_head++ % SESS_LOAN_MAX];
+        cq_commit(sh, set, e);
+    }
+}
+
+static void untold_events(struct shard *sh, struct sess_set *set) {
+    while (set->event_head != USH_NONE) {
+        uint32_t handle = set->event_head;
+        struct sess_socket *sk = &set->socket[handle];
+        struct ush_cqe *e = cq_slot(sh, set);
+        if (e == NULL)
+            return;
+        uint32_t bit = sk->events & -sk->events;
+        cqe_event(e, handle, bit, &(struct notice){.value = bit == EV_ERROR ? sk->error : 0});
+        cq_commit(sh, set, e);
+        sk->events &= (uint8_t)~bit;
+        if (sk->events == 0)
+            set->event_head = sk->event_next;
+    }
+}
+
+void session_untold(struct shard *sh, struct sess_set *set) {
+    if (set->dead) {
+        set->free_head = set->free_tail;
+        return;
+    }
+    untold_frees(sh, set);
+    untold_events(sh, set);
+}
+
+bool session_has_untold(const struct sess_set *set) {
+    return !set->dead && (set->free_head != set->free_tail || set->event_head != USH_NONE);
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Cells of a session's RX region: slabs of 64 KiB, each cut into cells of one size when it is first needed. On the
+ * worker of the set that owns the slab. The shared memory itself is never read here: which cells are lent is known from
+ * private bit maps, so a client can give back only what it holds, and only once.
+ *
+ * A cell given back is the next to be taken: a busy socket goes round in few cache lines.
+ */
+#include "dataplane/session/session_internal.h"
+
+#define CELL_NIL UINT16_MAX
+#define SLAB_NIL UINT32_MAX
+
+static const uint8_t class_shift[CELL_CLASSES] = {8, 11, 14, 16};
+
+void cells_init(struct cells *c, struct slab *slab, uint32_t *word, uint64_t *pool, uint32_t slab_count, uint32_t set) {
+    *c = (struct cells){.slab = slab, .word = word, .pool = pool, .slab_count = slab_count, .set = set};
+    for (uint32_t i = 0; i < CELL_CLASSES; i++)
+        c->partial[i] = SLAB_NIL;
+}
+
+static uint32_t class_for(uint32_t len) {
+    uint32_t cls = 0;
+    while (len > (1u << class_shift[cls]))
+        cls++;
+    return cls;
+}
+
+static uint32_t cell_count(uint32_t cls) {
+    return 1u << (SLAB_SHIFT - class_shift[cls]);
+}
+
+static void partial_push(struct cells *c, uint32_t cls, uint32_t s) {
+    struct slab *slab = &c->slab[s];
+    slab->prev = SLAB_NIL;
+    slab->next = c->partial[cls];
+    if (slab->next != SLAB_NIL)
+        c->slab[slab->next].prev = s;
+    c->partial[cls] = s;
+}
+
+static void partial_remove(struct cells *c, uint32_t cls, uint32_t s) {
+    struct slab *slab = &c->slab[s];
+    if (slab->prev != SLAB_NIL)
+        c->slab[slab->prev].next = slab->next;
+    else
+        c->partial[cls] = slab->next;
+    if (slab->next != SLAB_NIL)
+        c->slab[slab->next].prev = slab->prev;
+}
+
+/* Takes a free slab from the session's pool. Acquires what its last owner wrote about it; pairs with slab_put(). */
+static uint32_t slab_get(struct cells *c, uint32_t cls) {
+    uint32_t words = (c->slab_count + 63) / 64;
+    for (uint32_t w = 0; w < words; w++) {
+        uint64_t map = __atomic_load_n(&c->pool[w], __ATOMIC_RELAXED);
+        while (map != 0) {
+            uint64_t bit = map & -map;
+            map = __atomic_fetch_and(&c->pool[w], ~bit, __ATOMIC_ACQUIRE);
+            if ((map & bit) == 0)
+                continue; /* another shard was quicker */
+            uint32_t s = w * 64 + (uint32_t)__builtin_ctzll(bit);
+            c->slab[s] = (struct slab){.cls = (uint8_t)cls, .set = (uint8_t)c->set, .free_head = CELL_NIL};
+            partial_push(c, cls, s);
+            return s;
+        }
+    }
+    return SLAB_NIL;
+}
+
+static void slab_put(struct cells *c, uint32_t s) {
+    partial_remove(c, c->slab[s].cls, s);
+    c->slab[s].cls = SLAB_FREE;
+    __atomic_fetch_or(&c->pool[s / 64], 1ull << (s % 64), __ATOMIC_RELEASE);
+}
+
+static uint32_t *cell_word(struct cells *c, uint32_t s, uint32_t cell, uint32_t cls) {
+    return &c->word[((s << SLAB_SHIFT) >> CELL_SHIFT) + (cell << (class_shift[cls] - CELL_SHIFT))];
+}
+
+uint32_t cells_take(struct cells *c, uint32_t len, uint32_t handle, uint32_t *ret_size) {
+    uint32_t cls = class_for(len);
+    uint32_t s = c->partial[cls];
+    if (UNLIKELY(s == SLAB_NIL)) {
+        s = slab_get(c, cls);
+        if (s == SLAB_NIL)
+            return USH_NONE;
+    }
+    struct slab *slab = &c->slab[s];
+    uint32_t cell = slab->free_head;
+    uint32_t *word;
+    if (cell != CELL_NIL) {
+        word = cell_word(c, s, cell, cls);
+        slab->free_head = (uint16_t)*word;
+    } else {
+        cell = slab->carved++;
+        word = cell_word(c, s, cell, cls);
+    }
+    *word = handle;
+    slab->lent_map[cell / 64] |= 1ull << (cell % 64);
+    slab->lent++;
+    if (UNLIKELY(slab->lent == cell_count(cls)))
+        partial_remove(c, cls, s);
+    *ret_size = 1u << class_shift[cls];
+    return (s << SLAB_SHIFT) + (cell << class_shift[cls]);
+}
+
+uint32_t cells_give(struct cells *c, uint32_t off, uint32_t *ret_size) {
+    uint32_t s = off >> SLAB_SHIFT;
+    if (UNLIKELY(s >= c->slab_count))
+        return USH_NONE;
+    struct slab *slab = &c->slab[s];
+    uint32_t cls = slab->cls;
+    if (UNLIKELY(cls >= CELL_CLASSES || slab->set != c->set))
+        return USH_NONE;
+    uint32_t in_slab = off & (SLAB_BYTES - 1);
+    uint32_t cell = in_slab >> class_shift[cls];
+    uint64_t bit = 1ull << (cell % 64);
+    if (UNLIKELY(cell << class_shift[cls] != in_slab || (slab->lent_map[cell / 64] & bit) == 0))
+        return USH_NONE;
+    uint32_t *word = cell_word(c, s, cell, cls);
+    uint32_t handle = *word;
+    *word = slab->free_head;
+    slab->free_head = (uint16_t)cell;
+    slab->lent_map[cell / 64] &= ~bit;
+    if (UNLIKELY(slab->lent == cell_count(cls)))
+        partial_push(c, cls, s);
+    slab->lent--;
+    /* One slab of a class stays, so that a socket that empties its queue now and then does not carve each time. */
+    if (UNLIKELY(slab->lent == 0 && (slab->next != SLAB_NIL || slab->prev != SLAB_NIL)))
+        slab_put(c, s);
+    *ret_size = 1u << class_shift[cls];
+    return handle;
+}

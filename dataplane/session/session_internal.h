@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Sessions from the inside. A session's memory is one shared memfd; what the daemon believes about it lies in private
+ * memory: `struct session` (control's), `struct sess_set` (one for each shard that serves it, the shard's worker's) and
+ * `struct sess_socket` (one line a socket, written by the worker of the set that owns it).
+ *
+ * Every function here runs on the shard's worker unless it says "control". Nothing waits, allocates or logs.
+ */
+#ifndef USHER_DATAPLANE_SESSION_SESSION_INTERNAL_H
+#define USHER_DATAPLANE_SESSION_SESSION_INTERNAL_H
+
+#include "dataplane/core/shard.h"
+#include "dataplane/session/session.h"
+#include "proto/usher_shm.h"
+
+#define SESS_SQ_ENTRIES  1024u
+#define SESS_CQ_ENTRIES  4096u
+#define SESS_TX_COPY_MAX 1536u /* what fits a small packet behind the headroom, and a frame of 1500 with it */
+#define SESS_TX_LEN_MAX  65527u
+#define SESS_LOAN_MAX    1024u /* buffers a set may have lent to us at a time */
+#define SESS_TX_MAX      (1ull << 30)
+#define SESS_RX_MAX      (1ull << 30)
+#define SESS_SOCKET_MAX  65536u
+#define SESS_RX_QUOTA    (256u << 10)
+#define SESS_TX_LIMIT    (256u << 10)
+#define SESS_IDLE_NS     NS_PER_MS /* a set without traffic for so long is armed and no longer polled */
+#define SESS_KICK_MAX    100000u   /* needless kicks in a second that end the session */
+#define STUCK_FIRST_NS   (50 * NS_PER_US) /* how soon a full completion ring is looked at again ... */
+#define STUCK_LAST_NS    NS_PER_SEC       /* ... and how rarely at last */
+
+/* ---- cells of the RX region: rx_cells.c ---- */
+
+#define SLAB_BYTES  (64u << 10)
+#define SLAB_SHIFT  16
+#define CELL_SHIFT  8 /* of the smallest class */
+#define CELL_CLASSES 4
+
+enum slab_class { SLAB_256, SLAB_2K, SLAB_16K, SLAB_64K, SLAB_FREE = 0xff };
+
+struct slab {
+    uint8_t cls;      /* enum slab_class */
+    uint8_t set;      /* whose it is */
+    uint16_t lent;    /* cells the client holds */
+    uint16_t carved;  /* cells ever used since the slab got its class */
+    uint16_t free_head; /* first of the given back, CELL_NIL ends */
+    uint32_t next, prev; /* in the class's list of slabs with a free cell */
+    uint64_t lent_map[4];
+};
+
+/* One for each set. `word` belongs to the session: for each 256 bytes the socket's handle while lent, else the next
+ * free cell of the slab. Slabs move between the session's sets through `pool`, a bit map that workers change
+ * atomically, because that is rare. */
+struct cells {
+    struct slab *slab;
+    uint32_t *word;
+    uint64_t *pool; /* 1 = slab free */
+    uint32_t slab_count;
+    uint32_t set;
+    uint32_t partial[CELL_CLASSES]; /* slabs with a free cell */
+};
+
+void cells_init(struct cells *c, struct slab *slab, uint32_t *word, uint64_t *pool, uint32_t slab_count, uint32_t set);
+/* Offset of a cell for `len` bytes, lent to `handle` from now on; USH_NONE when the region is full. *ret_size is what
+ * it counts against the socket's quota. */
+uint32_t cells_take(struct cells *c, uint32_t len, uint32_t handle, uint32_t *ret_size);
+/* The client gives `off` back. Hostile: returns the handle it was lent to, or USH_NONE when it was not. */
+uint32_t cells_give(struct cells *c, uint32_t off, uint32_t *ret_size);
+
+/* ---- worker's state ---- */
+
+enum sess_sock_state { SOCK_FREE = 0, SOCK_OPEN, SOCK_CLOSING, SOCK_CLOSED };
+enum sess_event_bit { EV_ERROR = 1 << 0, EV_WRITABLE = 1 << 1, EV_CONNECTED = 1 << 2, EV_ACCEPT = 1 << 3,
+    EV_HANGUP = 1 << 4, EV_CLOSED = 1 << 5 };
+
+/* One cache line. Written by the worker; control reads counters. */
+struct sess_socket {
+    uint8_t state; /* enum sess_sock_state */
+    uint8_t set;
+    uint8_t proto;
+    uint8_t events; /* enum sess_event_bit: not yet told, the ring was full */
+    uint32_t sock;  /* the transport's index */
+    uint32_t owner;
+    uint32_t rx_quota, rx_held;
+    uint32_t tx_limit, tx_flight, tx_done;
+    uint32_t tx_told;     /* tx_done when WRITABLE was last said */
+    uint32_t error;       /* of EV_ERROR */
+    uint32_t event_next;  /* in the set's list of sockets with untold events */
+    uint32_t rx_dropped;
+    uint64_t rx_packets, tx_packets;
+} CACHE_ALIGNED;
+STATIC_ASSERT(sizeof(struct sess_socket) == CACHE_LINE, "one line per socket");
+
+struct sess_sq {
+    struct ush_sqe *ring;
+    uint32_t head;
+};
+
+/* What of a client's a small packet carries; by the packet's index. */
+struct sess_tx {
+    uint32_t slot; /* of the set in the shard */
+    uint32_t handle;
+    uint32_t bytes;
+    uint32_t off; /* lent from the TX region, USH_NONE = was copied */
+};
+
+enum set_list { SET_NOWHERE, SET_ACTIVE, SET_ARMED };
+
+struct sess_set {
+    /* polled every turn */
+    struct sess_set *next; /* active */
+    struct ush_cqe *cq;
+    uint32_t cq_tail;
+    uint32_t cq_head; /* last valid value of the client's */
+    uint32_t sq_count;
+    uint8_t list;  /* enum set_list */
+    bool dirty, unsure, dead, retired;
+    struct sess_sq sq[USH_SQ_MAX];
+    /* delivery */
+    struct ush_set *shm;
+    struct sess_socket *socket;
+    struct ush_socket *shm_socket;
+    uint8_t *tx, *rx;
+    uint64_t tx_size;
+    uint32_t socket_max;
+    uint32_t index; /* of the set in the session */
+    struct cells cells;
+    ns_t active_ns; /* last traffic */
+    uint32_t woken_ticket;
+    int wake_fd;
+    struct sess_set *dirty_next, *unsure_next, *stuck_next;
+    bool stuck;
+    /* untold: the completion ring was full */
+    uint32_t event_head, event_tail; /* sockets with event bits */
+    uint32_t free_head, free_tail;   /* in tx_free */
+    uint32_t loans;                  /* buffers lent to us and not yet in tx_free */
+    uint32_t flight;                 /* packets that carry this set's bytes: it stays in the shard's table until 0 */
+    uint32_t tx_free[SESS_LOAN_MAX];
+    /* kicks */
+    int kick_fd;
+    uint32_t slot; /* in the shard; also names the set in the worker's io_uring */
+    uint32_t kicks; /* needless ones since kick_since */
+    ns_t kick_since;
+    bool polled; /* the worker's io_uring watches kick_fd */
+    struct session *session;
+    struct shard *shard;
+};
+
+/* ---- worker: set.c ---- */
+
+/* Takes submissions of all active sets. Returns how many. */
+uint32_t session_poll(struct shard *sh);
+/* Publishes what a turn produced: tx_done, untold completions, wake-ups. */
+void session_flush(struct shard *sh);
+/* Looks behind a fence at the sets that were given completions in the turn before. */
+void session_confirm(struct shard *sh);
+/* Arms sets without recent traffic. */
+void session_sweep(struct shard *sh);
+/* Going to sleep: says need_kick in every active set; then looks; then takes it back. */
+void session_arm_all(struct shard *sh);
+bool session_recheck(struct shard *sh);
+/* Takes what the client submitted before it closed a socket. */
+void session_set_drain(struct shard *sh, struct sess_set *set);
+/* Looks again at full completion rings. */
+void session_unstick(struct shard *sh);
+void session_set_activate(struct shard *sh, struct sess_set *set);
+/* The set's kick eventfd fired. */
+void session_kicked(struct shard *sh, uint32_t slot);
+void session_set_add(struct shard *sh, struct sess_set *set);
+/* The client is gone: nothing is delivered or taken any more. The set leaves the table with its last packet. */
+void session_set_retire(struct shard *sh, struct sess_set *set);
+/* Lets the worker's io_uring watch the set's kick eventfd, or not. */
+void session_set_watch(struct shard *sh, struct sess_set *set, bool on);
+void session_set_release(struct shard *sh, struct sess_set *set);
+void session_detach(struct shard *sh, struct sess_set *set, enum detach_reason why);
+/* Tells clients on which core their sets are served now. */
+void session_cpu_set(struct shard *sh, int cpu);
+
+/* ---- worker: deliver.c ---- */
+
+/* Takes packets whose sink is a session. */
+void session_deliver(struct shard *sh, struct pkt **pkts, uint32_t n);
+void session_notices(struct shard *sh, const struct notice *notices, uint32_t n);
+/* A packet that carried a client's bytes ends. */
+void session_tx_end(struct shard *sh, struct pkt *p);
+/* Ends one send without a packet having left: credit and buffer go back. */
+void session_tx_return(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bytes, uint32_t off);
+/* Completions that found the ring full. */
+void session_untold(struct shard *sh, struct sess_set *set);
+/* True while something still waits for room. */
+bool session_has_untold(const struct sess_set *set);
+
+/* ---- control ---- */
+
+struct sess_flow { /* what control keeps of a socket */
+    struct flow flow;
+    uint64_t cookie;
+    uint8_t shard;
+    bool open;
+};
+
+struct session {
+    struct runtime *rt;
+    uint8_t *base;
+    size_t size;
+    int memfd;
+    int wake_fd; /* our end */
+    struct ush_header layout; /* private copy */
+    uint32_t owner;
+    struct sess_set *set[USH_SET_MAX];
+    struct sess_socket *socket;
+    struct sess_flow *flow;
+    uint32_t socket_high; /* handles at or above were never used */
+    uint32_t *closed;     /* handles to be used again, a queue of socket_max */
+    uint32_t closed_head, closed_tail;
+    bool kick_sent[USH_SET_MAX];  /* the client has the set's eventfd */
+    uint8_t sq_made[USH_SET_MAX]; /* submission rings besides the first */
+    struct slab *slab;
+    uint32_t *cell_word;
+    uint64_t *slab_pool;
+    uint32_t detach_why; /* enum detach_reason, set once by a worker (atomic); DETACH_COUNT = attached */
+    uint32_t guard;       /* slot in the SIGBUS table */
+    bool guarded;
+    bool reported;        /* no worker will name it any more */
+    bool destroyed;       /* the owner is done with it; memory goes when the last packet has come back */
+    uint32_t set_alive;   /* sets that shards still hold (atomic) */
+    struct session *next; /* in the runtime's list of detached or of destroyed sessions */
+};
+
+/* session.c */
+int session_set_make(struct session *s, uint32_t shard);
+/* socket.c */
+void session_sockets_close(struct session *s);
+
+/* Maps and fills the memfd. sigbus.c: a page that cannot be had becomes zeros and a lost session, not a dead daemon. */
+int session_guard_add(void *base, size_t size, uint32_t *ret_slot);
+void session_guard_remove(uint32_t slot);
+bool session_guard_hit(uint32_t slot);
+/* runtime_events(): frees destroyed sessions whose last loan came back. */
+void session_reap(struct runtime *rt);
+
+#endif

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A session's sockets as control sees them. Each change is one letter to the shard that owns the socket's local port;
+ * there it opens, changes or closes the transport's socket and the session's record of it in one step. Control thread.
+ *
+ * A handle is used again only when the client holds none of its cells and none of its sends is under way, so that what
+ * comes back late is never charged to a stranger.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "dataplane/core/runtime_internal.h"
+#include "dataplane/session/session_internal.h"
+#include "engines/udp/udp_cmd.h"
+
+#define TX_LIMIT_MIN (128u << 10) /* the rule for WRITABLE needs a quarter of it free for one large datagram */
+#define RX_QUOTA_MIN 2048u
+#define REUSE_TRIES  64u
+#define CLOSE_BATCH  256u /* sockets closed between two polls when a session ends */
+
+/* ---- ports and shards ---- */
+
+static uint32_t shard_for(struct runtime *rt, const struct flow *flow) {
+    uint32_t owner = steer_lookup(rt->steer, flow->proto, flow->local_port);
+    if (owner != STEER_NONE)
+        return owner;
+    uint32_t least = 0;
+    for (uint32_t i = 1; i < rt->shard_count; i++)
+        least = rt->steer->sockets[i] < rt->steer->sockets[least] ? i : least;
+    return least;
+}
+
+/* ---- handles ---- */
+
+static bool handle_reusable(const struct session *s, uint32_t handle) {
+    struct sess_socket sk;
+    counters_read((uint64_t *)&sk, (const uint64_t *)&s->socket[handle], sizeof sk / sizeof(uint64_t));
+    return sk.rx_held == 0 && sk.tx_flight == 0 && sk.events == 0;
+}
+
+static uint32_t handle_take(struct session *s) {
+    uint32_t max = s->layout.socket_max;
+    for (uint32_t tries = 0; tries < REUSE_TRIES && s->closed_head != s->closed_tail; tries++) {
+        uint32_t handle = s->closed[s->closed_head++ % max];
+        if (handle_reusable(s, handle))
+            return handle;
+        s->closed[s->closed_tail++ % max] = handle; /* later */
+    }
+    return s->socket_high < max ? s->socket_high++ : USH_NONE;
+}
+
+static void handle_put(struct session *s, uint32_t handle) {
+    s->closed[s->closed_tail++ % s->layout.socket_max] = handle;
+}
+
+static bool handle_open(const struct session *s, uint32_t handle) {
+    return handle < s->socket_high && s->flow[handle].open;
+}
+
+/* ---- letters ---- */
+
+struct change {
+    struct session *session;
+    uint32_t handle;
+    const struct session_socket_params *params;
+    struct engine_cmd *cmd; /* for the transport */
+    struct engine_reply reply;
+    uint32_t rx_quota, tx_limit;
+    uint32_t from; /* session_sockets_close(): first handle */
+    bool more;
+};
+
+static int transport_command(struct shard *sh, uint8_t proto, struct engine_cmd *cmd, struct engine_reply *ret_reply) {
+    uint8_t engine = sh->proto_node[proto];
+    if (engine == NODE_NONE)
+        return -EPROTONOSUPPORT;
+    *ret_reply = (struct engine_reply){.error = 0};
+    node_command(sh, &sh->node[engine], cmd, ret_reply);
+    return ret_reply->error;
+}
+
+static struct udp_cmd_open udp_open(const struct session *s, uint32_t set, uint32_t handle,
+                                    const struct session_socket_params *p) {
+    return (struct udp_cmd_open){.cmd = {UDP_CMD_OPEN, sizeof(struct udp_cmd_open)},
+                                 .flow = p->flow,
+                                 .sink = SINK(SINK_SESSION, s->set[set]->slot, handle),
+                                 .sock = s->socket[handle].sock,
+                                 .owner = p->owner,
+                                 .ifindex = p->ifindex,
+                                 .v6only = p->v6only,
+                                 .reuseport = p->reuseport,
+                                 .spread = p->spread};
+}
+
+/* The record is complete before the transport may hand a packet up. */
+static void open_run(struct shard *sh, void *arg) {
+    struct change *c = arg;
+    struct session *s = c->session;
+    struct sess_socket *sk = &s->socket[c->handle];
+    struct ush_socket *shm = &s->set[sh->index]->shm_socket[c->handle];
+    *sk = (struct sess_socket){.state = SOCK_OPEN,
+                               .set = (uint8_t)sh->index,
+                               .proto = c->params->flow.proto,
+                               .owner = c->params->owner,
+                               .rx_quota = c->rx_quota,
+                               .tx_limit = c->tx_limit,
+                               .event_next = USH_NONE};
+    *shm = (struct ush_socket){.state = USH_SOCKET_OPEN};
+    struct udp_cmd_open open = udp_open(s, sh->index, c->handle, c->params);
+    c->reply.error = transport_command(sh, sk->proto, &open.cmd, &c->reply);
+    if (c->reply.error < 0) {
+        sk->state = SOCK_CLOSED;
+        shm->state = USH_SOCKET_CLOSED;
+        return;
+    }
+    sk->sock = c->reply.value;
+}
+
+static void close_one(struct shard *sh, struct session *s, uint32_t handle) {
+    struct sess_socket *sk = &s->socket[handle];
+    struct udp_cmd_close close = {.cmd = {UDP_CMD_CLOSE, sizeof close}, .sock = sk->sock};
+    struct engine_reply reply;
+    (void)transport_command(sh, sk->proto, &close.cmd, &reply);
+    sk->state = SOCK_CLOSED;
+    s->set[sh->index]->shm_socket[handle].state = USH_SOCKET_CLOSED;
+}
+
+static void close_run(struct shard *sh, void *arg) {
+    struct change *c = arg;
+    session_set_drain(sh, c->session->set[sh->index]); /* what was sent before the close still goes */
+    close_one(sh, c->session, c->handle);
+}
+
+static void close_batch_run(struct shard *sh, void *arg) {
+    struct change *c = arg;
+    struct session *s = c->session;
+    uint32_t n = 0;
+    for (; c->from < s->socket_high && n < CLOSE_BATCH; c->from++) {
+        struct sess_socket *sk = &s->socket[c->from];
+        if (sk->state != SOCK_OPEN || sk->set != sh->index)
+            continue;
+        close_one(sh, s, c->from);
+        n++;
+    }
+    c->more = c->from < s->socket_high;
+}
+
+static void command_run(struct shard *sh, void *arg) {
+    struct change *c = arg;
+    c->reply.error = transport_command(sh, c->session->socket[c->handle].proto, c->cmd, &c->reply);
+}
+
+static void limits_run(struct shard *sh, void *arg) {
+    struct change *c = arg;
+    (void)sh;
+    struct sess_socket *sk = &c->session->socket[c->handle];
+    if (c->rx_quota != 0)
+        sk->rx_quota = c->rx_quota;
+    if (c->tx_limit != 0)
+        sk->tx_limit = c->tx_limit;
+}
+
+static int change_call(struct session *s, uint32_t handle, shard_fn *fn, struct change *c) {
+    c->session = s;
+    c->handle = handle;
+    int error = runtime_call(s->rt, s->flow[handle].shard, fn, c);
+    return error < 0 ? error : c->reply.error;
+}
+
+/* ---- limits ---- */
+
+static uint32_t bounded(int64_t wish, uint32_t standard, uint32_t min, uint64_t max) {
+    int64_t n = wish != 0 ? wish : standard;
+    if (n < (int64_t)min)
+        return min;
+    return n > (int64_t)max ? (uint32_t)max : (uint32_t)n;
+}
+
+static uint32_t rx_quota_of(const struct session *s, int64_t wish) {
+    return bounded(wish, SESS_RX_QUOTA, RX_QUOTA_MIN, s->layout.rx_size);
+}
+
+static uint32_t tx_limit_of(const struct session *s, int64_t wish) {
+    return bounded(wish, SESS_TX_LIMIT, TX_LIMIT_MIN, s->layout.tx_size);
+}
+
+/* ---- calls ---- */
+
+/* Makes the set when this is the session's first socket on the shard. *ret_kick_fd: a dup for the client, or -1. */
+static int set_ready(struct session *s, uint32_t shard, int *ret_kick_fd) {
+    *ret_kick_fd = -1;
+    if (s->set[shard] != NULL && s->kick_sent[shard])
+        return 0;
+    int error = s->set[shard] == NULL ? session_set_make(s, shard) : 0;
+    if (error < 0)
+        return error;
+    *ret_kick_fd = fcntl(s->set[shard]->kick_fd, F_DUPFD_CLOEXEC, 0);
+    return *ret_kick_fd < 0 ? -errno : 0;
+}
+
+static bool flow_valid(const struct flow *flow) {
+    return flow->local_port != 0 && flow->proto == PROTO_UDP;
+}
+
+int session_socket_open(struct session *s, const struct session_socket_params *params,
+                        struct session_socket *ret_socket) {
+    if (!flow_valid(&params->flow))
+        return params->flow.local_port == 0 ? -EINVAL : -EPROTONOSUPPORT;
+    uint32_t shard = shard_for(s->rt, &params->flow);
+    int kick_fd = -1;
+    int error = set_ready(s, shard, &kick_fd);
+    if (error < 0)
+        return error;
+    uint32_t handle = handle_take(s);
+    error = handle == USH_NONE ? -EMFILE : 0;
+    struct change c = {
+        .params = params, .rx_quota = rx_quota_of(s, params->rx_quota), .tx_limit = tx_limit_of(s, params->tx_limit)};
+    if (error == 0) {
+        s->flow[handle] = (struct sess_flow){.flow = params->flow, .cookie = params->cookie, .shard = (uint8_t)shard};
+        error = change_call(s, handle, open_run, &c);
+    }
+    if (error < 0) {
+        if (handle != USH_NONE)
+            handle_put(s, handle);
+        if (kick_fd >= 0)
+            close(kick_fd);
+        return error;
+    }
+    s->flow[handle].open = true;
+    s->kick_sent[shard] = true;
+    steer_add(s->rt->steer, &params->flow, shard);
+    *ret_socket = (struct session_socket){handle, shard, kick_fd, c.rx_quota, c.tx_limit};
+    return 0;
+}
+
+int session_socket_update(struct session *s, uint32_t handle, const struct session_socket_params *params) {
+    if (!handle_open(s, handle))
+        return -EBADF;
+    struct sess_flow *f = &s->flow[handle];
+    if (!flow_valid(&params->flow) || params->flow.proto != f->flow.proto)
+        return -EINVAL;
+    /* A socket stays in its shard: the new port must be free to be steered there. */
+    uint32_t owner = steer_lookup(s->rt->steer, params->flow.proto, params->flow.local_port);
+    if (owner != STEER_NONE && owner != f->shard)
+        return -EADDRINUSE;
+    struct udp_cmd_open update = udp_open(s, f->shard, handle, params);
+    update.cmd.id = UDP_CMD_UPDATE;
+    struct change c = {.cmd = &update.cmd};
+    int error = change_call(s, handle, command_run, &c);
+    if (error < 0)
+        return error;
+    steer_add(s->rt->steer, &params->flow, f->shard);
+    steer_del(s->rt->steer, &f->flow, f->shard);
+    f->flow = params->flow;
+    f->cookie = params->cookie;
+    return 0;
+}
+
+static void forget(struct session *s, uint32_t handle) {
+    struct sess_flow *f = &s->flow[handle];
+    f->open = false;
+    steer_del(s->rt->steer, &f->flow, f->shard);
+    handle_put(s, handle);
+}
+
+int session_socket_close(struct session *s, uint32_t handle) {
+    if (!handle_open(s, handle))
+        return -EBADF;
+    struct change c = {.handle = handle};
+    int error = change_call(s, handle, close_run, &c);
+    forget(s, handle);
+    return error;
+}
+
+void session_sockets_close(struct session *s) {
+    for (uint32_t set = 0; set < USH_SET_MAX; set++) {
+        struct change c = {.session = s, .more = s->set[set] != NULL};
+        while (c.more && runtime_call(s->rt, set, close_batch_run, &c) == 0)
+            continue;
+    }
+    for (uint32_t handle = 0; handle < s->socket_high; handle++) {
+        if (s->flow[handle].open)
+            forget(s, handle);
+    }
+}
+
+/* SocketOption of session.proto -> the transport's. */
+static const struct {
+    uint8_t option, udp;
+} option_map[] = {
+    {1, UDP_OPT_TOS},
+    {2, UDP_OPT_TTL},
+    {5, UDP_OPT_DONT_FRAGMENT},
+    {6, UDP_OPT_MULTICAST_TTL},
+    {7, UDP_OPT_MULTICAST_LOOP},
+    {8, UDP_OPT_BROADCAST},
+};
+#define OPTION_RX_QUOTA 3u
+#define OPTION_TX_LIMIT 4u
+
+int session_socket_set_option(struct session *s, uint32_t handle, uint32_t option, int64_t value) {
+    if (!handle_open(s, handle))
+        return -EBADF;
+    struct change c = {.handle = handle};
+    if (option == OPTION_RX_QUOTA || option == OPTION_TX_LIMIT) {
+        if (value < 0)
+            return -EINVAL;
+        c.rx_quota = option == OPTION_RX_QUOTA ? rx_quota_of(s, value) : 0;
+        c.tx_limit = option == OPTION_TX_LIMIT ? tx_limit_of(s, value) : 0;
+        return change_call(s, handle, limits_run, &c);
+    }
+    for (uint32_t i = 0; i < ARRAY_LEN(option_map); i++) {
+        if (option_map[i].option != option)
+            continue;
+        struct udp_cmd_option cmd = {.cmd = {UDP_CMD_OPTION, sizeof cmd},
+                                     .sock = s->socket[handle].sock,
+                                     .option = option_map[i].udp,
+                                     .value = value};
+        c.cmd = &cmd.cmd;
+        return change_call(s, handle, command_run, &c);
+    }
+    return -ENOPROTOOPT;
+}
+
+int session_socket_group(struct session *s, uint32_t handle, const struct ipaddr *group, uint32_t ifindex, bool leave) {
+    if (!handle_open(s, handle))
+        return -EBADF;
+    struct udp_cmd_group cmd = {.cmd = {UDP_CMD_GROUP, sizeof cmd},
+                                .sock = s->socket[handle].sock,
+                                .ifindex = ifindex,
+                                .group = *group,
+                                .leave = leave};
+    struct change c = {.cmd = &cmd.cmd};
+    return change_call(s, handle, command_run, &c);
+}
+
+uint32_t session_sockets(struct session *s, uint32_t after, struct session_socket_info *ret_info, uint32_t max) {
+    uint32_t n = 0;
+    for (uint32_t handle = after == USH_NONE ? 0 : after + 1; handle < s->socket_high && n < max; handle++) {
+        if (!s->flow[handle].open)
+            continue;
+        struct sess_socket sk;
+        counters_read((uint64_t *)&sk, (const uint64_t *)&s->socket[handle], sizeof sk / sizeof(uint64_t));
+        ret_info[n++] = (struct session_socket_info){.handle = handle,
+                                                     .owner = sk.owner,
+                                                     .flow = s->flow[handle].flow,
+                                                     .cookie = s->flow[handle].cookie,
+                                                     .rx_packets = sk.rx_packets,
+                                                     .tx_packets = sk.tx_packets,
+                                                     .rx_dropped = sk.rx_dropped,
+                                                     .rx_held = sk.rx_held};
+    }
+    return n;
+}
