@@ -111,6 +111,8 @@ int main(int argc, char **argv) {
     struct options o;
     if (argc == 2 && strcmp(argv[1], "list") == 0)
         return list();
+    if (argc == 3 && strcmp(argv[1], "engine-loop") == 0)
+        return bench_engine_loop((uint32_t)strtoul(argv[2], NULL, 10));
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
         return usage(stdout);
     if (argc < 3 || strcmp(argv[1], "run") != 0 || parse(argc, argv, &o) != 0 || o.name == NULL)

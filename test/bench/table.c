@@ -5,7 +5,7 @@
 #include "test/bench/benches.h"
 
 const struct bench *const bench_table[] = {
-    &bench_cross_core, &bench_udp_rtt,   &bench_udp_echo_rate,  &bench_wake_latency,
+    &bench_cross_core, &bench_udp_rtt,   &bench_udp_echo_rate,  &bench_engine_cost, &bench_wake_latency,
     &bench_one_core,   &bench_bystander, &bench_session_memory, &bench_idle_cost,
 };
 

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A shard of the real dataplane in this process, polled by the caller instead of by a worker thread: ip and udp
+ * engines, a `pair` port whose far end the caller plays, and one session with one socket whose client the caller plays
+ * too, on the raw rings. So every step can be timed by itself.
+ */
+#ifndef USHER_TEST_BENCH_RIG_H
+#define USHER_TEST_BENCH_RIG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define RIG_BURST 32u
+
+enum rig_stage { RIG_IP_IN, RIG_UDP_IN, RIG_UDP_OUT, RIG_IP_OUT, RIG_STAGE_COUNT };
+
+struct rig;
+
+/* 0, or -1 with a sentence in err. */
+int rig_create(struct rig **ret_rig, char *err, size_t err_size);
+void rig_destroy(struct rig *rig);
+
+/* What one burst cost, in ticks: the poll that takes RIG_BURST datagrams from the port to the session ring (up), the
+ * one that takes the answers back (down), and of both the share of each engine. */
+struct rig_cost {
+    uint64_t up, down;
+    uint64_t stage[RIG_STAGE_COUNT];
+};
+
+/* One burst through and back; 0, or -1 when packets were lost on the way. */
+int rig_turn(struct rig *rig, struct rig_cost *ret_cost);
+
+#endif
