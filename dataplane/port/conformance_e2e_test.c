@@ -44,3 +44,39 @@ Test(conformance_packet, veth) {
     conformance_run(
         &(struct rig_kind){"packet", .frame_size = 69632, .frame_count = 512, .mtu = 1500, .open = packet_open});
 }
+
+static int xdp_open(struct rig *rig, struct port_error *err, bool native) {
+    int error = veth_make(rig, err);
+    for (int i = 0; i < 2 && error == 0; i++) {
+        struct port_params params = {.ifname = rig->ifname[i],
+                                     .queue_count = 1,
+                                     .mem = {&rig->mem[i]},
+                                     .allow_zero_copy = true,
+                                     .allow_native = native,
+                                     .allow_generic = !native};
+        error = port_xdp_create(&params, &rig->port[i], err);
+    }
+    return error;
+}
+
+static int xdp_native_open(struct rig *rig, struct port_error *err) {
+    return xdp_open(rig, err, true);
+}
+static int xdp_generic_open(struct rig *rig, struct port_error *err) {
+    return xdp_open(rig, err, false);
+}
+
+Test(conformance_xdp, native_on_veth) {
+    conformance_run(&(struct rig_kind){"xdp native", .frame_size = 2048, .frame_count = 2048, .mtu = 1500,
+                                       .open = xdp_native_open});
+}
+
+Test(conformance_xdp, native_on_veth_4k) {
+    conformance_run(&(struct rig_kind){"xdp native, 4 KB", .frame_size = 4096, .frame_count = 2048, .mtu = 1500,
+                                       .open = xdp_native_open});
+}
+
+Test(conformance_xdp, generic_on_veth) {
+    conformance_run(&(struct rig_kind){"xdp generic", .frame_size = 2048, .frame_count = 2048, .mtu = 1500,
+                                       .open = xdp_generic_open});
+}

@@ -21,6 +21,7 @@ struct nb_claims;
 
 struct port_stats {
     uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, kicks;
+    uint64_t rx_partial_sums; /* AF_XDP: frames accepted with the bare pseudo-header sum of a local kernel */
 };
 
 struct port_queue_ops {
@@ -95,6 +96,7 @@ struct port_params {
     bool dedicated;
     uint8_t dedicated_mac[6];
     struct pktmem *mem[PORT_QUEUE_MAX]; /* one for each queue: receive buffers (and UMEM) */
+    struct pktmem *large_mem[PORT_QUEUE_MAX]; /* xdp, may be NULL: frames that span several buffers are put together here */
     bool allow_zero_copy, allow_native, allow_generic; /* xdp */
     uint32_t ring_entries;    /* 0 = default of the kind */
 };

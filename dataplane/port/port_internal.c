@@ -27,6 +27,20 @@ void port_gather(uint8_t *to, const struct pkt *p) {
     }
 }
 
+/* Copies what [from, from + len) and a piece at `at` of `size` bytes have in common. */
+static void part_copy(uint8_t *to, const uint8_t *piece, uint32_t at, uint32_t size, uint32_t from, uint32_t len) {
+    uint32_t begin = from > at ? from : at;
+    uint32_t end = from + len < at + size ? from + len : at + size;
+    if (begin < end)
+        memcpy(to + (begin - from), piece + (begin - at), end - begin);
+}
+
+void port_gather_part(uint8_t *to, const struct pkt *p, uint32_t from, uint32_t len) {
+    part_copy(to, p->data, 0, p->len, from, len);
+    for (uint32_t i = 0, at = p->len; i < p->frag_count; at += p->frag[i].len, i++)
+        part_copy(to, p->frag[i].base, at, p->frag[i].len, from, len);
+}
+
 int port_params_check(const char *kind, const struct port_params *params, struct port_error *err) {
     const char *name = params->ifname == NULL ? "(none)" : params->ifname;
     if (params->queue_count == 0 || params->queue_count > PORT_QUEUE_MAX)

@@ -18,6 +18,9 @@ int port_fail(struct port_error *err, int error, const char *format, ...) __attr
 /* Copies head and frags of `p` to `to`, which has room for pkt_bytes(p). */
 void port_gather(uint8_t *to, const struct pkt *p);
 
+/* Copies bytes [from, from + len) of the frame. */
+void port_gather_part(uint8_t *to, const struct pkt *p, uint32_t from, uint32_t len);
+
 /* Hands one packet that will not be sent to `drop`. */
 static inline void port_drop(struct port_queue *q, struct pkt_vec *drop, struct pkt *p, enum drop_reason why) {
     p->drop = (uint16_t)why;
