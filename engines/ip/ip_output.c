@@ -30,16 +30,16 @@ void ip_push4(struct pkt *p, uint16_t id, uint16_t flags_off) {
     const struct flow *f = &p->flow;
     uint32_t len = pkt_bytes(p) + IP4_LEN;
     uint32_t ttl = p->ttl != 0 ? p->ttl : IP_TTL_DEFAULT;
-    uint32_t w[5];
-    w[0] = __builtin_bswap32(0x45000000u | (uint32_t)p->tos << 16 | len);
-    w[1] = __builtin_bswap32((uint32_t)id << 16 | flags_off);
-    w[2] = __builtin_bswap32(ttl << 24 | (uint32_t)f->proto << 16);
-    w[3] = f->local.w[3];
-    w[4] = f->remote.w[3];
-    uint16_t sum = (uint16_t)~csum_fold((uint64_t)w[0] + w[1] + w[2] + w[3] + w[4]);
+    uint32_t w0 = __builtin_bswap32(0x45000000u | (uint32_t)p->tos << 16 | len);
+    uint32_t w1 = __builtin_bswap32((uint32_t)id << 16 | flags_off);
+    uint32_t w2 = __builtin_bswap32(ttl << 24 | (uint32_t)f->proto << 16);
+    uint32_t src = f->local.w[3], dst = f->remote.w[3];
+    w2 |= (uint32_t)(uint16_t)~csum_fold((uint64_t)w0 + w1 + w2 + src + dst) << 16;
+    uint64_t a = w0 | (uint64_t)w1 << 32, b = w2 | (uint64_t)src << 32;
     uint8_t *h = pkt_push(p, IP4_LEN);
-    memcpy(h, w, sizeof w);
-    memcpy(h + 10, &sum, sizeof sum);
+    memcpy(h, &a, sizeof a);
+    memcpy(h + 8, &b, sizeof b);
+    memcpy(h + 16, &dst, sizeof dst);
     p->l3_off = (uint16_t)(h - p->buf);
     p->ip_version = 4;
 }
@@ -133,7 +133,7 @@ static int source(struct ip_state *st, struct pkt *p, const struct ip_dest *d) {
         return ipaddr_is_any(local) ? EADDRNOTAVAIL : 0;
     if (ipaddr_is_any(local)) {
         *local = d->src;
-        return ipaddr_is_any(local) ? EADDRNOTAVAIL : 0;
+        return ipaddr_is_any(&d->src) ? EADDRNOTAVAIL : 0; /* not *local: it was stored this moment, in one piece */
     }
     /* The sender names an address: it must be ours, and a loopback one never leaves the host. */
     if (!ip_addr_is_local(st, local) || ipaddr_is_v4(local) != ipaddr_is_v4(&d->dst))
