@@ -47,7 +47,8 @@ int bench_engine_loop(uint32_t turns) {
     }
     int rc = 0;
     for (uint32_t i = 0; i < turns && rc == 0; i++)
-        rc = rig_turn(rig, &cost);
+        rc = rig_turn(rig, false, &cost);
+    rig_destroy(rig);
     return rc == 0 ? 0 : 1;
 }
 
@@ -57,15 +58,16 @@ static int measure_cycles(struct bench_env *env, struct rig *rig) {
     struct rig_cost cost;
     int rc = 0;
     for (uint32_t i = 0; i < WARM_UP_TURNS && rc == 0; i++)
-        rc = rig_turn(rig, &cost);
+        rc = rig_turn(rig, true, &cost);
     for (uint32_t m = 0; m < METRICS; m++)
         hist_reset(&hist[m]);
     uint64_t end = tick_now() + tick_from_seconds(env->seconds);
     while (rc == 0 && tick_now() < end) {
-        rc = rig_turn(rig, &cost);
+        rc = rig_turn(rig, false, &cost);
         hist_add(&hist[CYCLES], cost.up + cost.down);
         hist_add(&hist[UP], cost.up);
         hist_add(&hist[DOWN], cost.down);
+        rc = rc == 0 ? rig_turn(rig, true, &cost) : rc;
         for (uint32_t s = 0; s < RIG_STAGE_COUNT; s++)
             hist_add(&hist[IP_IN + s], cost.stage[s]);
     }

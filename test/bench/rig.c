@@ -54,6 +54,7 @@ struct rig {
     uint32_t slot, ip;
     uint8_t frame[FRAME];
     struct rig_cost cost;
+    bool by_stage;
     int turn_result;
 };
 
@@ -62,10 +63,13 @@ static struct rig *turning;
 
 static void timed(void (*call)(void *, struct engine_io *, struct pkt **, uint32_t), enum rig_stage stage, void *st,
                   struct engine_io *io, struct pkt **pkts, uint32_t n) {
+    if (turning == NULL) {
+        call(st, io, pkts, n);
+        return;
+    }
     uint64_t start = tick_now();
     call(st, io, pkts, n);
-    if (turning != NULL)
-        turning->cost.stage[stage] += tick_now() - start;
+    turning->cost.stage[stage] += tick_now() - start;
 }
 
 static void ip_input(void *st, struct engine_io *io, struct pkt **pkts, uint32_t n) {
@@ -313,17 +317,16 @@ static void turn(struct shard *sh, void *arg) {
     struct rig *rig = arg;
     memset(&rig->cost, 0, sizeof(rig->cost));
     far_send(rig);
-    turning = rig;
+    turning = rig->by_stage ? rig : NULL;
     rig->cost.up = rig_timed_poll(sh, tick_ns());
-    turning = NULL;
     uint32_t answered = client_answer(&rig->client);
-    turning = rig;
     rig->cost.down = rig_timed_poll(sh, tick_ns());
     turning = NULL;
     rig->turn_result = answered == RIG_BURST && far_receive(rig) == RIG_BURST ? 0 : -1;
 }
 
-int rig_turn(struct rig *rig, struct rig_cost *ret_cost) {
+int rig_turn(struct rig *rig, bool by_stage, struct rig_cost *ret_cost) {
+    rig->by_stage = by_stage;
     if (runtime_call(rig->rt, 0, turn, rig) != 0 || rig->turn_result != 0)
         return -1;
     *ret_cost = rig->cost;

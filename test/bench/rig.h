@@ -7,6 +7,7 @@
 #ifndef USHER_TEST_BENCH_RIG_H
 #define USHER_TEST_BENCH_RIG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,7 +28,8 @@ struct rig_cost {
     uint64_t stage[RIG_STAGE_COUNT];
 };
 
-/* One burst through and back; 0, or -1 when packets were lost on the way. */
-int rig_turn(struct rig *rig, struct rig_cost *ret_cost);
+/* One burst through and back; 0, or -1 when packets were lost on the way. `by_stage`: take the engines' time as well,
+ * which adds some 5 ticks a packet to the whole. */
+int rig_turn(struct rig *rig, bool by_stage, struct rig_cost *ret_cost);
 
 #endif
