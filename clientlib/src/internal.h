@@ -3,8 +3,9 @@
  * What the files of libusher share: the context, its ring sets, its sockets. Everything here is private memory of the
  * program; what usherd also sees is reached through the pointers into the mapping (set->shared, cq, sq, rx, tx).
  *
- * Locks. rpc_lock serialises exchanges on the session socket and is taken first; lock guards everything else and is
- * never held while sleeping. A context of one thread takes neither.
+ * Locks. rpc_lock covers an exchange with usherd and what it changes here (a handle may be given anew as soon as usherd
+ * has closed it, so closing and forgetting are one step); it is taken first. lock guards everything else and is never
+ * held while sleeping. A context of one thread takes neither.
  */
 #ifndef USHER_CLIENTLIB_INTERNAL_H
 #define USHER_CLIENTLIB_INTERNAL_H
@@ -176,6 +177,12 @@ static inline int client_enter(struct usher_context *ctx)
         client_lock_take(&ctx->lock);
     return 0;
 }
+/* Takes the lock again after client_leave(). */
+static inline void client_relock(struct usher_context *ctx)
+{
+    if (!client_is_single(ctx))
+        client_lock_take(&ctx->lock);
+}
 /* usherd is gone: sockets go on over the kernel. Under the lock. */
 void client_go_down(struct usher_context *ctx, const char *why);
 
@@ -235,7 +242,18 @@ uint32_t client_take_parked(struct usher_context *ctx, struct usher_event *ret_e
 void client_park_purge(struct usher_socket *sock);
 void client_park_fini(struct usher_context *ctx);
 
-/* ---- rpc.c ---- */
+/* ---- rpc.c: all of it under rpc_lock ---- */
+static inline void client_rpc_begin(struct usher_context *ctx)
+{
+    if (!client_is_single(ctx))
+        client_lock_take(&ctx->rpc_lock);
+}
+
+static inline void client_rpc_end(struct usher_context *ctx)
+{
+    if (!client_is_single(ctx))
+        client_lock_give(&ctx->rpc_lock);
+}
 struct client_answer {
     int32_t error;
     bool accelerated;
@@ -258,6 +276,8 @@ int client_rpc_group(struct usher_context *ctx, uint32_t handle, const struct cl
 int client_socket_autobind(struct usher_socket *sock);
 /* The kernel socket's address changed: asks usherd to carry it. Without the lock. */
 int client_socket_announce(struct usher_socket *sock);
+/* Does usherd carry it now? Takes the lock. */
+bool client_socket_is_carried(struct usher_socket *sock);
 void client_socket_to_kernel(struct usher_socket *sock, const char *why);
 
 /* ---- kernel.c ---- */

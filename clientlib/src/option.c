@@ -125,7 +125,7 @@ static int tell_group(struct usher_socket *sock, enum wire_option option, const 
         forget_group(sock, &g);
     else
         err = remember_group(sock, &g);
-    return err || !sock->set ? err : client_rpc_group(sock->ctx, sock->handle, &g, leave);
+    return err || !client_socket_is_carried(sock) ? err : client_rpc_group(sock->ctx, sock->handle, &g, leave);
 }
 
 static int tell_usherd(struct usher_socket *sock, const struct row *row, const void *value, socklen_t len) {
@@ -136,13 +136,14 @@ static int tell_usherd(struct usher_socket *sock, const struct row *row, const v
         sock->wish_rx_quota = (uint32_t)v;
     if (row->option == OPT_TX_LIMIT)
         sock->wish_tx_limit = (uint32_t)v;
-    if (!sock->set || row->option == OPT_KERNEL)
+    if (!client_socket_is_carried(sock) || row->option == OPT_KERNEL)
         return 0;
-    if (row->option == OPT_ADDRESS)
-        return client_socket_announce(sock);
     int err = client_rpc_option(sock->ctx, sock->handle, row->option, v);
-    if (!err && row->option == OPT_TX_LIMIT && v > 0)
+    if (!err && row->option == OPT_TX_LIMIT && v > 0) {
+        client_relock(sock->ctx);
         sock->tx_limit = (uint32_t)v;
+        client_leave(sock->ctx);
+    }
     return err;
 }
 
@@ -156,7 +157,11 @@ int usher_setsockopt(struct usher_socket *sock, int level, int name, const void 
     client_leave(sock->ctx);
     if (setsockopt(sock->fd, level, name, value, len) < 0)
         return client_fail(-errno, "setting socket option %d of level %d: %s", name, level, strerror(errno));
+    if (row->option == OPT_ADDRESS)
+        return sock->bound ? client_socket_announce(sock) : 0;
+    client_rpc_begin(sock->ctx);
     err = tell_usherd(sock, row, value, len);
+    client_rpc_end(sock->ctx);
     /* usherd went away meanwhile: the kernel socket, which carries on, has the option. */
     return err == -ENETDOWN ? 0 : err;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The wire encoding by itself; that it means the same as the generated code is shown by every test with the fake daemon,
- * which uses the generated code.
+ * The wire encoding by itself; that it means the same as the generated code is shown by every test with the fake
+ * daemon, which uses the generated code.
  */
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The exchanges of session.proto: one request, one answer, in order, under rpc_lock. A file descriptor may travel each
+ * The exchanges of session.proto: one request, one answer, in order. The caller holds rpc_lock. A file descriptor may travel each
  * way. Whatever is wrong with an answer ends the session: after it nothing on the socket could be believed.
  */
 #include <sys/socket.h>
@@ -26,8 +26,7 @@ enum request_field {
 enum response_field { RESP_ID = 1, RESP_ERROR = 2, RESP_TEXT = 3, RESP_ATTACH = 4, RESP_SOCKET = 5, RESP_RING = 6 };
 
 static int lost(struct usher_context *ctx, const char *why) {
-    if (!client_is_single(ctx))
-        client_lock_take(&ctx->lock);
+    client_relock(ctx);
     client_go_down(ctx, why);
     client_leave(ctx);
     return client_fail(-ENETDOWN, "usherd is gone: %s; sockets go on over the kernel", why);
@@ -196,12 +195,7 @@ static void body_init(struct body *b) {
 
 static int body_send(struct usher_context *ctx, enum request_field kind, struct body *b, int fd,
                      struct client_answer *a) {
-    if (!client_is_single(ctx))
-        client_lock_take(&ctx->rpc_lock);
-    int err = exchange(ctx, kind, &b->w, b->buf, fd, a);
-    if (!client_is_single(ctx))
-        client_lock_give(&ctx->rpc_lock);
-    return err;
+    return exchange(ctx, kind, &b->w, b->buf, fd, a);
 }
 
 int client_rpc_attach(struct usher_context *ctx, const struct usher_context_params *p, const char *label,

@@ -161,8 +161,7 @@ static int bind_unbound(struct usher_context *ctx, const struct usher_msg *msgs,
             continue;
         client_leave(ctx);
         int err = client_socket_autobind(sock);
-        if (!client_is_single(ctx))
-            client_lock_take(&ctx->lock);
+        client_relock(ctx);
         if (err)
             return i ? (int)i : err;
     }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A socket's life. The kernel socket comes first: it decides who may have a port. Then usherd is asked to carry it;
- * when it will not, or is gone, the kernel socket carries it and `reason` says why. Any thread; exchanges with usherd happen
- * without the context's lock.
+ * when it will not, or is gone, the kernel socket carries it and `reason` says why. Any thread; exchanges with usherd
+ * happen without the context's lock.
  */
 #include <netinet/ip.h>
 #include <stdio.h>
@@ -134,8 +134,15 @@ static void read_local(struct usher_socket *sock) {
     sock->wildcard = memcmp(addr, any, 16) == 0 || memcmp(addr, any_mapped, 16) == 0;
 }
 
+bool client_socket_is_carried(struct usher_socket *sock) {
+    client_relock(sock->ctx);
+    bool carried = sock->set != NULL;
+    client_leave(sock->ctx);
+    return carried;
+}
+
 static void replay_groups(struct usher_socket *sock) {
-    for (uint32_t i = 0; sock->set && i < sock->group_count; i++)
+    for (uint32_t i = 0; i < sock->group_count && client_socket_is_carried(sock); i++)
         if (client_rpc_group(sock->ctx, sock->handle, &sock->groups[i], false))
             set_reason(sock, usher_strerror());
 }
@@ -149,14 +156,13 @@ int client_socket_announce(struct usher_socket *sock) {
         return err;
     read_local(sock);
     err = client_kernel_watch(sock);
-    bool known = sock->set, first = !sock->bound;
+    bool first = !sock->bound;
     ctx->opening++;
     client_leave(ctx);
-    if (err)
-        return err;
-    err = known ? client_rpc_update(ctx, sock, &a) : client_rpc_open(ctx, sock, &a);
-    if (client_enter(ctx))
-        return -EPERM;
+    client_rpc_begin(ctx);
+    if (!err)
+        err = client_socket_is_carried(sock) ? client_rpc_update(ctx, sock, &a) : client_rpc_open(ctx, sock, &a);
+    client_relock(ctx);
     take_answer(sock, err, &a);
     while (a.fd_count)
         close(a.fds[--a.fd_count]);
@@ -164,6 +170,7 @@ int client_socket_announce(struct usher_socket *sock) {
     client_leave(ctx);
     if (first)
         replay_groups(sock);
+    client_rpc_end(ctx);
     return 0;
 }
 
@@ -218,12 +225,13 @@ void usher_close(struct usher_socket *sock) {
         return; /* a fork's child: the parent's socket is none of its business */
     client_kick(ctx);
     client_leave(ctx);
-    if (sock->set)
+    client_rpc_begin(ctx);
+    if (client_socket_is_carried(sock))
         client_rpc_close(ctx, sock->handle);
-    if (client_enter(ctx))
-        return;
+    client_relock(ctx);
     forget(sock);
     client_leave(ctx);
+    client_rpc_end(ctx);
     close(sock->fd); /* leaves the epoll set by itself */
     free(sock->groups);
     free(sock);

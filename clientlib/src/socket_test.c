@@ -5,7 +5,7 @@
 #include <netinet/ip.h>
 #include <unistd.h>
 
-#include "clientlib/src/test_util.h"
+#include "clientlib/src/testkit.h"
 
 Test(socket, kinds_that_are_not_ours_are_refused) {
     struct rig r = rig_start(NULL);

@@ -65,7 +65,7 @@ Test(txbuf, lent_blocks_come_back_once) {
 
 Test(txbuf, small_blocks_do_not_eat_the_region_for_good) {
     struct txbuf t = fresh();
-    static uint32_t off[REGION / 256];
+    static uint32_t off[REGION / 256 + 1];
     uint32_t n = 0;
     while ((off[n] = txbuf_take(&t, 1)) != TXBUF_NONE)
         n++;

@@ -95,8 +95,7 @@ static void active_wait(struct usher_context *ctx, struct client_wait *w) {
         yield(ctx, news, end);
     else
         spin(ctx, news, end);
-    if (!client_is_single(ctx))
-        client_lock_take(&ctx->lock);
+    client_relock(ctx);
 }
 
 /* ---- tickets ---- */
@@ -156,8 +155,7 @@ static int sleep_on_epoll(struct usher_context *ctx, struct client_wait *w, int6
     client_leave(ctx);
     int n = epoll_pwait2(ctx->epoll_fd, &ev, 1, limit_ns < 0 ? NULL : &ts, NULL);
     int err = n < 0 ? -errno : 0;
-    if (!client_is_single(ctx))
-        client_lock_take(&ctx->lock);
+    client_relock(ctx);
     ctx->asleep = false;
     tickets_even(ctx);
     /* A socket that was ready is not believed: another thread may have closed it since. A wake-up means the rings. */

@@ -2,8 +2,8 @@
  *
  * What libusher's tests share: a fake daemon with one context and one bound socket.
  */
-#ifndef USHER_CLIENTLIB_TEST_UTIL_H
-#define USHER_CLIENTLIB_TEST_UTIL_H
+#ifndef USHER_CLIENTLIB_TESTKIT_H
+#define USHER_CLIENTLIB_TESTKIT_H
 
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
