@@ -79,7 +79,7 @@ void node_settle(struct shard *sh, struct node *nd) {
     if (sh->done.count > 0)
         done_settle(sh, &sh->done);
     if (UNLIKELY(nd->io.notice_count > 0)) {
-        hop_run(sh, HOP_SINK); /* data goes before the news about it */
+        hop_run(sh, HOP_SINK); /* data goes before the news about it; no effect when that is where we are */
         hop_run(sh, HOP_SESSION);
         session_notices(sh, nd->io.notices, nd->io.notice_count);
         nd->io.notice_count = 0;
@@ -130,7 +130,7 @@ static void hop_qos(struct shard *sh, struct pkt **pkts, uint32_t n) {
 /* ---- by shard, by protocol ---- */
 
 static void shard_cross(struct shard *sh, uint32_t to, enum hop_id hop, struct pkt *p) {
-    p->stage = hop;
+    p->stage = (uint16_t)hop;
     if (UNLIKELY(!ring_push(sh->cross_out[to], p))) {
         shard_drop(sh, p, DROP_NO_SHARD);
         return;
@@ -364,6 +364,9 @@ static uint32_t hop_room(const struct shard *sh, enum hop_id hop) {
 static void hop_run(struct shard *sh, enum hop_id hop) {
     struct pkt_vec *vec = &sh->hop[hop];
     uint32_t i = 0;
+    if (vec->count == 0 || UNLIKELY(sh->hop_busy & (1u << hop)))
+        return;
+    sh->hop_busy |= 1u << hop;
     while (i < vec->count) {
         uint32_t n = vec->count - i;
         uint32_t room = hop_room(sh, hop);
@@ -376,6 +379,7 @@ static void hop_run(struct shard *sh, enum hop_id hop) {
     if (UNLIKELY(i < vec->count))
         memmove(&vec->v[0], &vec->v[i], (vec->count - i) * sizeof vec->v[0]);
     vec->count -= i;
+    sh->hop_busy &= ~(1u << hop);
 }
 
 void hops_run(struct shard *sh) {

@@ -256,6 +256,7 @@ int shard_node_add(struct shard *sh, const struct engine_ops *ops, uint32_t engi
     uint64_t *counters = calloc(ops->counter_count + 1, sizeof *counters);
     nd->st = nd->arena.base;
     nd->io = (struct engine_io){.pool = &sh->small.pool,
+                                .pool_large = &sh->large.pool,
                                 .drop = &sh->drop,
                                 .done = &sh->done,
                                 .ports = sh->port_info,

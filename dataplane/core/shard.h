@@ -82,6 +82,7 @@ struct shard {
     void *tap_arg;
     struct shard_queue queue[SHARD_QUEUE_MAX];
 
+    uint32_t hop_busy; /* hops that are running: one is not entered again from within */
     struct pkt_vec hop[HOP_COUNT];
     struct pkt_vec drop, done;
     struct node node[SHARD_ENGINE_MAX];

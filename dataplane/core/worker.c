@@ -25,6 +25,8 @@
 #define SPIN_FLOOR   (2 * NS_PER_US)  /* the tuned time never falls below: less than the cost of a sleep */
 #define YIELD_FLOOR  (30 * NS_PER_US) /* with clients on this core: about three of their turns */
 #define SPIN_ALONE   NS_PER_SEC       /* a core of its own: sleep only when nothing came for so long */
+#define CROWD_TURN   (20 * NS_PER_US) /* a turn without work that took so long: somebody else ran on this core ... */
+#define CROWD_FOR    (10 * NS_PER_MS) /* ... and is given way to for so long */
 #define CALL_TIMEOUT (5 * NS_PER_SEC)
 
 /* ---- what wakes us ---- */
@@ -224,7 +226,7 @@ static void spin_tune(struct worker *w, ns_t gap, bool slept) {
 static void worker_idle(struct worker *w, ns_t now) {
     ns_t look = w->idle == IDLE_SPIN ? SPIN_ALONE : w->spin_ns;
     if (w->shard_count > 0 && now - w->last_work < look) {
-        if (w->idle == IDLE_YIELD)
+        if (w->idle == IDLE_YIELD || now < w->crowded_until)
             sched_yield();
         return;
     }
@@ -239,6 +241,8 @@ static void load_account(struct worker *w, ns_t now) {
     w->stats.turns++;
     if (!w->turn_busy) {
         w->stats.spin_ns += took;
+        if (UNLIKELY(took > CROWD_TURN) && w->idle == IDLE_TUNED)
+            w->crowded_until = now + CROWD_FOR;
     } else {
         w->stats.busy_turns++;
         w->stats.busy_ns += took;

@@ -40,6 +40,7 @@ struct worker {
     bool slept;     /* since the last work */
     bool turn_busy; /* the last turn found work */
     ns_t turn_start;
+    ns_t crowded_until; /* somebody else wants this core: yield between looks */
     bool stop;
     struct runtime *rt;
     /* read by control */

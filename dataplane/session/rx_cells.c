@@ -8,8 +8,9 @@
  */
 #include "dataplane/session/session_internal.h"
 
-#define CELL_NIL UINT16_MAX
-#define SLAB_NIL UINT32_MAX
+#define CELL_NIL   UINT16_MAX
+#define SLAB_NIL   UINT32_MAX
+#define STEAL_LOOK 8u
 
 static const uint8_t class_shift[CELL_CLASSES] = {8, 11, 14, 16};
 
@@ -74,6 +75,21 @@ static void slab_put(struct cells *c, uint32_t s) {
     __atomic_fetch_or(&c->pool[s / 64], 1ull << (s % 64), __ATOMIC_RELEASE);
 }
 
+/* The region is used up: an empty slab that another class kept back will do. Such a one is the last of its class, or
+ * near the front of its list. */
+static uint32_t slab_steal(struct cells *c, uint32_t cls) {
+    for (uint32_t other = 0; other < CELL_CLASSES; other++) {
+        uint32_t s = c->partial[other];
+        for (uint32_t i = 0; i < STEAL_LOOK && s != SLAB_NIL; i++, s = c->slab[s].next) {
+            if (c->slab[s].lent > 0)
+                continue;
+            slab_put(c, s);
+            return slab_get(c, cls);
+        }
+    }
+    return SLAB_NIL;
+}
+
 static uint32_t *cell_word(struct cells *c, uint32_t s, uint32_t cell, uint32_t cls) {
     return &c->word[((s << SLAB_SHIFT) >> CELL_SHIFT) + (cell << (class_shift[cls] - CELL_SHIFT))];
 }
@@ -83,7 +99,7 @@ uint32_t cells_take(struct cells *c, uint32_t len, uint32_t handle, uint32_t *re
     uint32_t s = c->partial[cls];
     if (UNLIKELY(s == SLAB_NIL)) {
         s = slab_get(c, cls);
-        if (s == SLAB_NIL)
+        if (s == SLAB_NIL && (s = slab_steal(c, cls)) == SLAB_NIL)
             return USH_NONE;
     }
     struct slab *slab = &c->slab[s];
