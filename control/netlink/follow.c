@@ -15,6 +15,8 @@
 
 #include <netlink/attr.h>
 #include <netlink/errno.h>
+#include <netlink/msg.h>
+#include <netlink/netlink.h>
 
 #include "control/netlink/follow_internal.h"
 

@@ -5,10 +5,11 @@
 #ifndef USHER_CONTROL_NETLINK_FOLLOW_INTERNAL_H
 #define USHER_CONTROL_NETLINK_FOLLOW_INTERNAL_H
 
-#include <netlink/msg.h>
-#include <netlink/netlink.h>
-
 #include "control/netlink/follow.h"
+
+struct nl_sock;
+struct nlattr;
+struct nlmsghdr;
 
 /* Marks the neighbours that usherd made (NDA_PROTOCOL), as routing daemons mark their routes. So the kernel itself
  * remembers what is to be undone after a crash. */
