@@ -54,7 +54,8 @@ static bool number_parse(const char *text, const struct suffix *suffixes, uint64
 
 static void number_print(uint64_t value, const struct suffix *suffixes, char *text, size_t size) {
     const struct suffix *s = suffixes;
-    while (s->factor > 1 && (value % s->factor != 0))
+    bool plain_zero = value == 0 && suffixes != time_suffixes; /* a time keeps its unit even then */
+    while (s->factor > 1 && (value % s->factor != 0 || plain_zero))
         s++;
     (void)snprintf(text, size, "%" PRIu64 "%s", value / s->factor, s->text);
 }

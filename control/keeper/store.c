@@ -138,6 +138,15 @@ static int keeper_open(struct store *s, const struct store_params *p, struct sto
     return s->fd >= 0 ? keeper_hello(s, p->grace_ns, ret_fds, max, ret_count) : s->fd;
 }
 
+void store_finish(const char *socket_path) {
+    static struct keeper_message bye = {.version = KEEPER_VERSION, .op = KEEPER_BYE};
+    int fd = keeper_connect(socket_path);
+    if (fd < 0)
+        return;
+    (void)keeper_send(fd, &bye, NULL);
+    (void)close(fd);
+}
+
 /* ---- systemd ---- */
 
 static int systemd_open(struct store *s, struct store_fd *ret_fds, size_t max, size_t *ret_count) {

@@ -36,6 +36,8 @@ int store_open(const struct store_params *params, struct store **ret_store, stru
 void store_close(struct store *s, bool orderly);
 int store_put(struct store *s, const struct store_fd *fds, size_t count);
 int store_drop(struct store *s, const char *name);
+/* Ends a keeper that no usherd uses any more; nothing when there is none at `socket`. */
+void store_finish(const char *socket);
 /* Readable or hung up when the keeper died; -1 when there is none to watch. */
 int store_watch_fd(const struct store *s);
 /* "systemd's fd store", "usher-keeper, pid 17": for reports. */

@@ -1,0 +1,577 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * How usherd begins and ends: a table of steps, each with its undo. A step that fails is logged with what to do, and
+ * those before it are undone in reverse; an orderly stop undoes all of them in reverse.
+ */
+#include <errno.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "control/broker/broker.h"
+#include "control/broker/claims.h"
+#include "control/echo_service.h"
+#include "control/identity/owner.h"
+#include "control/interfaces.h"
+#include "control/log.h"
+#include "control/netlink/follow.h"
+#include "control/state/state.h"
+#include "control/usherd.h"
+#include "control/view.h"
+#include "engines/ip/ip_cmd.h"
+#include "engines/udp/udp_cmd.h"
+#include "nicbackend/claims.h"
+
+#define ERR_SIZE   512
+#define CLAIMS_MAX 262144u /* entries of the kernel's table, made as they are used */
+#define LOCK_WAITS 50      /* of 100 ms each, for a predecessor that is just ending */
+
+struct step {
+    const char *what;
+    int (*begin)(struct usherd *u, char *err);
+    void (*end)(struct usherd *u);
+};
+
+static int fail(char *err, int error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+static int fail(char *err, int error, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    (void)vsnprintf(err, ERR_SIZE, fmt, args);
+    va_end(args);
+    return error;
+}
+
+/* ---- rights and limits ---- */
+
+static int rights_begin(struct usherd *u, char *err) {
+    static const struct {
+        int bit;
+        const char *name;
+    } needed[] = {{CAP_NET_ADMIN, "CAP_NET_ADMIN"},
+                  {CAP_NET_RAW, "CAP_NET_RAW"},
+                  {CAP_BPF, "CAP_BPF"},
+                  {CAP_SYS_PTRACE, "CAP_SYS_PTRACE"}};
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    (void)u;
+    if (syscall(SYS_capget, &head, data) != 0)
+        return fail(err, -errno, "its capabilities cannot be read: %s", strerror(errno));
+    for (size_t i = 0; i < ARRAY_LEN(needed); i++) {
+        if (!(data[needed[i].bit / 32].effective >> (needed[i].bit % 32) & 1))
+            return fail(err, -EPERM,
+                        "%s is missing: run usherd as root, or grant it (AmbientCapabilities= in the unit)",
+                        needed[i].name);
+    }
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &files);
+    }
+    /* Before Linux 5.11 BPF maps counted against it; AF_XDP memory still does. */
+    (void)setrlimit(RLIMIT_MEMLOCK, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY});
+    return 0;
+}
+
+static int places_begin(struct usherd *u, char *err) {
+    int error = netns_cookie_read(&u->netns_cookie);
+    if (error != 0)
+        return fail(err, error, "the network namespace has no cookie (%s): Linux 5.14 or later is needed",
+                    strerror(-error));
+    if (mkdir(u->cfg.run_dir, 0755) != 0 && errno != EEXIST)
+        return fail(err, -errno, "cannot make run_dir %s: %s; make it, or choose another with --run-dir",
+                    u->cfg.run_dir, strerror(errno));
+    int n = snprintf(u->keeper_socket, sizeof u->keeper_socket, "%s/keeper.sock", u->cfg.run_dir);
+    if (n < (int)sizeof u->keeper_socket)
+        n = u->cfg.sessions.socket[0] != '\0'
+                ? snprintf(u->socket, sizeof u->socket, "%s", u->cfg.sessions.socket)
+                : snprintf(u->socket, sizeof u->socket, "%s/session.sock", u->cfg.run_dir);
+    if (n >= (int)sizeof u->socket)
+        return fail(err, -ENAMETOOLONG, "run_dir %s is too long for a socket's path; choose a shorter one",
+                    u->cfg.run_dir);
+    return 0;
+}
+
+/* A predecessor that was just killed may still be ending: its lock goes with its last thread. */
+static int state_wait(struct usherd *u, uint32_t *ret_undone) {
+    int error = -EBUSY;
+    for (int i = 0; i < LOCK_WAITS && error == -EBUSY; i++) {
+        if (i > 0)
+            (void)nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+        error = state_open(u->cfg.state_dir, u->netns_cookie, nb_cleanup_qdisc, &u->state, ret_undone);
+    }
+    return error;
+}
+
+static int state_begin(struct usherd *u, char *err) {
+    uint32_t undone = 0;
+    int error = state_wait(u, &undone);
+    if (error == -EBUSY)
+        return fail(err, error, "an usherd already runs in this network namespace (%s is locked); stop it first",
+                    u->cfg.state_dir);
+    if (error != 0)
+        return fail(err, error, "the state file in %s cannot be used: %s; choose another folder with --state-dir",
+                    u->cfg.state_dir, strerror(-error));
+    if (undone > 0)
+        log_info("cleanup", "%u things of a dead usherd were removed", undone);
+    return 0;
+}
+
+static void state_end(struct usherd *u) {
+    state_close(u->state);
+}
+
+/* Neighbours of a dead one; ours are released one by one at the end. */
+static int neighbours_begin(struct usherd *u, char *err) {
+    (void)u;
+    (void)err;
+    int n = follow_neigh_cleanup();
+    if (n > 0)
+        log_info("cleanup", "%d next hops that a dead usherd had the kernel keep were released", n);
+    return 0;
+}
+
+/* ---- the loop: signals are blocked before any thread is made, so that all of them come here ---- */
+
+static int loop_begin(struct usherd *u, char *err) {
+    sigset_t mask;
+    (void)sigemptyset(&mask);
+    (void)sigaddset(&mask, SIGTERM);
+    (void)sigaddset(&mask, SIGINT);
+    (void)sigprocmask(SIG_BLOCK, &mask, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGHUP, SIG_IGN);
+    int error = sd_event_new(&u->event);
+    if (error >= 0)
+        error = sd_event_add_signal(u->event, NULL, SIGTERM, NULL, NULL);
+    if (error >= 0)
+        error = sd_event_add_signal(u->event, NULL, SIGINT, NULL, NULL);
+    return error < 0 ? fail(err, error, "the event loop cannot be made: %s", strerror(-error)) : 0;
+}
+
+static void loop_end(struct usherd *u) {
+    u->event = sd_event_unref(u->event);
+}
+
+/* ---- the store ---- */
+
+static enum store_kind store_choose(const struct config *cfg) {
+    bool systemd = getenv("NOTIFY_SOCKET") != NULL && getenv("INVOCATION_ID") != NULL;
+    if (cfg->keeper.mode == KEEPER_OFF)
+        return STORE_NONE;
+    return cfg->keeper.mode == KEEPER_AUTO && systemd ? STORE_SYSTEMD : STORE_KEEPER;
+}
+
+static int keeper_open(struct usherd *u) {
+    char program[sizeof u->self + 16];
+    const char *slash = strrchr(u->self, '/');
+    (void)snprintf(program, sizeof program, "%.*s/usher-keeper", (int)(slash - u->self), u->self);
+    const char *cleanup[] = {u->self,     "--cleanup",    "--config", u->config_path, "--state-dir", u->cfg.state_dir,
+                             "--run-dir", u->cfg.run_dir, NULL};
+    struct store_params p = {
+        .kind = store_choose(&u->cfg),
+        .socket = u->keeper_socket,
+        .program = program,
+        .grace_ns = u->cfg.keeper.recovery_grace_ns,
+        .cleanup = cleanup,
+    };
+    return store_open(&p, &u->store, u->inherited, KEPT_MAX, &u->inherited_count);
+}
+
+static int store_begin(struct usherd *u, char *err) {
+    int error = keeper_open(u);
+    if (error == -EBUSY)
+        return fail(err, error, "usher-keeper at %s serves another usherd; give this one a run_dir of its own",
+                    u->keeper_socket);
+    if (error != 0)
+        return fail(err, error, "usher-keeper cannot be started: %s; it lies beside usherd, or set keeper.mode to off",
+                    strerror(-error));
+    log_info("keeper", "kernel objects are kept by %s, for %llu ms after usherd's death", store_text(u->store),
+             (unsigned long long)(u->cfg.keeper.recovery_grace_ns / 1000000));
+    return 0;
+}
+
+static void store_end(struct usherd *u) {
+    for (size_t i = 0; i < u->inherited_count; i++)
+        (void)close(u->inherited[i].fd);
+    store_close(u->store, true);
+}
+
+static bool kept_as(const struct store_fd *list, size_t count, const char *name, int fd) {
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(list[i].name, name) == 0)
+            return fd < 0 || list[i].fd == fd;
+    }
+    return false;
+}
+
+/* Makes the store hold exactly the fds that keep the claims alive. */
+static void store_sync(struct usherd *u) {
+    struct nb_fd fds[KEPT_MAX];
+    struct store_fd now[KEPT_MAX];
+    size_t n = nb_claims_fds(u->nb, fds, KEPT_MAX);
+    n = n < KEPT_MAX ? n : KEPT_MAX;
+    int error = 0;
+    for (size_t i = 0; i < n; i++) {
+        now[i].fd = fds[i].fd;
+        (void)snprintf(now[i].name, sizeof now[i].name, "%s", fds[i].name);
+    }
+    for (size_t i = 0; i < u->kept_count; i++) {
+        if (!kept_as(now, n, u->kept[i].name, -1))
+            (void)store_drop(u->store, u->kept[i].name);
+    }
+    for (size_t i = 0; i < n && error == 0; i++) {
+        if (!kept_as(u->kept, u->kept_count, now[i].name, now[i].fd))
+            error = store_put(u->store, &now[i], 1);
+    }
+    if (error != 0)
+        log_error("keeper", "%s does not take kernel objects (%s): a crash would let the kernel answer for clients",
+                  store_text(u->store), strerror(-error));
+    memcpy(u->kept, now, n * sizeof now[0]);
+    u->kept_count = n;
+}
+
+/* ---- the dataplane ---- */
+
+static void engine_dir_find(const struct usherd *u, char *ret_dir, size_t size) {
+    static const char *const places[] = {"../lib/engines", "../lib/usher/engines"};
+    const char *slash = strrchr(u->self, '/');
+    (void)snprintf(ret_dir, size, "%s", u->cfg.runtime.engine_dir);
+    for (size_t i = 0; i < ARRAY_LEN(places) && ret_dir[0] == '\0'; i++) {
+        (void)snprintf(ret_dir, size, "%.*s/%s", (int)(slash - u->self), u->self, places[i]);
+        if (access(ret_dir, F_OK) != 0)
+            ret_dir[0] = '\0';
+    }
+}
+
+static int runtime_begin(struct usherd *u, char *err) {
+    char dir[400];
+    struct runtime_error e = {""};
+    engine_dir_find(u, dir, sizeof dir);
+    struct runtime_config c = {
+        .shard_count = u->cfg.runtime.shards,
+        .cpu_mask = u->cfg.runtime.cpus,
+        .mode = (enum sched_mode)u->cfg.runtime.mode,
+        .target_delay_us = u->cfg.runtime.target_delay_us,
+        .spin_max_us = u->cfg.runtime.spin_us,
+        .small_packets = u->cfg.runtime.small_buffers,
+        .large_packets = u->cfg.runtime.large_buffers,
+        .session_max = u->cfg.sessions.max,
+        .engine_dir = dir,
+    };
+    int error = runtime_create(&c, &u->rt, &e);
+    return error == 0 ? 0 : fail(err, error, "%s", e.text);
+}
+
+static void runtime_end(struct usherd *u) {
+    runtime_destroy(u->rt);
+}
+
+static int engine_begin(struct usherd *u, const char *name, char *err) {
+    const struct config *c = &u->cfg;
+    struct ip_config ip = {
+        .addr_max = c->engines.ip.addresses,
+        .route_max = c->engines.ip.routes,
+        .neigh_max = c->engines.ip.neighbours,
+        .pmtu_max = c->engines.ip.paths,
+        .reassembly_max = c->engines.ip.reassemblies,
+        .neigh_queue_max = c->engines.ip.neighbour_queue,
+        .icmp_per_second = c->engines.ip.icmp_per_second,
+    };
+    struct udp_config udp = {.socket_max = c->engines.udp.sockets, .member_max = c->engines.udp.memberships};
+    const void *options = strcmp(name, "ip") == 0 ? (const void *)&ip : strcmp(name, "udp") == 0 ? &udp : NULL;
+    struct runtime_error e = {""};
+    uint32_t index;
+    int error = runtime_engine_load(u->rt, name, options, &index, &e);
+    return error == 0 ? 0 : fail(err, error, "%s", e.text);
+}
+
+static int engines_begin(struct usherd *u, char *err) {
+    int error = 0;
+    for (uint32_t i = 0; i < u->cfg.engines.load_count && error == 0; i++)
+        error = engine_begin(u, u->cfg.engines.load[i].text, err);
+    if (error == 0)
+        error = runtime_engine_find(u->rt, "ip", &u->ip_engine) | runtime_engine_find(u->rt, "udp", &u->udp_engine);
+    u->echo_engine = UINT32_MAX;
+    (void)runtime_engine_find(u->rt, "echo", &u->echo_engine);
+    return error;
+}
+
+/* ---- claims ---- */
+
+/* No session survives the daemon yet, so nobody is behind a predecessor's claims: the kernel, and through its sockets
+ * the programs themselves, get those ports back. */
+static void claims_drop(struct nb_claims *nb) {
+    struct nb_claim some[64];
+    size_t n;
+    while ((n = nb_claims_list(nb, some, ARRAY_LEN(some))) > 0) {
+        n = n < ARRAY_LEN(some) ? n : ARRAY_LEN(some);
+        for (size_t i = 0; i < n; i++) {
+            if (nb_claims_del(nb, &some[i]) != 0)
+                return;
+        }
+    }
+}
+
+static int claims_adopt(struct usherd *u) {
+    struct nb_fd fds[KEPT_MAX];
+    struct nb_error e = {""};
+    for (size_t i = 0; i < u->inherited_count; i++) {
+        fds[i].fd = u->inherited[i].fd;
+        (void)snprintf(fds[i].name, sizeof fds[i].name, "%s", u->inherited[i].name);
+    }
+    int error = nb_claims_adopt(fds, u->inherited_count, &u->nb, &e);
+    if (error != 0) {
+        log_warning("adopt", "the predecessor's claims cannot be taken over: %s; starting afresh", e.text);
+        return error;
+    }
+    log_info("adopt", "%zu kernel objects of the predecessor were taken over", u->inherited_count);
+    u->inherited_count = 0; /* they belong to the claims now */
+    claims_drop(u->nb);
+    return 0;
+}
+
+static int claims_begin(struct usherd *u, char *err) {
+    struct nb_error e = {""};
+    int error = u->inherited_count > 0 ? claims_adopt(u) : -ENOENT;
+    if (error != 0) {
+        /* The store may hold what could not be adopted: let go of it, or its hooks would go on dropping. */
+        for (size_t i = 0; i < u->inherited_count; i++)
+            (void)store_drop(u->store, u->inherited[i].name);
+        error = nb_claims_create(CLAIMS_MAX, &u->nb, &e);
+    }
+    if (error != 0)
+        return fail(err, error, "%s", e.text);
+    error = claim_table_create(u->nb, CLAIMS_MAX, &u->claims);
+    return error == 0 ? 0 : fail(err, error, "no memory for the claim table");
+}
+
+static void claims_end(struct usherd *u) {
+    claim_table_destroy(u->claims);
+    nb_claims_destroy(u->nb);
+}
+
+static int owners_begin(struct usherd *u, char *err) {
+    int error = owner_table_create(4 * u->cfg.sessions.max, &u->owners);
+    return error == 0 ? 0 : fail(err, error, "no memory for the owner table");
+}
+
+static void owners_end(struct usherd *u) {
+    owner_table_destroy(u->owners);
+}
+
+/* ---- interfaces and the view of the network ---- */
+
+static void on_slots_changed(void *arg) {
+    store_sync(arg);
+}
+
+static int view_begin(struct usherd *u, char *err) {
+    struct interfaces_params ip = {.cfg = &u->cfg, .rt = u->rt, .claims = u->nb, .state = u->state};
+    int error = interfaces_create(&ip, &u->interfaces);
+    if (error != 0)
+        return fail(err, error, "no memory for the interfaces");
+    struct view_params vp = {
+        .event = u->event,
+        .cfg = &u->cfg,
+        .rt = u->rt,
+        .ip_engine = u->ip_engine,
+        .nb = u->nb,
+        .claims = u->claims,
+        .interfaces = u->interfaces,
+        .slots_changed = on_slots_changed,
+        .arg = u,
+    };
+    error = view_create(&vp, &u->view, err, ERR_SIZE);
+    if (error != 0)
+        interfaces_destroy(u->interfaces);
+    return error;
+}
+
+/* Attachments of a predecessor to interfaces that are no longer run. */
+static void strays_detach(struct usherd *u) {
+    struct nb_fd fds[KEPT_MAX];
+    size_t n = nb_claims_fds(u->nb, fds, KEPT_MAX);
+    for (size_t i = 0; i < n && i < KEPT_MAX; i++) {
+        unsigned ifindex;
+        if (sscanf(fds[i].name, "%u.", &ifindex) != 1 || interfaces_find(u->interfaces, ifindex) != NULL)
+            continue;
+        for (uint32_t hook = 0; hook < NB_HOOK_COUNT; hook++) {
+            struct nb_attach *a = nb_attach_find(u->nb, ifindex, (enum nb_hook)hook);
+            if (a != NULL)
+                nb_attach_destroy(a);
+        }
+    }
+}
+
+static int keep_begin(struct usherd *u, char *err) {
+    (void)err;
+    strays_detach(u);
+    store_sync(u);
+    return 0;
+}
+
+static void view_end(struct usherd *u) {
+    view_destroy(u->view);
+    interfaces_destroy(u->interfaces);
+}
+
+/* ---- workers and who uses them ---- */
+
+static void on_engine_event(void *arg, uint32_t shard, const struct engine_event *ev) {
+    struct usherd *u = arg;
+    if (ev->kind == EVENT_ADDR_CONFLICT)
+        log_warning("address.conflict", "somebody else answers for a dedicated address of ours");
+    else
+        view_neigh_event(u->view, shard, ev);
+}
+
+static int on_runtime(sd_event_source *source, int fd, uint32_t events, void *arg) {
+    struct usherd *u = arg;
+    (void)source;
+    (void)fd;
+    (void)events;
+    runtime_events(u->rt, on_engine_event, u);
+    if (u->broker != NULL)
+        broker_reap(u->broker);
+    return 0;
+}
+
+static int workers_begin(struct usherd *u, char *err) {
+    struct runtime_error e = {""};
+    int error = runtime_start(u->rt, &e);
+    if (error != 0)
+        return fail(err, error, "%s", e.text);
+    error = sd_event_add_io(u->event, NULL, runtime_event_fd(u->rt), EPOLLIN, on_runtime, u);
+    if (error >= 0)
+        return 0;
+    runtime_stop(u->rt);
+    return fail(err, error, "the event loop does not take the runtime: %s", strerror(-error));
+}
+
+static void workers_end(struct usherd *u) {
+    runtime_stop(u->rt);
+}
+
+static int echo_begin(struct usherd *u, char *err) {
+    if (u->cfg.echo.port_count + u->cfg.echo.generate_count == 0)
+        return 0;
+    return echo_service_create(u->rt, &u->cfg, u->udp_engine, u->echo_engine, u->claims, &u->echo, err, ERR_SIZE);
+}
+
+static void echo_end(struct usherd *u) {
+    echo_service_destroy(u->echo);
+}
+
+static int broker_begin(struct usherd *u, char *err) {
+    struct broker_params p = {
+        .event = u->event,
+        .rt = u->rt,
+        .claims = u->claims,
+        .owners = u->owners,
+        .path = u->socket,
+        .group = u->cfg.sessions.group,
+        .mode = u->cfg.sessions.mode,
+        .limits = {.sessions = u->cfg.sessions.max,
+                   .sessions_per_uid = u->cfg.sessions.max_per_uid,
+                   .sockets = u->cfg.sessions.sockets,
+                   .sockets_per_uid = u->cfg.sessions.sockets_per_uid,
+                   .tx_bytes = u->cfg.sessions.tx_bytes,
+                   .rx_bytes = u->cfg.sessions.rx_bytes},
+        .netns_cookie = u->netns_cookie,
+        .judge = view_judge,
+        .judge_arg = u->view,
+    };
+    return broker_create(&p, &u->broker, err, ERR_SIZE);
+}
+
+static void broker_end(struct usherd *u) {
+    broker_destroy(u->broker);
+    u->broker = NULL;
+}
+
+static int report_begin(struct usherd *u, char *err) {
+    static const char *const modes[] = {"auto", "dedicated", "spreading", "compacting"};
+    const char *why;
+    (void)err;
+    enum sched_mode mode = runtime_mode(u->rt, &why);
+    uint32_t shards = runtime_shard_count(u->rt);
+    log_info("runtime", "%u shard%s, mode %s: %s", shards, shards == 1 ? "" : "s", modes[mode], why);
+    interfaces_report(u->interfaces);
+    view_report(u->view);
+    log_info("ready", "programs attach at %s", u->socket);
+    return 0;
+}
+
+static const struct step steps[] = {
+    {"rights", rights_begin, NULL},
+    {"folders", places_begin, NULL},
+    {"state file", state_begin, state_end},
+    {"next hops", neighbours_begin, NULL},
+    {"event loop", loop_begin, loop_end},
+    {"keeper", store_begin, store_end},
+    {"runtime", runtime_begin, runtime_end},
+    {"engines", engines_begin, NULL},
+    {"claims", claims_begin, claims_end},
+    {"owners", owners_begin, owners_end},
+    {"interfaces", view_begin, view_end},
+    {"kept objects", keep_begin, NULL},
+    {"workers", workers_begin, workers_end},
+    {"echo service", echo_begin, echo_end},
+    {"session socket", broker_begin, broker_end},
+    {"report", report_begin, NULL},
+};
+
+static void undo(struct usherd *u, size_t count) {
+    while (count-- > 0) {
+        if (steps[count].end != NULL)
+            steps[count].end(u);
+    }
+}
+
+int usherd_begin(struct usherd *u) {
+    for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
+        char err[ERR_SIZE] = "";
+        int error = steps[i].begin(u, err);
+        if (error == 0)
+            continue;
+        log_error("start", "%s: %s", steps[i].what, err[0] != '\0' ? err : strerror(-error));
+        undo(u, i);
+        return error;
+    }
+    return 0;
+}
+
+void usherd_end(struct usherd *u) {
+    undo(u, ARRAY_LEN(steps));
+}
+
+int usherd_cleanup(struct usherd *u) {
+    char err[ERR_SIZE] = "";
+    uint32_t undone = 0;
+    int error = rights_begin(u, err);
+    if (error == 0)
+        error = places_begin(u, err);
+    if (error == 0)
+        error = state_open(u->cfg.state_dir, u->netns_cookie, nb_cleanup_qdisc, &u->state, &undone);
+    if (error == -EBUSY)
+        (void)fail(err, error, "an usherd runs in this network namespace; stop it first");
+    if (error != 0) {
+        log_error("cleanup", "%s", err[0] != '\0' ? err : strerror(-error));
+        return error;
+    }
+    int hops = follow_neigh_cleanup();
+    store_finish(u->keeper_socket);
+    (void)unlink(u->socket);
+    state_close(u->state);
+    log_info("cleanup", "%u qdiscs and %d next hops of a dead usherd were removed", undone, hops > 0 ? hops : 0);
+    return 0;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The daemon as one struct, and its beginning and end. main.c reads the command line and runs the loop; start.c holds
+ * the table of steps.
+ *
+ * Thread: control.
+ */
+#ifndef USHER_CONTROL_USHERD_H
+#define USHER_CONTROL_USHERD_H
+
+#include <systemd/sd-event.h>
+
+#include "control/config/config.h"
+#include "control/keeper/store.h"
+#include "dataplane/core/runtime.h"
+
+#define KEPT_MAX 512 /* fds held for us by the store */
+
+struct broker;
+struct claim_table;
+struct echo_service;
+struct interfaces;
+struct nb_claims;
+struct owner_table;
+struct state_file;
+struct view;
+
+struct usherd {
+    struct config cfg;
+    char config_path[256];
+    char self[256];   /* path of this program */
+    char socket[CONFIG_PATH_MAX];
+    char keeper_socket[CONFIG_PATH_MAX];
+    uint64_t netns_cookie;
+    sd_event *event;
+    struct state_file *state;
+    struct store *store;
+    struct store_fd inherited[KEPT_MAX]; /* a predecessor's, until claims are adopted */
+    size_t inherited_count;
+    struct store_fd kept[KEPT_MAX]; /* what the store holds now */
+    size_t kept_count;
+    struct runtime *rt;
+    uint32_t ip_engine, udp_engine, echo_engine;
+    struct nb_claims *nb;
+    struct claim_table *claims;
+    struct owner_table *owners;
+    struct interfaces *interfaces;
+    struct view *view;
+    struct echo_service *echo;
+    struct broker *broker;
+};
+
+/* Runs all steps in order. 0, or -errno with everything undone again and logged. */
+int usherd_begin(struct usherd *u);
+/* Undoes all steps in reverse. */
+void usherd_end(struct usherd *u);
+/* Undoes what a dead usherd of this network namespace left; 0 or -errno, logged. */
+int usherd_cleanup(struct usherd *u);
+
+#endif
