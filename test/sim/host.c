@@ -228,6 +228,10 @@ static uint64_t engine_digest(struct host *h, const struct host_engine *e, const
     }
 }
 
+uint64_t host_digest(struct host *h, uint32_t engine) {
+    return engine_digest(h, &h->engine[engine], h->engine[engine].arena, NULL);
+}
+
 static void host_upgrade_state(struct host *h, struct host_engine *e) {
     void *fresh = arena_new(e);
     int rc = e->code.ops->init(fresh, e->size, e->cfg, e->seed);

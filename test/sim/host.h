@@ -87,7 +87,8 @@ struct host {
     struct pkt *submit[HOST_QUEUE_MAX]; /* the applications' sends */
     uint32_t submit_count;
     uint8_t *lent[2 * HOST_QUEUE_MAX]; /* application memory that frags borrow, by token - 1 */
-    ns_t turn_at;
+    ns_t turn_at;  /* the next turn */
+    ns_t serve_at; /* when it takes frames and submissions */
     bool dead;
     jmp_buf death;
     uint64_t kill_in; /* stores until death, 0 = not planned */
@@ -127,6 +128,8 @@ enum host_upgrade { HOST_UPGRADE_CODE, HOST_UPGRADE_STATE, HOST_UPGRADE_COUNT };
 bool host_upgrade(struct host *h, enum host_upgrade how);
 /* The host dies at the n-th store of its engines from now. */
 void host_kill_at(struct host *h, uint64_t n, bool torn);
+/* A sum over the records that an engine would save, whatever their order. */
+uint64_t host_digest(struct host *h, uint32_t engine);
 /* Ends the engines and checks that every packet has come back. */
 void host_finish(struct host *h);
 

@@ -295,6 +295,14 @@ void host_collect(struct host *h, uint32_t engine, const struct engine_io *io) {
 
 /* -------------------------------------------------------------------------------------------------------- turns */
 
+/* Queues are served at a time of their own, so that a timer which fires early or once more changes nothing else. */
+static void host_serve_soon(struct host *h) {
+    ns_t when = h->world->now + prng_below(&h->prng, h->params.poll_delay + 1);
+    if (when < h->serve_at)
+        h->serve_at = when;
+    host_wake(h, h->serve_at);
+}
+
 void host_receive(struct host *h, const uint8_t *frame, uint32_t len) {
     if (h->dead || h->rx_count == HOST_RX_MAX) {
         h->stats.rx_lost++;
@@ -305,7 +313,7 @@ void host_receive(struct host *h, const uint8_t *frame, uint32_t len) {
     memcpy(bytes, frame, len);
     h->rx[h->rx_count].bytes = bytes;
     h->rx[h->rx_count++].len = len;
-    host_wake(h, h->world->now + prng_below(&h->prng, h->params.poll_delay + 1));
+    host_serve_soon(h);
 }
 
 /* Copies waiting frames into packets, as a port does. The frames' exact sizes keep the address sanitizer watchful. */
@@ -361,9 +369,13 @@ static uint32_t host_turn_timers(struct host *h) {
 static void host_turn_work(struct host *h) {
     uint32_t transport = host_engine_of(h, STAGE_TRANSPORT, PROTO_UDP);
     for (uint32_t round = 0; !h->world->failed; round++) {
-        uint32_t work = host_turn_rx(h);
-        work += host_turn_queue(h, h->turn, &h->turn_count, h->link_engine, true);
-        work += host_turn_queue(h, h->submit, &h->submit_count, transport, false);
+        uint32_t work = host_turn_queue(h, h->turn, &h->turn_count, h->link_engine, true);
+        if (h->serve_at <= h->world->now) {
+            h->serve_at = NS_NEVER;
+            while (h->rx_count > 0 && !h->world->failed)
+                work += host_turn_rx(h);
+            work += host_turn_queue(h, h->submit, &h->submit_count, transport, false);
+        }
         work += host_turn_timers(h);
         if (work == 0)
             break;
@@ -381,7 +393,7 @@ void host_wake(struct host *h, ns_t when) {
 
 /* The next turn's time, when nothing else happens. */
 void host_plan(struct host *h) {
-    ns_t when = h->turn_count > 0 ? h->world->now : NS_NEVER;
+    ns_t when = h->turn_count > 0 ? h->world->now : h->serve_at;
     for (uint32_t i = 0; i < h->engine_count; i++) {
         ns_t deadline = h->engine[i].code.ops->next_deadline(h->engine[i].arena);
         when = deadline < when ? deadline : when;
@@ -438,7 +450,7 @@ int host_submit(struct host *h, const struct host_send *s) {
     }
     h->submit[h->submit_count++] = p;
     h->stats.submitted++;
-    host_wake(h, h->world->now + prng_below(&h->prng, h->params.poll_delay + 1));
+    host_serve_soon(h);
     return 0;
 }
 
@@ -462,7 +474,7 @@ void host_forget(struct host *h) {
         h->lent[i] = NULL;
     }
     h->rx_count = h->turn_count = h->submit_count = 0;
-    h->turn_at = NS_NEVER;
+    h->turn_at = h->serve_at = NS_NEVER;
     struct host_pool *pools[] = {&h->small, &h->large};
     for (uint32_t k = 0; k < ARRAY_LEN(pools); k++) {
         struct pkt_pool *pool = &pools[k]->pool;

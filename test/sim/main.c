@@ -129,10 +129,44 @@ static void report(const struct sim_options *o, const struct model_result *r) {
         (unsigned long long)r->upgrades, (unsigned long long)r->deaths);
 }
 
+/* What all seeds together have seen: faults that never strike test nothing. */
+static struct model_result total;
+
+static void add_up(const struct model_result *r) {
+    total.stats.sent += r->stats.sent;
+    total.stats.delivered += r->stats.delivered;
+    total.stats.notices += r->stats.notices;
+    total.stats.collisions += r->stats.collisions;
+    total.frames += r->frames;
+    total.deaths += r->deaths;
+    total.upgrades += r->upgrades;
+    for (uint32_t i = 0; i < DROP_COUNT; i++)
+        total.drop[i] += r->drop[i];
+}
+
+static void print_total(void) {
+    static const char *const names[DROP_COUNT] = {
+#define DROP(name, text) #name,
+#include "engines/drops.def"
+#undef DROP
+    };
+    printf("all: %llu sent, %llu delivered, %llu frames, %llu notices, %llu collisions, %llu upgrades, %llu deaths; "
+           "drops:",
+           (unsigned long long)total.stats.sent, (unsigned long long)total.stats.delivered,
+           (unsigned long long)total.frames, (unsigned long long)total.stats.notices,
+           (unsigned long long)total.stats.collisions, (unsigned long long)total.upgrades,
+           (unsigned long long)total.deaths);
+    for (uint32_t i = 0; i < DROP_COUNT; i++)
+        if (total.drop[i] > 0)
+            printf(" %s %llu", names[i], (unsigned long long)total.drop[i]);
+    putchar('\n');
+}
+
 /* One run and what to say about it. */
 static bool run(const struct sim_options *o, struct model_result *ret_result) {
     running = *o;
     model_run(o, ret_result);
+    add_up(ret_result);
     if (ret_result->failed) {
         printf("FAILED %s\nReplay: ", ret_result->failure);
         sim_options_print_command(o, stdout);
@@ -192,6 +226,8 @@ int main(int argc, char **argv) {
         failed += !run_seed(&a, &o);
         fflush(stdout);
     }
+    if (a.count > 1)
+        print_total();
     if (failed > 0)
         printf("%llu of %llu seeds failed\n", (unsigned long long)failed, (unsigned long long)a.count);
     return failed > 0 ? 1 : 0;

@@ -96,7 +96,8 @@ static void model_kill(void *arg, uint64_t value) {
     if (m->quiet)
         return;
     struct host *h = m->host[prng_below(&m->kill, m->options.v[SIM_hosts])];
-    host_kill_at(h, prng_between(&m->kill, 1, KILL_STORES_MAX), prng_below(&m->kill, 2));
+    uint64_t stores = prng_between(&m->kill, 1, KILL_STORES_MAX);
+    host_kill_at(h, stores, prng_below(&m->kill, 2));
     world_post(&m->world, m->world.now + draw_after(&m->kill, m->options.v[SIM_kills]), model_kill, m, 0);
 }
 
@@ -152,7 +153,7 @@ static void collect(struct model *m, struct model_result *r) {
         r->deaths += s->deaths;
         r->upgrades += s->upgrades;
         for (uint32_t k = 0; k < DROP_COUNT; k++)
-            r->drops += s->drops[k];
+            r->drops += s->drops[k], r->drop[k] += s->drops[k];
     }
 }
 

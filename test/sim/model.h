@@ -68,6 +68,7 @@ struct model_result {
     uint64_t app_hash, wire_hash;
     struct model_stats stats;
     uint64_t frames, deaths, upgrades, drops;
+    uint64_t drop[DROP_COUNT]; /* by reason */
     char failure[512]; /* the first one, empty when there is none */
 };
 

@@ -107,7 +107,8 @@ void model_flap(void *arg, uint64_t value) {
         return;
     uint64_t hosts = m->options.v[SIM_hosts];
     uint64_t h = prng_below(&m->flap, hosts), peer = (h + 1 + prng_below(&m->flap, hosts - 1)) % hosts;
-    neigh_tell(m, neigh_value(m->host[h], (uint32_t)peer, prng_below(&m->flap, 2), prng_below(&m->flap, 2) ? 2 : 0));
+    bool v6 = prng_below(&m->flap, 2), gone = prng_below(&m->flap, 2);
+    neigh_tell(m, neigh_value(m->host[h], (uint32_t)peer, v6, gone ? 2 : 0));
     uint64_t mean = NS_PER_SEC / m->options.v[SIM_neigh_flap];
     world_post(&m->world, m->world.now + prng_between(&m->flap, 1, 2 * mean), model_flap, m, 0);
 }
