@@ -192,7 +192,8 @@ struct engine_ops {
      * checks every record, rebuilds what is derived. Records that fail are removed and counted in *ret_lost.
      * 0 or -errno (the arena is beyond repair). Control thread. Required. */
     int (*recover)(void *st, size_t size, uint32_t *ret_lost);
-    /* Hands every packet the state still keeps to io->drop. Worker thread, last call. Required. */
+    /* Hands the packets the state still keeps to io->drop, as many as fit: called again until it adds none. Worker
+     * thread, last call. Required. */
     void (*fini)(void *st, struct engine_io *io);
 
     /* Packets that go up. n <= PKT_BURST. Takes them all. Required with ENGINE_CAP_INPUT. */

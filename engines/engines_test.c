@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The three engines together, wired as the host wires them: a datagram from the wire to a socket and an answer back, and
- * a datagram between two sockets of one host.
+ * The three engines together, wired as the host wires them: a datagram from the wire to a socket and an answer back,
+ * and a datagram between two sockets of one host.
  */
 #include <criterion/criterion.h>
 

@@ -5,7 +5,8 @@
  *
  * The hash is NH (the universal family of UMAC): a sum of 64x64-bit products of key-masked words, so two inputs chosen
  * without knowledge of the key collide with probability 2^-64 before the fold. A flow costs three multiplications that
- * run in parallel, about 8 cycles; a byte-serial hash of the same strength costs about 40. Peers never see a hash value.
+ * run in parallel, about 8 cycles; a byte-serial hash of the same strength costs about 40. Peers never see a hash
+ * value.
  *
  * An index table is an array of chain heads (record index + 1, so that zeroed memory is an empty table and untouched
  * pages stay untouched); the chain runs through a struct hash_link in each record.

@@ -67,7 +67,8 @@ struct pkt *testkit_udp_packet(struct testkit *tk, const struct flow *f, const v
 /* A frame of raw bytes. */
 struct pkt *testkit_raw(struct testkit *tk, const void *bytes, uint32_t len);
 /* A send request of `len` bytes for socket `sock`; `to` may be NULL (connected). */
-struct pkt *testkit_request(struct testkit *tk, uint32_t sock, const struct flow *to, const void *payload, uint32_t len);
+struct pkt *testkit_request(struct testkit *tk, uint32_t sock, const struct flow *to, const void *payload,
+                            uint32_t len);
 /* Makes an IPv4 header's checksum right again after a test changed the header. */
 void testkit_fix_ip4(uint8_t *header);
 /* The transport checksum of a packet with data at its IP header is right. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The echo engine: answers every datagram with itself, and runs closed loops as a generator. Runs on the shard's worker;
- * keeps no packets. Truth is one record per loop; the slots of a loop (which request is out since when) are derived: a
- * recovered loop sends its whole window anew.
+ * The echo engine: answers every datagram with itself, and runs closed loops as a generator. Runs on the shard's
+ * worker; keeps no packets. Truth is one record per loop; the slots of a loop (which request is out since when) are
+ * derived: a recovered loop sends its whole window anew.
  *
  * A loop's slots form a ring in the order in which they are due, because all wait for the same time: a slot that is
  * sent goes to the end, so the first one gives the next deadline. A request's first eight bytes are its slot and its

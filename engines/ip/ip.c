@@ -67,7 +67,6 @@ static bool plan(struct ip_state *st, const struct ip_config *c) {
     hash_index_plan(&st->neigh, a, IP_TABLE_NEIGH, c->neigh_max, offsetof(struct ip_neigh, link));
     hash_index_plan(&st->pmtu, a, IP_TABLE_PMTU, c->pmtu_max, offsetof(struct ip_pmtu, link));
     st->dest_lines = arena_plan_derived(a, IP_DEST_LINES * sizeof(struct ip_dest));
-    st->pair_lines = arena_plan_derived(a, IP_PAIR_LINES * sizeof(struct ip_pair));
     st->queue_lines = arena_plan_derived(a, (size_t)c->neigh_max * c->neigh_queue_max * sizeof(struct pkt *));
     st->frag_lines = arena_plan_derived(a, (size_t)c->reassembly_max * sizeof(struct ip_frag));
     size_t timers = (size_t)c->neigh_max + c->pmtu_max + c->reassembly_max;
@@ -143,7 +142,6 @@ static int recover(void *state, size_t size, uint32_t *ret_lost) {
     st->neigh = planned.neigh;
     st->pmtu = planned.pmtu;
     st->dest_lines = planned.dest_lines;
-    st->pair_lines = planned.pair_lines;
     st->queue_lines = planned.queue_lines;
     st->frag_lines = planned.frag_lines;
     st->timer_lines = planned.timer_lines;
@@ -216,7 +214,7 @@ static bool in_index(const struct ip_state *st, const struct hash_index *ix, uin
     return i == index;
 }
 
-/* 1 open undo; 10 + table: a bad record; 20 + table: not in its index; 30 + table: live count; 40 queue, 41 fragments. */
+/* 1 open undo; 10 + table: bad record; 20 + table: not in its index; 30 + table: live count; 40 queue; 41 fragments. */
 static int check(const void *state) {
     struct ip_state *st = (struct ip_state *)(uintptr_t)state;
     const struct hash_index *ix[IP_TABLE_COUNT] = {&st->addr, &st->route, &st->neigh, &st->pmtu};

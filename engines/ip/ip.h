@@ -18,8 +18,7 @@
 #include "engines/wire.h"
 
 #define IP_LAYOUT         1u
-#define IP_DEST_LINES     1024u /* 64 KiB, touched lazily */
-#define IP_PAIR_LINES     64u   /* 4 KiB: addresses of packets from the wire that were found good */
+#define IP_DEST_LINES 4096u /* in sets of two; 256 KiB, touched as peers come */
 #define IP_TTL_DEFAULT    64
 #define IP6_MTU_MIN       1280u
 #define IP4_MTU_MIN       68u
@@ -99,15 +98,6 @@ struct ip_dest {
 } CACHE_ALIGNED;
 STATIC_ASSERT(sizeof(struct ip_dest) == CACHE_LINE, "one line an answer");
 
-/* A source and a destination that passed every test of input, unicast to an address of ours: the next packet between
- * the two costs a compare. Holds while `generation` is the state's. */
-struct ip_pair {
-    struct ipaddr src, dst;
-    uint32_t generation;
-    uint32_t pad[7];
-} CACHE_ALIGNED;
-STATIC_ASSERT(sizeof(struct ip_pair) == CACHE_LINE, "one line a verdict");
-
 /* A datagram under reassembly. Pieces are kept in ascending order of their offset. */
 struct ip_frag_key {
     struct ipaddr src, dst;
@@ -134,14 +124,15 @@ struct ip_state {
     struct hash_index addr, route, neigh, pmtu;
     uint32_t mark; /* truth: round of IP_CMD_FLUSH */
     uint32_t generation;
+    uint32_t dest_turn;
     uint32_t dest_lines;  /* struct ip_dest[IP_DEST_LINES] */
-    uint32_t pair_lines;  /* struct ip_pair[IP_PAIR_LINES] */
     uint32_t queue_lines; /* struct pkt *[neigh_max][neigh_queue_max] */
     uint32_t frag_lines;  /* struct ip_frag[reassembly_max] */
     uint32_t timer_lines; /* struct wheel_node: neighbours, then path MTUs, then reassemblies */
     uint32_t frag_live, frag_held;
     uint64_t frag_seq;
-    uint64_t addr_filter;      /* one bit per hash of an own address: a clear bit proves a foreign one */
+    uint64_t addr_filter;      /* bits of our own addresses: a clear one proves a foreign address */
+    struct ipaddr last_local;  /* destination of the last unicast packet that was for us; all zero = none */
     uint64_t route_lengths[3]; /* bit per prefix length in use */
     uint32_t route_count[129];
     uint32_t icmp_tokens;
@@ -170,7 +161,7 @@ enum ip_counter {
     IP_COUNT_COUNT
 };
 
-/* A stage's verdict about a packet: DROP_NONE = hand it up, IP_TAKEN = it is dealt with, else drop it for that reason. */
+/* A stage's verdict about a packet: DROP_NONE = hand it up, IP_TAKEN = dealt with, else drop it for that reason. */
 #define IP_TAKEN DROP_COUNT
 
 static inline const struct arena_table *ip_table_of(const struct ip_state *st, enum ip_table t) {
@@ -181,13 +172,22 @@ static inline void *ip_get(struct ip_state *st, enum ip_table t, uint32_t index)
     return arena_lookup(st, &st->a.table[t], index);
 }
 
-static inline struct ip_dest *ip_dest_at(struct ip_state *st, const struct ipaddr *dst) {
-    return (struct ip_dest *)arena_at(st, st->dest_lines) + (hash_addr(&st->key, dst, 0) & (IP_DEST_LINES - 1));
+/* Not keyed: who hits a bit on purpose makes us look once more, no worse. */
+static inline uint64_t ip_filter_bit(const struct ipaddr *addr) {
+    return 1ull << (((uint32_t)addr->w[3] * 0x9e3779b1u) >> 26);
 }
 
-/* Who chooses addresses so that they share a line only makes them pay for the tests again. */
-static inline struct ip_pair *ip_pair_at(struct ip_state *st, const struct ipaddr *src) {
-    return (struct ip_pair *)arena_at(st, st->pair_lines) + ((src->w[3] * 0x9e3779b1u) >> 16) % IP_PAIR_LINES;
+static inline bool ip_filter_has(const struct ip_state *st, const struct ipaddr *addr) {
+    return (st->addr_filter & ip_filter_bit(addr)) != 0;
+}
+
+/* First of the two ways that may hold `dst`. */
+static inline struct ip_dest *ip_dest_set(struct ip_state *st, const struct ipaddr *dst) {
+    return (struct ip_dest *)arena_at(st, st->dest_lines) + (hash_addr(&st->key, dst, 0) & (IP_DEST_LINES - 2));
+}
+
+static inline bool ip_dest_is(const struct ip_state *st, const struct ip_dest *d, const struct ipaddr *dst) {
+    return d->generation == st->generation && ipaddr_equal(&d->dst, dst);
 }
 
 static inline bool ip_port_is(const struct engine_io *io, uint16_t port, uint16_t cap) {
@@ -208,7 +208,11 @@ static inline void ip_down(struct engine_io *io, struct pkt *p) {
 const struct ip_addr *ip_addr_find(struct ip_state *st, const struct ipaddr *addr, uint16_t port);
 bool ip_addr_is_local(struct ip_state *st, const struct ipaddr *addr);
 bool ip_addr_is_broadcast(struct ip_state *st, const struct ipaddr *addr);
-void ip_dest_resolve(struct ip_state *st, struct engine_io *io, const struct ipaddr *dst, struct ip_dest *ret_dest);
+/* The cached answer for `dst`, or NULL. */
+const struct ip_dest *ip_dest_peek(struct ip_state *st, const struct ipaddr *dst);
+/* Finds the answer anew and puts it into one of the two ways at `set`. */
+struct ip_dest *ip_dest_resolve(struct ip_state *st, struct engine_io *io, const struct ipaddr *dst,
+                                struct ip_dest *set);
 void ip_route_explain(struct ip_state *st, struct engine_io *io, const struct ipaddr *dst,
                       struct ip_route_result *ret_result);
 void ip_pmtu_learn(struct ip_state *st, struct engine_io *io, const struct ipaddr *dst, uint32_t mtu);
@@ -259,9 +263,9 @@ void ip_push_link(const struct port_info *port, struct pkt *p, const uint8_t *ma
 /* data is at the transport header; `port_does`: leave the payload's sum to the port. */
 void ip_csum_finish(struct engine_io *io, struct pkt *p, bool port_does);
 
-/* ip_frag.c: reassembly. `p` is a fragment whose payload is at data, `offset` bytes into the datagram. When it completes
- * one, *ret_whole is a fresh packet with data at its IP header and PKT_FRAGMENT set. Verdict as above; the fragment is
- * always kept or dealt with unless the verdict is a drop reason. */
+/* ip_frag.c: reassembly. `p` is a fragment whose payload is at data, `offset` bytes into the datagram. When it
+ * completes one, *ret_whole is a fresh packet with data at its IP header and PKT_FRAGMENT set. Verdict as above; the
+ * fragment is always kept or dealt with unless the verdict is a drop reason. */
 enum drop_reason ip_frag_input(struct ip_state *st, struct engine_io *io, struct pkt *p, const struct ip_frag_key *key,
                                uint32_t offset, bool more, struct pkt **ret_whole);
 /* The timer of a reassembly: too late, or complete and waiting for room. *ret_whole as above. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * ARP on dedicated interfaces: answers for our dedicated addresses, learns from answers and from those who ask us, tells
- * control when somebody else claims an address of ours (RFC 5227). Shared interfaces leave ARP to the kernel.
+ * ARP on dedicated interfaces: answers for our dedicated addresses, learns from answers and from those who ask us,
+ * tells control when somebody else claims an address of ours (RFC 5227). Shared interfaces leave ARP to the kernel.
  */
 #include "engines/ip/ip_resolve.h"
 

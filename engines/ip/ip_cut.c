@@ -209,9 +209,9 @@ uint32_t ip_cut_run(struct ip_state *st, struct engine_io *io) {
     uint32_t finished = 0;
     while (st->wait_count > 0 && room(io)) {
         struct cut c = {.st = st, .io = io, .p = st->wait[st->wait_head], .at = st->wait_cut};
-        struct ip_dest *d = ip_dest_at(st, &c.p->flow.remote);
-        if (d->generation != st->generation || !ipaddr_equal(&d->dst, &c.p->flow.remote))
-            ip_dest_resolve(st, io, &c.p->flow.remote, d);
+        const struct ip_dest *d = ip_dest_peek(st, &c.p->flow.remote);
+        if (d == NULL)
+            d = ip_dest_resolve(st, io, &c.p->flow.remote, ip_dest_set(st, &c.p->flow.remote));
         c.d = d;
         enum cut_result result = CUT_FAILED; /* its way is gone meanwhile */
         if ((d->kind == IP_DEST_WIRE || d->kind == IP_DEST_BROADCAST) && io->ports[d->port].up)

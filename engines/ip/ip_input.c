@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Packets on their way up, in stages: link header, IP header, addresses, then by protocol: up to a transport, or to ICMP,
- * ARP, reassembly. The header without options or extensions is the straight path; everything else leaves it. Nothing
- * here trusts a byte: each length is checked against what is really there before it is used.
+ * Packets on their way up, in stages: link header, IP header, addresses, then by protocol: up to a transport, or to
+ * ICMP, ARP, reassembly. The header without options or extensions is the straight path; everything else leaves it.
+ * Nothing here trusts a byte: each length is checked against what is really there before it is used.
  *
  * Lines touched per packet on the straight path: the packet's 0 and 1, one of its header. No copies.
  */
@@ -37,7 +37,7 @@ static bool source_is_martian(struct ip_state *st, const struct ipaddr *src, uin
     } else if (ipaddr_is_v4(src) || src->b[0] == 0xff || ipaddr_is_loopback(src)) {
         return true;
     }
-    if (LIKELY(!(st->addr_filter >> (hash_addr(&st->key, src, 0) & 63) & 1)))
+    if (LIKELY(!ip_filter_has(st, src)))
         return false;
     return ip_addr_find(st, src, PORT_SLOT_LOCAL) != NULL; /* our own address, or a broadcast one */
 }
@@ -46,11 +46,15 @@ static bool source_is_martian(struct ip_state *st, const struct ipaddr *src, uin
 static enum drop_reason destination(struct ip_state *st, struct pkt *p) {
     const struct ipaddr *dst = &p->flow.local;
     bool local = p->flags & PKT_LOCAL;
+    if (LIKELY(ipaddr_equal(dst, &st->last_local)))
+        return DROP_NONE;
     if (!local && (ipaddr_is_loopback(dst) || (p->ip_version == 6 && ipaddr_is_v4(dst))))
         return DROP_IP_MARTIAN;
     const struct ip_addr *a = ip_addr_find(st, dst, PORT_SLOT_LOCAL);
-    if (LIKELY(a != NULL && !(a->flags & IP_ADDR_BROADCAST)))
+    if (LIKELY(a != NULL && !(a->flags & IP_ADDR_BROADCAST))) {
+        st->last_local = *dst;
         return DROP_NONE;
+    }
     if (ipaddr_is_multicast(dst))
         return DROP_NONE;
     if (a != NULL || (ipaddr_is_v4(dst) && dst->w[3] == UINT32_MAX)) {
@@ -74,20 +78,9 @@ static enum drop_reason source(struct ip_state *st, const struct pkt *p) {
     return source_is_martian(st, &p->flow.remote, p->ip_version) ? DROP_IP_MARTIAN : DROP_NONE;
 }
 
-/* What passed once, unicast and from the wire, is remembered: 10 cycles instead of 30. */
 static enum drop_reason addresses(struct ip_state *st, struct pkt *p) {
-    if (p->flags & PKT_LOCAL)
-        return destination(st, p);
-    struct ip_pair *known = ip_pair_at(st, &p->flow.remote);
-    if (LIKELY(known->generation == st->generation && ipaddr_equal(&known->src, &p->flow.remote) &&
-               ipaddr_equal(&known->dst, &p->flow.local)))
-        return DROP_NONE;
-    enum drop_reason why = source(st, p);
-    if (why == DROP_NONE)
-        why = destination(st, p);
-    if (why == DROP_NONE && !(p->flags & PKT_BROADCAST) && !ipaddr_is_multicast(&p->flow.local))
-        *known = (struct ip_pair){.src = p->flow.remote, .dst = p->flow.local, .generation = st->generation};
-    return why;
+    enum drop_reason why = p->flags & PKT_LOCAL ? DROP_NONE : source(st, p);
+    return LIKELY(why == DROP_NONE) ? destination(st, p) : why;
 }
 
 /* ---- by protocol ---- */
@@ -166,8 +159,11 @@ static enum drop_reason header4(const struct pkt *p, uint32_t *ret_head, uint32_
     uint32_t head = (uint32_t)(h[0] & 15) * 4, total = be16_load(h + 2);
     if (UNLIKELY(total < head || total > pkt_bytes(p)))
         return DROP_IP_TRUNCATED;
-    if (!(p->flags & PKT_LOCAL) && csum_fold(csum_add(0, h, head)) != 0xffff)
-        return DROP_IP_CHECKSUM;
+    if (!(p->flags & PKT_LOCAL)) {
+        uint64_t sum = LIKELY(head == IP4_LEN) ? csum_ip4_header(h) : csum_add(0, h, head);
+        if (UNLIKELY(csum_fold(sum) != 0xffff))
+            return DROP_IP_CHECKSUM;
+    }
     if (UNLIKELY(head > IP4_LEN) && !options4_ok(h + IP4_LEN, head - IP4_LEN))
         return DROP_IP_OPTIONS;
     *ret_head = head;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Next hops. On shared interfaces the kernel knows them: what is missing is asked for by event and comes back by
- * IP_CMD_NEIGH. On dedicated interfaces we ask ourselves (ip_arp.c, ip_ndp.c). Both run through one state table. Packets
- * wait in a bounded queue per next hop; the queue is derived and is lost with the process.
+ * IP_CMD_NEIGH. On dedicated interfaces we ask ourselves (ip_arp.c, ip_ndp.c). Both run through one state table.
+ * Packets wait in a bounded queue per next hop; the queue is derived and is lost with the process.
  */
 #include <errno.h>
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Packets on their way down: transport header at data, flow filled, checksum left open as engines/pkt.h says. Two passes
- * over a burst: find the destinations' cache lines, then send. Local destinations turn round with PKT_LOCAL; what is
- * larger than the path goes to ip_cut.c; what must wait for its next hop to ip_neigh.c.
+ * Packets on their way down: transport header at data, flow filled, checksum left open as engines/pkt.h says. Two
+ * passes over a burst: find the destinations' cache lines, then send. Local destinations turn round with PKT_LOCAL;
+ * what is larger than the path goes to ip_cut.c; what must wait for its next hop to ip_neigh.c.
  *
  * Lines touched per packet, warm destination: the packet's 0, 1 and 3, one of its head buffer, one destination. No
  * copies; one pass over the payload when the port does not do checksums.
@@ -164,13 +164,17 @@ static void output_slow(struct ip_state *st, struct engine_io *io, struct pkt *p
     }
 }
 
-static void output_one(struct ip_state *st, struct engine_io *io, struct pkt *p, struct ip_dest *d) {
+static void output_one(struct ip_state *st, struct engine_io *io, struct pkt *p, struct ip_dest *set) {
+    struct ip_dest *d = set;
     if (UNLIKELY(p->flags & PKT_ICMP_ERROR)) {
         ip_icmp_refuse(st, io, p);
         return;
     }
-    if (UNLIKELY(d->generation != st->generation || !ipaddr_equal(&d->dst, &p->flow.remote)))
-        ip_dest_resolve(st, io, &p->flow.remote, d);
+    if (UNLIKELY(!ip_dest_is(st, d, &p->flow.remote))) {
+        d = set + 1;
+        if (!ip_dest_is(st, d, &p->flow.remote))
+            d = ip_dest_resolve(st, io, &p->flow.remote, set);
+    }
     if (UNLIKELY((size_t)(p->data - p->buf) < IP_HEADROOM)) {
         pkt_drop(io, p, DROP_NO_BUFFER);
         return;
@@ -193,7 +197,7 @@ static void output_one(struct ip_state *st, struct engine_io *io, struct pkt *p,
 }
 
 void ip_output_packet(struct ip_state *st, struct engine_io *io, struct pkt *p) {
-    output_one(st, io, p, ip_dest_at(st, &p->flow.remote));
+    output_one(st, io, p, ip_dest_set(st, &p->flow.remote));
 }
 
 void ip_output(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n) {
@@ -202,7 +206,7 @@ void ip_output(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n)
     CHECK(n <= PKT_BURST);
     io->counters[IP_COUNT_TX] += n;
     for (uint32_t i = 0; i < n; i++) {
-        d[i] = ip_dest_at(st, &pkts[i]->flow.remote);
+        d[i] = ip_dest_set(st, &pkts[i]->flow.remote);
         __builtin_prefetch(d[i]);
     }
     for (uint32_t i = 0; i < n; i++) {

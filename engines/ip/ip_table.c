@@ -25,10 +25,6 @@ bool ip_prefix_covers(const struct ipaddr *prefix, uint8_t len, const struct ipa
 
 /* ---- derived tables ---- */
 
-static uint64_t filter_bit(const struct ip_state *st, const struct ipaddr *addr) {
-    return 1ull << (hash_addr(&st->key, addr, 0) & 63);
-}
-
 static const struct hash_index *index_of(const struct ip_state *st, enum ip_table t) {
     const struct hash_index *const ix[IP_TABLE_COUNT] = {&st->addr, &st->route, &st->neigh, &st->pmtu};
     return ix[t];
@@ -62,14 +58,14 @@ static void rebuild_filter(struct ip_state *st) {
     for (uint32_t i = 0; i < t->high_water; i++) {
         const struct ip_addr *a = (const struct ip_addr *)ip_get(st, IP_TABLE_ADDR, i);
         if (a != NULL)
-            st->addr_filter |= filter_bit(st, &a->addr);
+            st->addr_filter |= ip_filter_bit(&a->addr);
     }
 }
 
 void ip_changed(struct ip_state *st) {
+    st->last_local = ipaddr_any();
     if (++st->generation == 0) {
         memset(arena_at(st, st->dest_lines), 0, IP_DEST_LINES * sizeof(struct ip_dest));
-        memset(arena_at(st, st->pair_lines), 0, IP_PAIR_LINES * sizeof(struct ip_pair));
         st->generation = 1;
     }
 }
@@ -80,7 +76,7 @@ void ip_index_add(struct ip_state *st, enum ip_table t, uint32_t index) {
     if (t == IP_TABLE_ROUTE)
         count_length(st, ((struct ip_route *)arena_record(st, ip_table_of(st, t), index))->prefix_len, 1);
     if (t == IP_TABLE_ADDR)
-        st->addr_filter |= filter_bit(st, &((struct ip_addr *)arena_record(st, ip_table_of(st, t), index))->addr);
+        st->addr_filter |= ip_filter_bit(&((struct ip_addr *)arena_record(st, ip_table_of(st, t), index))->addr);
     ip_changed(st);
 }
 
@@ -111,10 +107,9 @@ void ip_tables_rebuild(struct ip_state *st) {
 
 /* Any interface when port is PORT_SLOT_LOCAL. */
 const struct ip_addr *ip_addr_find(struct ip_state *st, const struct ipaddr *addr, uint16_t port) {
-    uint32_t hash = hash_addr(&st->key, addr, 0);
-    if (!(st->addr_filter >> (hash & 63) & 1))
+    if (!ip_filter_has(st, addr))
         return NULL;
-    uint32_t i = hash_index_first(&st->addr, &st->a, hash);
+    uint32_t i = hash_index_first(&st->addr, &st->a, hash_addr(&st->key, addr, 0));
     for (; i != ARENA_NIL; i = hash_index_next(&st->addr, &st->a, i)) {
         const struct ip_addr *a = (const struct ip_addr *)arena_record(st, ip_table_of(st, IP_TABLE_ADDR), i);
         if (ipaddr_equal(&a->addr, addr) && (port == PORT_SLOT_LOCAL || a->port == port))
@@ -368,7 +363,15 @@ static void dest_link(struct ip_state *st, struct engine_io *io, const struct ho
     }
 }
 
-void ip_dest_resolve(struct ip_state *st, struct engine_io *io, const struct ipaddr *dst, struct ip_dest *ret_dest) {
+const struct ip_dest *ip_dest_peek(struct ip_state *st, const struct ipaddr *dst) {
+    const struct ip_dest *set = ip_dest_set(st, dst);
+    if (ip_dest_is(st, set, dst))
+        return set;
+    return ip_dest_is(st, set + 1, dst) ? set + 1 : NULL;
+}
+
+struct ip_dest *ip_dest_resolve(struct ip_state *st, struct engine_io *io, const struct ipaddr *dst,
+                                struct ip_dest *set) {
     struct ip_dest d = {.dst = *dst, .kind = IP_DEST_ERROR, .error = ENETUNREACH, .port = PORT_SLOT_LOCAL};
     ENGINE_COUNT(io, IP_COUNT_DEST_MISS);
     if (ip_addr_is_local(st, dst)) {
@@ -389,7 +392,12 @@ void ip_dest_resolve(struct ip_state *st, struct engine_io *io, const struct ipa
         }
     }
     d.generation = st->generation; /* after everything that may have raised it */
-    *ret_dest = d;
+    /* The way that is of no use any more, else the one whose turn it is. */
+    struct ip_dest *to = set[0].generation != st->generation ? set : set + 1;
+    if (set[0].generation == st->generation && set[1].generation == st->generation)
+        to = set + (st->dest_turn++ & 1);
+    *to = d;
+    return to;
 }
 
 void ip_route_explain(struct ip_state *st, struct engine_io *io, const struct ipaddr *dst,

@@ -14,7 +14,7 @@
 #include "engines/wire.h"
 
 #define UDP_LAYOUT         1u
-#define UDP_CACHE_LINES    1024u /* 64 KiB, touched lazily */
+#define UDP_CACHE_LINES 4096u /* 256 KiB, touched as flows come */
 #define UDP_PORT_RANGE_MAX 65535u
 
 enum udp_table { UDP_TABLE_SOCKET, UDP_TABLE_MEMBER };
