@@ -7,7 +7,8 @@
  * that digit. So the lowest occupied level holds the earliest node, whole empty stretches are skipped with one bit scan
  * a level, and a node moves down at most six times in its life. Add and cancel are O(1). Expiry is rounded up to a
  * tick: nothing fires early. wheel_next() is exact on level 0 and the start of the slot above it: a node that is
- * hours away costs a few wake-ups on its way down, never more.
+ * hours away costs a few wake-ups on its way down, never more. Ticks have 42 bits: with a tick of a microsecond or more
+ * no clock that starts at boot comes near the end; later deadlines are cut to it.
  */
 #ifndef USHER_ENGINES_WHEEL_H
 #define USHER_ENGINES_WHEEL_H

@@ -18,8 +18,12 @@
 
 void ip_output_fail(struct engine_io *io, struct pkt *p, int error, uint32_t mtu, enum drop_reason why) {
     if (SINK_KIND(p->sink) != SINK_NONE) {
-        const struct notice notice = {
-            .sink = p->sink, .kind = NOTICE_ERROR, .value = (uint32_t)error, .extra = mtu, .addr = p->flow.remote};
+        const struct notice notice = {.sink = p->sink,
+                                      .kind = NOTICE_ERROR,
+                                      .value = (uint32_t)error,
+                                      .extra = mtu,
+                                      .port = p->flow.remote_port,
+                                      .addr = p->flow.remote};
         engine_notice(io, &notice);
     }
     pkt_drop(io, p, why);

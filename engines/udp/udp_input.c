@@ -178,6 +178,7 @@ static void input_error(struct udp_state *st, struct engine_io *io, struct pkt *
                             .kind = NOTICE_ERROR,
                             .value = p->user,
                             .extra = (uint32_t)p->user_data,
+                            .port = p->flow.remote_port,
                             .addr = p->flow.remote};
     engine_notice(io, &notice);
     ENGINE_COUNT(io, UDP_COUNT_ERRORS);

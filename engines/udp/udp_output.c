@@ -95,7 +95,11 @@ static void push_header(struct pkt *p) {
 }
 
 static void reject(struct engine_io *io, const struct udp_socket *s, struct pkt *p, int error) {
-    struct notice notice = {.sink = s->sink, .kind = NOTICE_ERROR, .value = (uint32_t)error, .addr = p->flow.remote};
+    struct notice notice = {.sink = s->sink,
+                            .kind = NOTICE_ERROR,
+                            .value = (uint32_t)error,
+                            .port = p->flow.remote_port,
+                            .addr = p->flow.remote};
     engine_notice(io, &notice);
     pkt_drop(io, p, DROP_UDP_BAD_SEND);
 }
