@@ -55,9 +55,10 @@ enum pkt_flag {
     PKT_DONT_FRAGMENT = 1 << 9, /* send: too big for the path is an error (EMSGSIZE), never fragments */
     PKT_MCAST_LOOP = 1 << 10,   /* send to a group: members on this host get a copy; with ttl 0 nobody else does */
     PKT_REGION = 1 << 11,       /* send request to a stream: the payload is the frag_len bytes at offset `user` of the
-                                   TX region of session SINK_INDEX(sink). The engine remembers the place, not the packet:
-                                   it comes back in `done` at once, and the bytes stay put until NOTICE_TX_DONE has
-                                   counted them. len, frag_count = 0. Without the flag the engine keeps the packet */
+                                   TX region of session SINK_INDEX(sink). The engine remembers the place, not the
+                                   packet: it comes back in `done` at once, and the bytes stay put until
+                                   NOTICE_TX_DONE has counted them. len, frag_count = 0. Without the flag the engine
+                                   keeps the packet */
 };
 
 /* Token of a frag in a TX region that the engine made: whose memory the packet borrows. */
