@@ -37,7 +37,10 @@ socklen_t args_address(const char *text, struct sockaddr_storage *ret_addr) {
     memset(ret_addr, 0, sizeof(*ret_addr));
     if (host[0] == '[') {
         struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ret_addr;
-        host[strcspn(host, "]")] = 0;
+        char *bracket = strchr(host, ']');
+        if (!bracket || bracket[1])
+            usage_error(text, "an IPv6 address ends with ]");
+        *bracket = 0;
         in6->sin6_family = AF_INET6;
         in6->sin6_port = port;
         if (inet_pton(AF_INET6, host + 1, &in6->sin6_addr) != 1)

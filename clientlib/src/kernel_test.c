@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The kernel sockets behind the same calls: what arrives by them at an accelerated socket, and sockets that live on them
- * altogether. Only the loopback interface, only ports of the kernel's choice.
+ * The kernel sockets behind the same calls: what arrives by them at an accelerated socket, and sockets that live on
+ * them altogether. Only the loopback interface, only ports of the kernel's choice.
  */
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -158,7 +158,7 @@ Test(kernel, a_full_kernel_buffer_says_again_and_then_writable) {
     int pair = usher_kernel_fd(r.sock), small = 4096;
     cr_assert_eq(setsockopt(pair, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
     struct sockaddr_in self = rig_addr("127.0.0.1", rig_port(r.sock));
-    /* One datagram over the buffer passes, the loopback consumes it at once; so a refusal may never come: accept both. */
+    /* The loopback consumes a datagram at once, so that a refusal may never come: both are right. */
     int rc = 0;
     for (int i = 0; i < 200 && rc >= 0; i++)
         rc = (int)usher_sendto(r.sock, data, 3000, (struct sockaddr *)&self, sizeof(self));

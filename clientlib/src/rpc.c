@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The exchanges of session.proto: one request, one answer, in order. The caller holds rpc_lock. A file descriptor may travel each
- * way. Whatever is wrong with an answer ends the session: after it nothing on the socket could be believed.
+ * The exchanges of session.proto: one request, one answer, in order. The caller holds rpc_lock. A file descriptor may
+ * travel each way. Whatever is wrong with an answer ends the session: after it nothing on the socket could be believed.
  */
 #include <sys/socket.h>
 #include <unistd.h>

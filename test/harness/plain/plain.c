@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The runner behind criterion/criterion.h of this folder. Each test runs in a process of its own, freshly executed, with
- * a time limit, as Criterion does. Understands --filter 'suite/name' with wildcards; ignores Criterion's other options.
+ * The runner behind criterion/criterion.h of this folder. Each test runs in a process of its own, freshly executed,
+ * with a time limit, as Criterion does. Understands --filter 'suite/name' with wildcards; ignores other options.
  */
 #include <fnmatch.h>
 #include <stdarg.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The part of Criterion's interface that the tests here use, written plainly: the packaged library cannot start in a
- * program built with the thread sanitizer (its arena wants addresses that the sanitizer keeps). Only that build has this
- * folder on its include path, see cmake/UsherTest.cmake; the same test sources compile against either.
+ * program built with the thread sanitizer (its arena wants addresses that the sanitizer keeps). Only that build has
+ * this folder on its include path, see cmake/UsherTest.cmake; the same test sources compile against either.
  */
 #ifndef USHER_TEST_PLAIN_CRITERION_H
 #define USHER_TEST_PLAIN_CRITERION_H
@@ -68,7 +68,7 @@ _Noreturn void plain_skip(const char *format, ...);
 #define cr_assert_str_eq(a, b, ...) PLAIN_CHECK(true, strcmp(a, b) == 0, #a " is the text " #b, __VA_ARGS__)
 #define cr_assert_str_neq(a, b, ...) PLAIN_CHECK(true, strcmp(a, b) != 0, #a " is not the text " #b, __VA_ARGS__)
 #define cr_assert_arr_eq(a, b, n, ...) PLAIN_CHECK(true, memcmp(a, b, n) == 0, #a " has the bytes " #b, __VA_ARGS__)
-#define cr_assert_arr_neq(a, b, n, ...) PLAIN_CHECK(true, memcmp(a, b, n) != 0, #a " has other bytes than " #b, __VA_ARGS__)
+#define cr_assert_arr_neq(a, b, n, ...) PLAIN_CHECK(true, memcmp(a, b, n) != 0, #a " is not " #b, __VA_ARGS__)
 #define cr_assert_fail(...)         PLAIN_CHECK(true, false, "not reached", __VA_ARGS__)
 
 #define cr_expect(c, ...)           PLAIN_CHECK(false, c, #c, __VA_ARGS__)
