@@ -76,7 +76,7 @@ static uint32_t home_worker(const struct runtime *rt, uint32_t shard) {
 
 static void policy_letter(void *target, void *arg) {
     struct worker *w = target;
-    w->idle = *(const enum idle_policy *)arg;
+    w->idle = (uint8_t) * (const enum idle_policy *)arg;
 }
 
 static void policy_apply(struct runtime *rt) {
@@ -155,6 +155,11 @@ int runtime_mode_set(struct runtime *rt, enum sched_mode mode) {
 
 /* ---- compacting ---- */
 
+/* Workers read it as well. */
+static uint64_t target_delay_ns(const struct runtime *rt) {
+    return __atomic_load_n(&rt->cfg.target_delay_us, __ATOMIC_RELAXED) * NS_PER_US;
+}
+
 /* On the worker. Old delays fade by halves; control is told when this worker keeps packets waiting, or has so little to
  * do that another could do it as well. While nothing happens no window ends and nobody is told anything. */
 void sched_report(struct worker *w, ns_t now) {
@@ -164,7 +169,7 @@ void sched_report(struct worker *w, ns_t now) {
     w->window_busy = w->stats.busy_ns;
     struct runtime *rt = w->rt;
     if (__atomic_load_n(&rt->compacting, __ATOMIC_RELAXED) && w->shard_count > 0) {
-        bool late = worker_delay_p99(w) > (uint64_t)rt->cfg.target_delay_us * NS_PER_US;
+        bool late = worker_delay_p99(w) > target_delay_ns(rt);
         bool light = busy * 100 < window * MERGE_PERCENT / 2;
         if ((late && w->shard_count > 1) || light) {
             __atomic_store_n(&rt->rebalance, 1, __ATOMIC_RELEASE);
@@ -205,7 +210,7 @@ static uint32_t last_shard_of(const struct runtime *rt, uint32_t worker) {
 static bool spread_out(struct runtime *rt, const struct load *load) {
     uint32_t worst = WORKER_MAX, least = 0;
     for (uint32_t i = 0; i < rt->worker_count; i++) {
-        if (load[i].shards > 1 && load[i].delay_ns > (uint64_t)rt->cfg.target_delay_us * NS_PER_US &&
+        if (load[i].shards > 1 && load[i].delay_ns > target_delay_ns(rt) &&
             (worst == WORKER_MAX || load[i].delay_ns > load[worst].delay_ns))
             worst = i;
         if (load[i].busy_percent + load[i].shards < load[least].busy_percent + load[least].shards)
@@ -231,7 +236,7 @@ static void draw_in(struct runtime *rt, const struct load *load) {
     }
     if (b == WORKER_MAX || load[a].busy_percent + load[b].busy_percent > MERGE_PERCENT)
         return;
-    if (load[a].delay_ns + load[b].delay_ns > (uint64_t)rt->cfg.target_delay_us * NS_PER_US)
+    if (load[a].delay_ns + load[b].delay_ns > target_delay_ns(rt))
         return;
     for (uint32_t shard; (shard = last_shard_of(rt, a)) != SHARD_MAX;) {
         if (runtime_shard_move(rt, shard, b) < 0)

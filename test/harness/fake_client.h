@@ -119,21 +119,26 @@ static inline bool fake_client_ready(const struct fake_client *c) {
     return __atomic_load_n(&c->cq[c->cq_head % c->h.cq_entries].seq, __ATOMIC_ACQUIRE) == c->cq_head + 1;
 }
 
-/* Sleeps until there is a completion; false after timeout_ms. The client's half of the wake protocol. */
-static inline bool fake_client_wait(struct fake_client *c, int timeout_ms) {
-    __atomic_store_n(&c->set->wait_ticket, c->set->wait_ticket + 1, __ATOMIC_RELAXED); /* odd: asleep */
+static inline void fake_client_ticket(struct fake_client *c, uint32_t step) {
+    __atomic_store_n(&c->set->wait_ticket, c->set->wait_ticket + step, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    bool ready = fake_client_ready(c);
-    if (!ready) {
+}
+
+/* Sleeps until there is a completion; false after timeout_ms without one. The client's half of the wake protocol: a
+ * new odd ticket, a fence, one more look, sleep. A byte may come late, for an earlier ticket: then the same again. */
+static inline bool fake_client_wait(struct fake_client *c, int timeout_ms) {
+    fake_client_ticket(c, 1);
+    while (!fake_client_ready(c)) {
         struct pollfd p = {.fd = c->wake_fd, .events = POLLIN};
         char bytes[64];
-        (void)poll(&p, 1, timeout_ms);
+        if (poll(&p, 1, timeout_ms) == 0)
+            break;
         while (recv(c->wake_fd, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
             continue;
-        ready = fake_client_ready(c);
+        fake_client_ticket(c, 2);
     }
-    __atomic_store_n(&c->set->wait_ticket, c->set->wait_ticket + 1, __ATOMIC_RELAXED);
-    return ready;
+    fake_client_ticket(c, 1);
+    return fake_client_ready(c);
 }
 
 #endif
