@@ -80,3 +80,39 @@ Test(conformance_xdp, generic_on_veth) {
     conformance_run(&(struct rig_kind){"xdp generic", .frame_size = 2048, .frame_count = 2048, .mtu = 1500,
                                        .open = xdp_generic_open});
 }
+
+/*     port A = the tap's own end;   port B - tap0, as the kernel sees it */
+static int tap_open(struct rig *rig, struct port_error *err) {
+    int error = namespace_enter(err);
+    if (error < 0)
+        return error;
+    struct port_params tap = {.ifname = "tap0", .queue_count = 1, .mem = {&rig->mem[0]}};
+    if ((error = port_tap_create(&tap, &rig->port[0], err)) < 0)
+        return error;
+    rig->ifname[0] = rig->ifname[1] = "tap0";
+    if (system("ip link set tap0 up") != 0 || rig->port[0]->ops->refresh(rig->port[0]) < 0)
+        return -EIO;
+    struct port_params packet = {.ifname = "tap0", .queue_count = 1, .mem = {&rig->mem[1]}};
+    return port_packet_create(&packet, &rig->port[1], err);
+}
+
+Test(conformance_tap, against_packet) {
+    conformance_run(&(struct rig_kind){"tap", .frame_size = 69632, .frame_count = 512, .mtu = 1500, .open = tap_open});
+}
+
+Test(choose, packet_on_veth_and_tap) {
+    struct port_error err = {""};
+    struct port_choice c;
+    if (namespace_enter(&err) < 0) {
+        fprintf(stderr, "SKIPPED: %s\n", err.text);
+        return;
+    }
+    cr_assert_eq(system("ip link add v0 type veth peer name v1; ip tuntap add t0 mode tap; ip link add b0 type bridge"),
+                 0);
+    static const char *const names[] = {"v0", "t0", "b0"};
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(port_choose(names[i], "auto", &c, &err), 0, "%s", err.text);
+        cr_assert_str_eq(c.kind, "packet", "%s: %s", names[i], c.why);
+        cr_assert(strstr(c.why, "XDP on") != NULL, "%s", c.why);
+    }
+}

@@ -122,6 +122,15 @@ int port_faulty_create(struct port *inner, const struct port_faults *faults, str
 int port_trace_create(struct port *inner, void (*sink)(void *arg, const char *line), void *arg, struct port **ret_port);
 int port_pcap_create(struct port *inner, const char *path, struct port **ret_port); /* .pcap, nanoseconds */
 
+/* Which kind serves an interface. `wish`: "auto" or NULL, "packet", "xdp" (native), "xdp-generic", "tap". */
+struct port_choice {
+    const char *kind; /* "packet", "xdp" or "tap": which port_*_create() to call */
+    bool allow_zero_copy, allow_native, allow_generic;
+    bool large_frames; /* memory of 69632-byte frames does best; else 2048 or 4096 */
+    char why[160];     /* one sentence */
+};
+int port_choose(const char *ifname, const char *wish, struct port_choice *ret_choice, struct port_error *err);
+
 static inline void port_destroy(struct port *p) {
     if (p != NULL)
         p->ops->destroy(p);

@@ -6,7 +6,7 @@
  * Send: a packet that lies in the UMEM and has no frags goes out where it is and comes back by reap; any other is copied
  * into a frame of the pool and is done at once. Checksums are complete before (no PORT_CAP_TX_CSUM). Receive: frames
  * come without a word about checksums; where the peer may be a kernel of this host, bare pseudo-header sums are
- * recognised (rx_csum.h).
+ * recognised (csum.h).
  *
  * Cost of an idle look: one load (rx producer), zero-copy two. Per received frame: a descriptor (four to a line), the
  * frame, lines 0 and 3 of struct pkt, one byte of `state`, an eighth of a fill line.
@@ -24,9 +24,9 @@
 
 #include <linux/if_packet.h>
 
+#include "dataplane/port/csum.h"
 #include "dataplane/port/netif.h"
 #include "dataplane/port/port_internal.h"
-#include "dataplane/port/rx_csum.h"
 #include "dataplane/port/xsk.h"
 #include "nicbackend/claims.h"
 
