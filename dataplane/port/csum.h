@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Partial checksums: finding them on receive where no flag tells, and completing them. A kernel that sends over veth or
- * a tap leaves the transport checksum to a device that does not exist: AF_XDP then sees the bare pseudo-header sum where
- * the checksum belongs. Such a frame never left the host, so there is nothing to verify: it is accepted and marked. A
- * wrong guess needs a payload that sums to zero (1 in 65536 of corrupted frames), and only on interfaces whose peer is a
- * kernel of this host.
+ * Partial checksums: finding them on receive where no flag tells, and completing them. A kernel that sends over veth
+ * or a tap leaves the transport checksum to a device that does not exist: AF_XDP then sees the bare pseudo-header sum
+ * where the checksum belongs. Such a frame never left the host, so there is nothing to verify: it is accepted and
+ * marked. A wrong guess needs a payload that sums to zero (1 in 65536 of corrupted frames), and only on interfaces
+ * whose peer is a kernel of this host.
  */
 #ifndef USHER_DATAPLANE_PORT_CSUM_H
 #define USHER_DATAPLANE_PORT_CSUM_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The `faulty` decorator: a bad wire in front of a good port. Seeded and driven by q->now alone, so the same seed, times
- * and packets give the same faults. Each way of each queue is a line: drop, duplicate, corrupt, then a bottleneck, a
- * delay with jitter (which keeps order) and reordering (which does not).
+ * The `faulty` decorator: a bad wire in front of a good port. Seeded and driven by q->now alone, so the same seed,
+ * times and packets give the same faults. Each way of each queue is a line: drop, duplicate, corrupt, then a
+ * bottleneck, a delay with jitter (which keeps order) and reordering (which does not).
  *
  * Packets on a line are kept: received ones until they are due, packets to send likewise before the inner port sees
  * them. Copies it makes (duplicates, corrupted frames: the sender's own bytes are never touched) come from the receive

@@ -96,7 +96,7 @@ struct port_params {
     bool dedicated;
     uint8_t dedicated_mac[6];
     struct pktmem *mem[PORT_QUEUE_MAX]; /* one for each queue: receive buffers (and UMEM) */
-    struct pktmem *large_mem[PORT_QUEUE_MAX]; /* xdp, may be NULL: frames that span several buffers are put together here */
+    struct pktmem *large_mem[PORT_QUEUE_MAX]; /* xdp, may be NULL: to put frames together that span several buffers */
     bool allow_zero_copy, allow_native, allow_generic; /* xdp */
     uint32_t ring_entries;    /* 0 = default of the kind */
 };

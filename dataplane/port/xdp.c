@@ -3,8 +3,8 @@
  * The `xdp` port: one AF_XDP socket per queue, whose UMEM is the queue's packet memory. The claim program sends claimed
  * packets to the socket of their queue; every frame the kernel may fill is a packet lent from the pool.
  *
- * Send: a packet that lies in the UMEM and has no frags goes out where it is and comes back by reap; any other is copied
- * into a frame of the pool and is done at once. Checksums are complete before (no PORT_CAP_TX_CSUM). Receive: frames
+ * Send: a packet that lies in the UMEM and has no frags goes out where it is and comes back by reap; any other is
+ * copied into a frame of the pool and is done at once. Checksums are complete before (no PORT_CAP_TX_CSUM). Receive: frames
  * come without a word about checksums; where the peer may be a kernel of this host, bare pseudo-header sums are
  * recognised (csum.h).
  *
