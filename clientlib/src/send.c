@@ -13,10 +13,10 @@ int usher_tx_alloc(struct usher_context *ctx, uint32_t size, struct usher_buf *r
     int err = client_enter(ctx);
     if (err)
         return err;
-    uint32_t start, room, off = txbuf_take(&ctx->txbuf, size);
+    uint32_t room, off = txbuf_take(&ctx->txbuf, size, &room);
     if (UNLIKELY(off == TXBUF_NONE)) {
         client_tx_available(ctx);
-        off = txbuf_take(&ctx->txbuf, size);
+        off = txbuf_take(&ctx->txbuf, size, &room);
     }
     if (UNLIKELY(off == TXBUF_NONE)) {
         ctx->tx_wanted = true;
@@ -25,7 +25,6 @@ int usher_tx_alloc(struct usher_context *ctx, uint32_t size, struct usher_buf *r
         return client_fail_fast(-ENOBUFS, "all of the TX region is lent or in flight: wait for USHER_EV_TX_FREE, or "
                                           "open the context with more tx_bytes");
     }
-    txbuf_block(&ctx->txbuf, off, &start, &room);
     *ret_buf = (struct usher_buf){ctx->tx + off, room, off | TX_COOKIE};
     client_leave(ctx);
     return 0;

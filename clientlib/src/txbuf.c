@@ -112,7 +112,7 @@ static uint32_t find_slab(struct txbuf *t, uint32_t class) {
     return i;
 }
 
-uint32_t txbuf_take(struct txbuf *t, uint32_t size) {
+uint32_t txbuf_take(struct txbuf *t, uint32_t size, uint32_t *ret_room) {
     if (UNLIKELY(size > TXBUF_SLAB))
         return TXBUF_NONE;
     uint32_t i = find_slab(t, class_of(size));
@@ -126,7 +126,9 @@ uint32_t txbuf_take(struct txbuf *t, uint32_t size) {
     s->free[w] &= s->free[w] - 1;
     if (--s->free_count == 0)
         list_remove(t, &t->head[s->class], i);
-    return (i << TXBUF_SLAB_SHIFT) + ((w * 64 + bit) << class_shift(s->class));
+    uint32_t shift = class_shift(s->class);
+    *ret_room = 1u << shift;
+    return (i << TXBUF_SLAB_SHIFT) + ((w * 64 + bit) << shift);
 }
 
 /* The slab and bit of the block that holds `off`, when it is a block in use; else NULL. */

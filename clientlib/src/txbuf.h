@@ -41,8 +41,8 @@ struct txbuf {
 int txbuf_init(struct txbuf *t, uint64_t region_size);
 void txbuf_fini(struct txbuf *t);
 
-/* Offset of a block of at least `size` bytes (at most TXBUF_SLAB), TXBUF_NONE when there is none. */
-uint32_t txbuf_take(struct txbuf *t, uint32_t size);
+/* Offset of a block of at least `size` bytes (at most TXBUF_SLAB) and how many it has; TXBUF_NONE: none is free. */
+uint32_t txbuf_take(struct txbuf *t, uint32_t size, uint32_t *ret_room);
 /* Any offset inside a block names it. False, and nothing happens, when it is no block in use. */
 bool txbuf_give(struct txbuf *t, uint32_t off);
 /* First byte and size of the block that holds `off`; false when it is not in use. */

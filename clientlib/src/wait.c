@@ -230,7 +230,7 @@ int client_wait_block(struct usher_context *ctx, struct client_wait *w) {
 
 void client_wait_end(struct usher_context *ctx, struct client_wait *w, bool success) {
     if (w->spun)
-        tune_learn(ctx, success ? client_now() - w->start_ns : INT64_MAX);
+        tune_learn(ctx, !success ? INT64_MAX : w->slept ? client_now() - w->start_ns : 0);
     if (!w->leads)
         return;
     ctx->leader = false;

@@ -10,10 +10,10 @@
  * Buffers. usher_tx_alloc() lends a buffer of the shared TX region; fill it and send it: nothing is copied by the
  * library. Received buffers are lent until usher_rx_release(). All of it is plain memory of this process.
  *
- * Errors. Functions return 0 or a count, or a negative errno. Nothing here sets errno, logs, or ends the program.
- * When usherd goes away, calls return -ENETDOWN and the kernel sockets stay usable.
+ * Errors. Functions return 0 or a count, or a negative errno. Nothing here logs or ends the program; errno is not
+ * meaningful. When usherd goes away, usher_poll() says so once and the sockets go on over the kernel by the same calls.
  *
- * Threads. A context may be used by several threads; each call takes the context's lock (uncontended: about 20 cycles).
+ * Threads. A context may be used by several threads; each call takes the context's lock (a few cycles uncontended).
  * A context made with USHER_SINGLE_THREAD takes none. Waiting calls do not hold the lock while they sleep.
  *
  * fork. The child may not use the parent's contexts: calls return -EPERM there until it makes its own.
@@ -118,7 +118,8 @@ struct usher_msg {
     uint16_t peer_port;  /* host order */
     uint16_t pad;
     uint8_t peer[16];    /* network order; IPv4 in the first four bytes */
-    uint8_t local[16];   /* received: the address it was sent to */
+    uint8_t local[16];   /* received: the address it was sent to. Sending with `family` from a socket bound to the
+                            wildcard: source address, so that a received message's addresses fit its answer; 0 = any */
     uint64_t rx_ns;      /* received: CLOCK_MONOTONIC of arrival */
     uint64_t user_data;
 };
