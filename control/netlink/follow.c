@@ -166,8 +166,9 @@ bool neigh_parse(struct nlmsghdr *h, struct follow_neigh *n) {
         !address_of(m->ndm_family, tb[NDA_DST], &n->addr))
         return false;
     n->ifindex = (uint32_t)m->ndm_ifindex;
-    n->ours =
-        tb[NDA_PROTOCOL] != NULL && nla_len(tb[NDA_PROTOCOL]) == 1 && nla_get_u8(tb[NDA_PROTOCOL]) == NEIGH_PROTOCOL;
+    /* The mark stays on an entry that was released; the kernel's flag tells whether there is anything to release. */
+    n->ours = tb[NDA_PROTOCOL] != NULL && nla_len(tb[NDA_PROTOCOL]) == 1 &&
+              nla_get_u8(tb[NDA_PROTOCOL]) == NEIGH_PROTOCOL && (u32_of(tb[NDA_FLAGS_EXT]) & NTF_EXT_MANAGED);
     bool valid = (m->ndm_state & (NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT)) != 0;
     bool known = valid && tb[NDA_LLADDR] != NULL && nla_len(tb[NDA_LLADDR]) == sizeof n->mac;
     memset(n->mac, 0, sizeof n->mac);

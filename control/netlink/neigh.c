@@ -15,10 +15,6 @@
 
 #include "control/netlink/follow_internal.h"
 
-#ifndef NTF_EXT_MANAGED
-#define NTF_EXT_MANAGED (1 << 0)
-#endif
-
 struct neigh_request {
     int type, flags;
     uint16_t state;

@@ -1,0 +1,70 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Datagrams between usherd's clients and a plain kernel host; the kernel keeps the rest."""
+import socket
+import sys
+
+from rig import A4, A6, B4, B6, check, main, until
+
+
+def client_asks_kernel_peer(rig):
+    rig.usherd()
+    rig.kernel_echo("b", 9000)
+    for address in (f"{B4}:9000", f"[{B6}]:9000"):
+        report = rig.ping("--count", 200, address, answered=200)
+        check("carried by usherd" in report, report)
+
+
+def kernel_peer_asks_client(rig):
+    rig.usherd()
+    server = rig.client("udp-echo", "[::]:7000")
+    for address in (A4, A6):
+        rig.answers("b", address, 7000)
+        for size in (1, 1472, 9000, 60000):
+            text = bytes(i % 251 for i in range(size))
+            until(f"{size} bytes come back", lambda: rig.asks("b", address, 7000, text) == text)
+    server.end()
+
+
+def built_in_echo(rig):
+    rig.usherd("interfaces: [{name: va}]\nkeeper: {mode: off}\necho: {ports: [7777]}\n")
+    for address in (A4, A6):
+        rig.answers("b", address, 7777)
+
+
+def kernel_keeps_the_rest(rig):
+    rig.usherd("interfaces: [{name: va}]\nkeeper: {mode: off}\necho: {ports: [7777]}\n")
+    rig.kernel_echo("a", 8000)
+    rig.kernel_echo("a", 8001, socket.SOCK_STREAM)
+    for address, family in ((A4, socket.AF_INET), (A6, socket.AF_INET6)):
+        rig.answers("b", address, 8000)
+        for size in (5, 200000):
+            s = rig.kernel_socket("b", family, socket.SOCK_STREAM)
+            s.connect((address, 8001))
+            text = b"x" * min(size, 60000)
+            s.sendall(text)
+            check(s.recv(5) == text[:5], "TCP of the kernel's own works while usherd is attached")
+            s.close()
+        refused = rig.asks("b", address, 8999)
+        check(isinstance(refused, ConnectionRefusedError), f"nobody's port is refused by the kernel, not {refused}")
+
+
+def loopback_and_foreign_peers_stay(rig):
+    rig.usherd()
+    rig.kernel_echo("a", 9000)
+    report = rig.ping("--count", 20, "127.0.0.1:9000", answered=20)
+    check("carried by usherd" not in report, report)
+    report = rig.ping("--count", 20, f"{A4}:9000", answered=20)
+    check("carried by usherd" not in report and "not accelerated" in report, report)
+
+
+def two_clients_of_one_host(rig):
+    rig.usherd()
+    rig.client("udp-echo", ":7000")
+    rig.answers("b", A4, 7000)
+    report = rig.ping("--count", 100, f"{A4}:7000", answered=100)
+    check("carried by usherd" in report, report)
+
+
+sys.exit(main([client_asks_kernel_peer, kernel_peer_asks_client, built_in_echo, kernel_keeps_the_rest,
+               loopback_and_foreign_peers_stay, two_clients_of_one_host]))
