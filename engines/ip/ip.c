@@ -92,7 +92,8 @@ static size_t state_size(const void *cfg, char *err, size_t err_size) {
 static void derive(struct ip_state *st) {
     hash_key_init(&st->key, st->a.seed);
     wheel_init(&st->wheel, arena_at(st, st->timer_lines), sizeof(struct wheel_node), IP_TICK_SHIFT);
-    st->generation = 1;
+    st->generation = 0;
+    ip_changed(st);
     st->icmp_tokens = st->cfg.icmp_per_second;
     st->icmp_refilled = 0;
 }

@@ -132,7 +132,7 @@ struct ip_state {
     uint32_t frag_live, frag_held;
     uint64_t frag_seq;
     uint64_t addr_filter;      /* bits of our own addresses: a clear one proves a foreign address */
-    struct ipaddr last_local;  /* destination of the last unicast packet that was for us; all zero = none */
+    struct ipaddr last_local;  /* destination of the last unicast packet that was for us */
     uint64_t route_lengths[3]; /* bit per prefix length in use */
     uint32_t route_count[129];
     uint32_t icmp_tokens;

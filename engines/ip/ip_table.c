@@ -63,7 +63,7 @@ static void rebuild_filter(struct ip_state *st) {
 }
 
 void ip_changed(struct ip_state *st) {
-    st->last_local = ipaddr_any();
+    st->last_local = (struct ipaddr){.d = {UINT64_MAX, UINT64_MAX}}; /* a group: it is let in anyway */
     if (++st->generation == 0) {
         memset(arena_at(st, st->dest_lines), 0, IP_DEST_LINES * sizeof(struct ip_dest));
         st->generation = 1;
