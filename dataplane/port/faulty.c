@@ -38,7 +38,8 @@ struct faulty_queue {
     struct wrap_queue wrap;
     const struct port_faults *faults;
     struct line rx, tx;
-    uint8_t *copy;               /* by index in the receive pool: 1 = a copy of ours is under way */
+    uint8_t *copy; /* by index in the receive pool: 1 = a copy of ours is under way */
+    uint32_t copies;
     struct pkt_vec *done, *drop; /* what the inner port hands back, before our copies are taken out */
 };
 
@@ -143,58 +144,13 @@ static void corrupt(struct line *l, struct pkt *p) {
     }
 }
 
-/* --- receive --------------------------------------------------------------------------------------------------- */
-
-static void rx_enter(struct faulty_queue *fq, struct pkt *p) {
-    struct line *l = &fq->rx;
-    struct port_queue *q = &fq->wrap.q;
-    if (happens(l, fq->faults->drop_ppm) || line_full(l)) {
-        q->stats.rx_dropped++;
-        pkt_free(p->pool, p);
-        return;
-    }
-    if (happens(l, fq->faults->corrupt_ppm))
-        corrupt(l, p);
-    line_insert(l, p, line_plan(l, fq->faults, p->len, q->now));
-    if (!happens(l, fq->faults->duplicate_ppm) || line_full(l))
-        return;
-    struct pkt *twin = copy_make(fq, p);
-    if (twin != NULL)
-        line_insert(l, twin, line_plan(l, fq->faults, twin->len, q->now));
-}
-
-static void tx_flush(struct faulty_queue *fq);
+/* --- send ------------------------------------------------------------------------------------------------------ */
 
 static void wake_plan(struct faulty_queue *fq) {
     ns_t at = fq->wrap.inner->wake_at, rx = line_due(&fq->rx), tx = line_due(&fq->tx);
     at = rx < at ? rx : at;
     fq->wrap.q.wake_at = tx < at ? tx : at;
 }
-
-static uint32_t rx_count(struct faulty_queue *fq, struct pkt **pkts, uint32_t n) {
-    for (uint32_t i = 0; i < n; i++)
-        fq->wrap.q.stats.rx_bytes += pkts[i]->len;
-    fq->wrap.q.stats.rx_packets += n;
-    wake_plan(fq);
-    return n;
-}
-
-static uint32_t faulty_rx(struct port_queue *q, struct pkt **ret_pkts, uint32_t max) {
-    struct faulty_queue *fq = faulty_of(q);
-    struct port_queue *inner = wrap_inner(q);
-    tx_flush(fq);
-    if (!fq->rx.faulty)
-        return rx_count(fq, ret_pkts, inner->ops->rx(inner, ret_pkts, max));
-    struct pkt *got[PKT_BURST];
-    uint32_t n = inner->ops->rx(inner, got, PKT_BURST);
-    for (uint32_t i = 0; i < n; i++)
-        rx_enter(fq, got[i]);
-    for (n = 0; n < max && line_due(&fq->rx) <= q->now; n++)
-        ret_pkts[n] = line_take(&fq->rx);
-    return rx_count(fq, ret_pkts, n);
-}
-
-/* --- send ------------------------------------------------------------------------------------------------------ */
 
 static bool is_copy(struct faulty_queue *fq, struct pkt *p) {
     return p->pool == fq->wrap.q.rx_pool && fq->copy[p->index];
@@ -207,6 +163,7 @@ static void hand_back(struct faulty_queue *fq, struct pkt_vec *from, struct pkt_
         struct pkt *p = from->v[i];
         if (is_copy(fq, p)) {
             fq->copy[p->index] = 0;
+            fq->copies--;
             pkt_free(p->pool, p);
         } else if (to == NULL || !pkt_vec_push(to, p)) {
             from->v[kept++] = p; /* a later call hands it back */
@@ -235,8 +192,10 @@ static void tx_flush(struct faulty_queue *fq) {
 /* A copy that takes the place of `p`, or NULL. */
 static struct pkt *tx_copy(struct faulty_queue *fq, const struct pkt *p) {
     struct pkt *copy = copy_make(fq, p);
-    if (copy != NULL)
-        fq->copy[copy->index] = 1;
+    if (copy == NULL)
+        return NULL;
+    fq->copy[copy->index] = 1;
+    fq->copies++;
     return copy;
 }
 
@@ -264,6 +223,7 @@ static void tx_enter(struct faulty_queue *fq, struct pkt *p, struct pkt_vec *don
         return;
     }
     fq->copy[twin->index] = 0;
+    fq->copies--;
     pkt_free(twin->pool, twin);
 }
 
@@ -294,6 +254,53 @@ static void faulty_reap(struct port_queue *q, struct pkt_vec *done) {
     hand_back(fq, fq->done, done);
     hand_back(fq, fq->drop, done); /* too late for the caller's drop: counted by the inner port */
     wake_plan(fq);
+}
+
+/* --- receive --------------------------------------------------------------------------------------------------- */
+
+static void rx_enter(struct faulty_queue *fq, struct pkt *p) {
+    struct line *l = &fq->rx;
+    struct port_queue *q = &fq->wrap.q;
+    if (happens(l, fq->faults->drop_ppm) || line_full(l)) {
+        q->stats.rx_dropped++;
+        pkt_free(p->pool, p);
+        return;
+    }
+    if (happens(l, fq->faults->corrupt_ppm))
+        corrupt(l, p);
+    line_insert(l, p, line_plan(l, fq->faults, p->len, q->now));
+    if (!happens(l, fq->faults->duplicate_ppm) || line_full(l))
+        return;
+    struct pkt *twin = copy_make(fq, p);
+    if (twin != NULL)
+        line_insert(l, twin, line_plan(l, fq->faults, twin->len, q->now));
+}
+
+static uint32_t rx_count(struct faulty_queue *fq, struct pkt **pkts, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        fq->wrap.q.stats.rx_bytes += pkts[i]->len;
+    fq->wrap.q.stats.rx_packets += n;
+    wake_plan(fq);
+    return n;
+}
+
+static uint32_t faulty_rx(struct port_queue *q, struct pkt **ret_pkts, uint32_t max) {
+    struct faulty_queue *fq = faulty_of(q);
+    struct port_queue *inner = wrap_inner(q);
+    tx_flush(fq);
+    if (fq->copies > 0 && fq->done->count == 0) { /* the host does not reap for them */
+        inner->ops->reap(inner, fq->done);
+        hand_back(fq, fq->done, NULL);
+    }
+    if (!fq->rx.faulty)
+        return rx_count(fq, ret_pkts, inner->ops->rx(inner, ret_pkts, max));
+    struct pkt *got[PKT_BURST];
+    uint32_t n = inner->ops->rx(inner, got, PKT_BURST);
+    for (uint32_t i = 0; i < n; i++)
+        rx_enter(fq, got[i]);
+    for (n = 0; n < max && line_due(&fq->rx) <= q->now; n++)
+        ret_pkts[n] = line_take(&fq->rx);
+    return rx_count(fq, ret_pkts, n);
 }
 
 /* --- the rest -------------------------------------------------------------------------------------------------- */

@@ -40,6 +40,7 @@
 #define PACKET_ENTRIES_DEFAULT 512u
 #define SLOT_SIZE_MIN          2048u
 #define SLOT_HEADER_MAX        128u /* tpacket2_hdr, sockaddr_ll, virtio-net header, padding */
+#define EMPTY_WAKES_MAX        16u
 #define SOCKET_BUFFER          (16 << 20)
 #define IOV_MAX_PER_FRAME      (2 + PKT_FRAG_MAX)
 #define LARGE_FRAME_MAX        65600u /* 64 KB of IP and its link header */
@@ -53,6 +54,7 @@ struct packet_queue {
     uint8_t *ring; /* slots; the kernel fills them in turn and stops at one that is not free */
     uint32_t slot_size, slot_count;
     uint32_t slot; /* next to look at */
+    uint32_t empty_wakes;
     int fd;
     struct mmsghdr msg[PKT_BURST];
     struct iovec iov[PKT_BURST][IOV_MAX_PER_FRAME];
@@ -215,13 +217,20 @@ static int packet_arm(struct port_queue *q) {
     return (slot_status(slot_at(pq, pq->slot)) & TP_STATUS_USER) != 0;
 }
 
-/* A wake-up without a frame means an error on the socket (the interface went down): reading it away ends it. */
+/* An error on the socket (the interface went down) keeps it readable without a frame; reading it away ends that. Other
+ * sources wake the worker too, so only every 16th empty wake-up pays the system call. */
 static void packet_disarm(struct port_queue *q) {
-    if (packet_arm(q))
+    struct packet_queue *pq = packet_of(q);
+    if (packet_arm(q)) {
+        pq->empty_wakes = 0;
         return;
+    }
+    if (++pq->empty_wakes < EMPTY_WAKES_MAX)
+        return;
+    pq->empty_wakes = 0;
     int error = 0;
     socklen_t size = sizeof error;
-    (void)getsockopt(packet_of(q)->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    (void)getsockopt(pq->fd, SOL_SOCKET, SO_ERROR, &error, &size);
 }
 
 static int packet_attach(struct port_queue *q) {

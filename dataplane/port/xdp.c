@@ -4,9 +4,10 @@
  * packets to the socket of their queue; every frame the kernel may fill is a packet lent from the pool.
  *
  * Send: a packet that lies in the UMEM and has no frags goes out where it is and comes back by reap; any other is
- * copied into a frame of the pool and is done at once. Checksums are complete before (no PORT_CAP_TX_CSUM). Receive: frames
- * come without a word about checksums; where the peer may be a kernel of this host, bare pseudo-header sums are
- * recognised (csum.h).
+ * copied into a frame of the pool and is done at once. Checksums are complete before (no PORT_CAP_TX_CSUM).
+ *
+ * Receive: frames come without a word about checksums; where the peer may be a kernel of this host, bare pseudo-header
+ * sums are recognised (csum.h).
  *
  * Cost of an idle look: one load (rx producer), zero-copy two. Per received frame: a descriptor (four to a line), the
  * frame, lines 0 and 3 of struct pkt, one byte of `state`, an eighth of a fill line.
@@ -147,48 +148,27 @@ static struct pkt *frame_take(struct xdp_queue *xq, const struct xdp_desc *d) {
     return p;
 }
 
-static uint32_t xdp_rx(struct port_queue *q, struct pkt **ret_pkts, uint32_t max) {
-    struct xdp_queue *xq = xdp_of(q);
-    struct xsk_ring *r = &xq->xsk.rx;
-    uint32_t ready = xsk_ready(r), n = 0, take = ready < max ? ready : max;
-    for (uint32_t i = 0; i < take; i++) {
-        const struct xdp_desc *d = &r->desc[r->ours++ & r->mask];
-        if (LIKELY(i + 1 < take))
-            __builtin_prefetch(xq->base + r->desc[r->ours & r->mask].addr);
-        struct pkt *p = frame_take(xq, d);
-        if (LIKELY(p != NULL))
-            ret_pkts[n++] = p;
-    }
-    if (take > 0) {
-        xsk_consume(r);
-        xq->filled -= take;
-        q->stats.rx_packets += n;
-    }
-    if (xq->filled < xq->fill_target)
-        fill(xq);
-    if (xq->zero_copy && UNLIKELY(xsk_wants_wakeup(&xq->xsk.fill)))
-        (void)recvfrom(xq->xsk.fd, NULL, 0, MSG_DONTWAIT, NULL, NULL); /* the driver ran out of frames and sleeps */
-    return n;
-}
-
 /* --- send ------------------------------------------------------------------------------------------------------ */
 
-/* Frames whose transmission ended, at most `max`: the host's go to `done`, copies go back to the pool. */
+/* Frames whose transmission ended: copies go back to the pool, at most `max` of the host's to `done`; the next one of
+ * the host's then waits, and what is behind it. */
 static void completions(struct xdp_queue *xq, struct pkt_vec *done, uint32_t max) {
     struct xsk_ring *r = &xq->xsk.completion;
-    uint32_t ready = xsk_ready(r), take = ready < max ? ready : max;
-    if (take == 0)
-        return;
-    for (uint32_t i = 0; i < take; i++) {
-        struct pkt *p = frame_pkt(xq, r->addr[r->ours++ & r->mask]);
-        if (xq->state[p->index] == FRAME_TX) {
+    uint32_t ready = xsk_ready(r);
+    for (; ready > 0; ready--) {
+        struct pkt *p = frame_pkt(xq, r->addr[r->ours & r->mask]);
+        if (xq->state[p->index] == FRAME_TX_COPY) {
+            frame_free(xq, p);
+        } else if (max > 0) {
+            max--;
             xq->state[p->index] = FRAME_OURS;
             (void)pkt_vec_push(done, p);
         } else {
-            frame_free(xq, p);
+            break;
         }
+        r->ours++;
+        xq->in_flight--;
     }
-    xq->in_flight -= take;
     xsk_consume(r);
 }
 
@@ -268,17 +248,49 @@ static void xdp_tx(struct port_queue *q, struct pkt **pkts, uint32_t n, struct p
         packet_put(xq, pkts[i], done, drop);
     xsk_produce(&xq->xsk.tx);
     kick(xq);
+    q->wake_at = xq->kick_at;
+}
+
+/* While anything is in flight: takes completions, asks the kernel again for what it had no room for or was down for, and
+ * plans when to look next, since no fd speaks of completions. */
+static void tend(struct xdp_queue *xq, struct pkt_vec *done, uint32_t max) {
+    completions(xq, done, max);
+    bool waiting = xq->in_flight > 0 && !xq->gone;
+    if (waiting && xq->q.now >= xq->kick_at)
+        kick(xq);
+    xq->q.wake_at = waiting ? xq->kick_at : NS_NEVER;
 }
 
 static void xdp_reap(struct port_queue *q, struct pkt_vec *done) {
     struct xdp_queue *xq = xdp_of(q);
-    if (xq->in_flight == 0)
-        return;
-    completions(xq, done, pkt_vec_room(done));
-    bool waiting = xq->in_flight > 0 && !xq->gone;
-    if (waiting && q->now >= xq->kick_at) /* the kernel had no room for them before, or was down */
-        kick(xq);
-    q->wake_at = waiting ? xq->kick_at : NS_NEVER; /* no fd speaks of completions */
+    if (xq->in_flight > 0)
+        tend(xq, done, pkt_vec_room(done));
+}
+
+static uint32_t xdp_rx(struct port_queue *q, struct pkt **ret_pkts, uint32_t max) {
+    struct xdp_queue *xq = xdp_of(q);
+    struct xsk_ring *r = &xq->xsk.rx;
+    uint32_t ready = xsk_ready(r), n = 0, take = ready < max ? ready : max;
+    for (uint32_t i = 0; i < take; i++) {
+        const struct xdp_desc *d = &r->desc[r->ours++ & r->mask];
+        if (LIKELY(i + 1 < take))
+            __builtin_prefetch(xq->base + r->desc[r->ours & r->mask].addr);
+        struct pkt *p = frame_take(xq, d);
+        if (LIKELY(p != NULL))
+            ret_pkts[n++] = p;
+    }
+    if (take > 0) {
+        xsk_consume(r);
+        xq->filled -= take;
+        q->stats.rx_packets += n;
+    }
+    if (xq->in_flight > 0) /* a host that only sent copies has nothing to reap */
+        tend(xq, NULL, 0);
+    if (xq->filled < xq->fill_target)
+        fill(xq);
+    if (xq->zero_copy && UNLIKELY(xsk_wants_wakeup(&xq->xsk.fill)))
+        (void)recvfrom(xq->xsk.fd, NULL, 0, MSG_DONTWAIT, NULL, NULL); /* the driver ran out of frames and sleeps */
+    return n;
 }
 
 /* --- sleep and move -------------------------------------------------------------------------------------------- */
