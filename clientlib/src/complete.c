@@ -54,6 +54,8 @@ static enum verdict take_recv(struct usher_context *ctx, struct client_set *s, c
         return SKIP;
     }
     __builtin_prefetch(ctx->rx + cell);
+    if (UNLIKELY(ctx->peer_used))
+        client_peer_by_rings(ctx, e->recv.peer);
     ret_ev->type = USHER_EV_RECV;
     ret_ev->error = 0;
     ret_ev->sock = sock;

@@ -28,6 +28,7 @@
 #define CLIENT_DEFAULT_PATH "/run/usher/session.sock"
 #define CLIENT_DATAGRAM_MAX 65507u
 #define CLIENT_SPIN_MAX_US 50
+#define CLIENT_PEERS 64
 
 /* One ring set: a worker's completion ring towards us and our submission ring towards it. */
 struct client_set {
@@ -124,6 +125,7 @@ struct usher_context {
     bool tx_wanted;    /* a tx_alloc failed: EV_TX_FREE is owed as soon as a block is free */
     bool tx_freed;
     uint32_t accelerated, kernel_only; /* bound sockets of either kind */
+    uint64_t peer_used;                /* which of peer[] are in use: 0 while nobody has come by the kernel */
     struct usher_socket **by_handle;
     struct ush_header h; /* copied and checked at attach */
     uint8_t *base;       /* the mapping */
@@ -137,6 +139,7 @@ struct usher_context {
     uint32_t kbuf_cached;
     uint8_t *scratch; /* overflow of a kernel receive */
     int64_t looked_ns;
+    uint8_t peer[CLIENT_PEERS][16]; /* v4-mapped addresses whose datagrams come by the kernel */
     int epoll_fd, wake_fd, session_fd, timer_fd, memfd;
     bool timer_on;
     /* waiting */
@@ -294,6 +297,12 @@ void client_kbuf_fini(struct usher_context *ctx);
 /* One look at everything that has an fd. Kernel datagrams go to ret_events. */
 void client_drain_wake(struct usher_context *ctx);
 uint32_t client_look(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n);
+
+/* ---- peer.c ---- */
+/* Peers of accelerated sockets that sit behind an interface usherd does not run: answers go the way they came. */
+void client_peer_by_kernel(struct usher_context *ctx, uint8_t family, const uint8_t addr[16]);
+void client_peer_by_rings(struct usher_context *ctx, const uint8_t mapped[16]);
+bool client_peer_is_by_kernel(const struct usher_context *ctx, uint8_t family, const uint8_t addr[16]);
 
 /* ---- wait.c ---- */
 struct client_wait {

@@ -119,6 +119,8 @@ ssize_t client_kernel_recv_into(struct usher_socket *sock, struct iovec *iov, in
     if (client_addr_from((struct sockaddr *)&from, h.msg_namelen, &m->family, m->peer, &m->peer_port))
         m->family = sock->v6 ? AF_INET6 : AF_INET;
     read_control(m, &h);
+    if (sock->set)
+        client_peer_by_kernel(sock->ctx, m->family, m->peer);
     return n;
 }
 

@@ -193,3 +193,33 @@ Test(kernel, ipv6_by_the_kernel) {
     usher_rx_release(r.ctx, &ev.msg, 1);
     rig_stop(&r);
 }
+
+Test(kernel, answers_go_the_way_they_came) {
+    struct rig r = rig_start(NULL);
+    struct usher_socket *s;
+    struct sockaddr_in any = rig_addr("0.0.0.0", 0), to, from;
+    struct usher_event ev;
+    struct fake_stats st;
+    cr_assert_eq(usher_socket(r.ctx, AF_INET, SOCK_DGRAM, 0, &s), 0);
+    cr_assert_eq(usher_bind(s, (struct sockaddr *)&any, sizeof(any)), 0);
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    to = rig_addr("127.0.0.1", rig_port(s));
+    cr_assert_eq(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+    cr_assert_eq(send(fd, "ask", 3, 0), 3);
+    cr_assert_eq(usher_wait(r.ctx, &ev, 1, 5 * SECOND), 1);
+    struct usher_msg reply = ev.msg;
+    cr_assert_eq(usher_tx_alloc(r.ctx, 6, &reply.buf), 0);
+    memcpy(reply.buf.data, "answer", 6);
+    reply.len = 6;
+    reply.flags = 0;
+    cr_assert_eq(usher_send(r.ctx, &reply, 1), 1, "%s", usher_strerror());
+    usher_rx_release(r.ctx, &ev.msg, 1);
+    char buf[8];
+    socklen_t len = sizeof(from);
+    cr_assert_eq(recvfrom(fd, buf, sizeof(buf), 0, (struct sockaddr *)&from, &len), 6);
+    cr_assert_eq(from.sin_port, to.sin_port);
+    fake_stats_get(r.fake, &st);
+    cr_assert_eq(st.sends, 0, "usherd cannot reach loopback");
+    close(fd);
+    rig_stop(&r);
+}

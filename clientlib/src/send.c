@@ -140,7 +140,7 @@ static int send_one(struct usher_context *ctx, struct usher_msg *m, bool more) {
     }
     if (UNLIKELY(err))
         return err;
-    if (LIKELY(sock->set)) {
+    if (LIKELY(sock->set && !(m->family && client_peer_is_by_kernel(ctx, m->family, m->peer)))) {
         err = submit(sock, m, off, more);
     } else {
         err = client_kernel_send(sock, m, ctx->tx + off);
