@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * For tests of this room: a link engine that is nothing but a label (each frame begins with its struct flow), so that
- * the pipeline can be tested without IP; and a runtime with udp, echo and sessions on it. Tests only.
+ * For tests of this room: a runtime with udp, echo and sessions on it, over a link engine that is nothing but a label
+ * (test_label.c), so that the pipeline can be tested without IP. Tests only.
  */
 #ifndef USHER_DATAPLANE_CORE_TEST_KIT_H
 #define USHER_DATAPLANE_CORE_TEST_KIT_H
