@@ -19,7 +19,7 @@
 #include "test/bench/rig.h"
 #include "test/bench/tick.h"
 
-enum { CYCLES, INSTRUCTIONS, UP, DOWN, IP_IN, UDP_IN, UDP_OUT, IP_OUT, METRICS };
+enum { CYCLES, INSTRUCTIONS, UP, DOWN, IP_IN, UDP_IN, UDP_OUT, IP_OUT, LOCAL_ECHO, METRICS };
 
 static const struct bench_metric metrics[METRICS] = {
     [CYCLES] = {.name = "cycles", .unit = "cycles", .target_kind = TARGET_USHER, .target = 300},
@@ -30,14 +30,16 @@ static const struct bench_metric metrics[METRICS] = {
     [UDP_IN] = {.name = "up_udp", .unit = "cycles"},
     [UDP_OUT] = {.name = "down_udp", .unit = "cycles"},
     [IP_OUT] = {.name = "down_ip", .unit = "cycles"},
+    [LOCAL_ECHO] = {.name = "local_echo", .unit = "cycles"},
 };
 
 #define WARM_UP_TURNS   2000
+#define ECHO_TURNS      20000
 #define CALLGRIND_TURNS 200
 #define CALLGRIND_OUT   "/run/callgrind.out"
 
-/* The loop alone, for profilers: `usher-bench engine-loop TURNS`. */
-int bench_engine_loop(uint32_t turns) {
+/* The loop alone, for profilers: `usher-bench engine-loop TURNS`, or echo-loop. */
+int bench_engine_loop(uint32_t turns, bool echo) {
     struct rig *rig;
     struct rig_cost cost;
     char err[320];
@@ -47,7 +49,7 @@ int bench_engine_loop(uint32_t turns) {
     }
     int rc = 0;
     for (uint32_t i = 0; i < turns && rc == 0; i++)
-        rc = rig_turn(rig, false, &cost);
+        rc = echo ? rig_echo_turn(rig, &cost.up) : rig_turn(rig, false, &cost);
     rig_destroy(rig);
     return rc == 0 ? 0 : 1;
 }
@@ -70,6 +72,11 @@ static int measure_cycles(struct bench_env *env, struct rig *rig) {
         rc = rc == 0 ? rig_turn(rig, true, &cost) : rc;
         for (uint32_t s = 0; s < RIG_STAGE_COUNT; s++)
             hist_add(&hist[IP_IN + s], cost.stage[s]);
+    }
+    for (uint32_t i = 0; i < ECHO_TURNS && rc == 0; i++) {
+        uint64_t ticks;
+        rc = rig_echo_turn(rig, &ticks);
+        hist_add(&hist[LOCAL_ECHO], ticks * RIG_BURST);
     }
     if (rc != 0)
         return bench_fail(env, SIDE_USHER, "datagrams were lost between port and session");

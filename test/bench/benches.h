@@ -17,7 +17,7 @@ extern const struct bench bench_idle_cost;
 extern const struct bench bench_session_memory;
 extern const struct bench bench_engine_cost;
 
-/* The measured loop of udp-engine-cost alone; an exit status. */
-int bench_engine_loop(uint32_t turns);
+/* The measured loops of udp-engine-cost alone, of `cycles` or of `local_echo`; an exit status. */
+int bench_engine_loop(uint32_t turns, bool echo);
 
 #endif

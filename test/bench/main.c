@@ -22,7 +22,7 @@ struct options {
 static int usage(FILE *out) {
     (void)fprintf(out, "usher-bench list                      what can be run\n"
                        "usher-bench run NAME|all [--json] [--rounds N] [--seconds S]\n"
-                       "usher-bench engine-loop TURNS         the inner loop of udp-engine-cost alone, for profilers\n"
+                       "usher-bench engine-loop|echo-loop N   the inner loops of udp-engine-cost alone, for profilers\n"
                        "  --json      one object a line: bench, metric, unit, kernel, usher, ratio, limit\n"
                        "  --rounds    how often the sides take turns, 1 to 32\n"
                        "  --seconds   measuring time of each side in a round, 0.01 to 60\n"
@@ -111,8 +111,8 @@ int main(int argc, char **argv) {
     struct options o;
     if (argc == 2 && strcmp(argv[1], "list") == 0)
         return list();
-    if (argc == 3 && strcmp(argv[1], "engine-loop") == 0)
-        return bench_engine_loop((uint32_t)strtoul(argv[2], NULL, 10));
+    if (argc == 3 && (strcmp(argv[1], "engine-loop") == 0 || strcmp(argv[1], "echo-loop") == 0))
+        return bench_engine_loop((uint32_t)strtoul(argv[2], NULL, 10), argv[1][1] == 'c');
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
         return usage(stdout);
     if (argc < 3 || strcmp(argv[1], "run") != 0 || parse(argc, argv, &o) != 0 || o.name == NULL)

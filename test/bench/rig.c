@@ -21,6 +21,7 @@
 
 #define SERVER_PORT 9000u
 #define CLIENT_PORT 5000u
+#define ECHO_PORT   7u
 #define PAYLOAD     64u
 #define FRAME       (ETH_LEN + IP4_LEN + UDP_LEN + PAYLOAD)
 #define FAR_PACKETS 256u
@@ -28,6 +29,7 @@
 
 extern const struct engine_ops usher_engine_ip;
 extern const struct engine_ops usher_engine_udp;
+extern const struct engine_ops usher_engine_echo;
 
 static const uint8_t our_ip[4] = {10, 77, 0, 1}, peer_ip[4] = {10, 77, 0, 2};
 static const uint8_t far_mac[6] = {2, 0, 0, 0, 0, 2};
@@ -42,6 +44,7 @@ struct client {
     uint32_t cq_pos, sq_pos;
     uint32_t cell[RIG_BURST];
     uint32_t cells;
+    uint32_t handle;
 };
 
 struct rig {
@@ -51,7 +54,7 @@ struct rig {
     struct session *session;
     struct client client;
     struct engine_ops ops[2];
-    uint32_t slot, ip;
+    uint32_t slot, ip, udp, echo;
     uint8_t frame[FRAME];
     struct rig_cost cost;
     bool by_stage;
@@ -89,7 +92,6 @@ static void udp_output(void *st, struct engine_io *io, struct pkt **pkts, uint32
 }
 
 static int add_engines(struct rig *rig, struct runtime_error *err) {
-    uint32_t udp;
     rig->ops[0] = usher_engine_ip;
     rig->ops[0].input = ip_input;
     rig->ops[0].output = ip_output;
@@ -97,7 +99,9 @@ static int add_engines(struct rig *rig, struct runtime_error *err) {
     rig->ops[1].input = udp_input;
     rig->ops[1].output = udp_output;
     int rc = runtime_engine_add(rig->rt, &rig->ops[0], NULL, &rig->ip, err);
-    return rc != 0 ? rc : runtime_engine_add(rig->rt, &rig->ops[1], NULL, &udp, err);
+    if (rc == 0)
+        rc = runtime_engine_add(rig->rt, &rig->ops[1], NULL, &rig->udp, err);
+    return rc != 0 ? rc : runtime_engine_add(rig->rt, &usher_engine_echo, NULL, &rig->echo, err);
 }
 
 static int add_port(struct rig *rig, struct runtime_error *err) {
@@ -134,6 +138,14 @@ static int configure_ip(struct rig *rig) {
     return rc != 0 ? rc : runtime_command(rig->rt, 0, rig->ip, &neigh.cmd, &reply);
 }
 
+static int open_echo(struct rig *rig) {
+    struct engine_reply reply;
+    struct udp_cmd_open open = {.cmd = {UDP_CMD_OPEN, sizeof(open)},
+                                .flow = {.local_port = ECHO_PORT, .proto = PROTO_UDP},
+                                .sink = SINK(SINK_ENGINE, rig->echo, 0)};
+    return runtime_command(rig->rt, 0, rig->udp, &open.cmd, &reply);
+}
+
 static int client_map(struct client *c, int memfd) {
     if (pread(memfd, &c->h, sizeof(c->h), 0) != (ssize_t)sizeof(c->h))
         return -EIO;
@@ -160,6 +172,7 @@ static int open_session(struct rig *rig) {
     if (socket.kick_fd >= 0)
         (void)close(socket.kick_fd);
     struct client *c = &rig->client;
+    c->handle = socket.handle;
     uint8_t *set = c->base + c->h.set_off + c->h.set_stride * socket.set;
     c->set = (struct ush_set *)(void *)set;
     c->cq = (struct ush_cqe *)(void *)(set + ush_cq_off());
@@ -211,6 +224,8 @@ int rig_create(struct rig **ret_rig, char *err, size_t err_size) {
         rc = add_port(rig, &rt_err);
     if (rc == 0)
         rc = configure_ip(rig);
+    if (rc == 0)
+        rc = open_echo(rig);
     if (rc == 0)
         rc = open_session(rig);
     if (rc != 0) {
@@ -323,6 +338,43 @@ static void turn(struct shard *sh, void *arg) {
     rig->cost.down = rig_timed_poll(sh, tick_ns());
     turning = NULL;
     rig->turn_result = answered == RIG_BURST && far_receive(rig) == RIG_BURST ? 0 : -1;
+}
+
+/* The one completion that is expected next; false when it is not there. */
+static bool client_take(struct client *c) {
+    const struct ush_cqe *in;
+    do {
+        in = &c->cq[c->cq_pos & (c->h.cq_entries - 1)];
+        if (__atomic_load_n(&in->seq, __ATOMIC_ACQUIRE) != c->cq_pos + 1)
+            return false;
+        c->cq_pos++;
+    } while (in->type != USH_CQ_RECV);
+    c->cell[c->cells++] = in->recv.cell;
+    __atomic_store_n(&c->set->cq_head, c->cq_pos, __ATOMIC_RELEASE);
+    return true;
+}
+
+static void echo_turn(struct shard *sh, void *arg) {
+    struct rig *rig = arg;
+    struct client *c = &rig->client;
+    struct ush_sqe e = {.op = USH_OP_SEND, .flags = USH_SEND_TO};
+    struct ipaddr to = ipaddr_from_v4(our_ip);
+    e.send.handle = c->handle;
+    e.send.len = PAYLOAD;
+    e.send.port = ECHO_PORT;
+    memcpy(e.send.addr, to.b, 16);
+    client_submit(c, &e);
+    rig->cost.up = rig_timed_poll(sh, tick_ns());
+    rig->turn_result = client_take(c) ? 0 : -1;
+    if (c->cells == 14)
+        client_release(c);
+}
+
+int rig_echo_turn(struct rig *rig, uint64_t *ret_ticks) {
+    if (runtime_call(rig->rt, 0, echo_turn, rig) != 0 || rig->turn_result != 0)
+        return -1;
+    *ret_ticks = rig->cost.up;
+    return 0;
 }
 
 int rig_turn(struct rig *rig, bool by_stage, struct rig_cost *ret_cost) {

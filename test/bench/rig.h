@@ -31,5 +31,8 @@ struct rig_cost {
 /* One burst through and back; 0, or -1 when packets were lost on the way. `by_stage`: take the engines' time as well,
  * which adds some 5 ticks a packet to the whole. */
 int rig_turn(struct rig *rig, bool by_stage, struct rig_cost *ret_cost);
+/* One datagram of the client to the echo engine and back, all inside the shard: the ticks of the one poll that does it,
+ * which is usherd's share of a udp-rtt. */
+int rig_echo_turn(struct rig *rig, uint64_t *ret_ticks);
 
 #endif
