@@ -33,16 +33,10 @@ struct interfaces {
 
 typedef int port_create_fn(const struct port_params *params, struct port **ret_port, struct port_error *err);
 
-struct kind {
-    const char *name;
+static const struct kind {
+    const char *name; /* as port_choose() says it */
     port_create_fn *create;
-    bool large; /* buffers for 64 KiB frames */
-    enum nb_hook hook;
-};
-
-static const struct kind kinds[] = {
-    [KIND_PACKET] = {"packet", port_packet_create, true, NB_HOOK_TC},
-};
+} kinds[] = {{"packet", port_packet_create}, {"xdp", port_xdp_create}, {"tap", port_tap_create}};
 
 int interfaces_create(const struct interfaces_params *params, struct interfaces **ret_ifs) {
     struct interfaces *ifs = calloc(1, sizeof *ifs);
@@ -91,90 +85,154 @@ static void failed_note(struct interfaces *ifs, const struct follow_link *l) {
 
 /* ---- coming ---- */
 
-/* The interface's own MAC with another first byte: local, unicast, the same after every restart. */
+/* The interface's own MAC with another first byte: local, unicast, the same after every restart. A tap has none before
+ * it is made, so its name stands in. */
 static void mac_derive(const struct config_interface *e, const struct follow_link *l, uint8_t ret_mac[6]) {
-    memcpy(ret_mac, e->mac.given ? e->mac.b : l->mac, 6);
+    uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a */
+    for (const char *p = l->name; *p != '\0'; p++)
+        hash = (hash ^ (uint8_t)*p) * 0x100000001b3ull;
+    memcpy(ret_mac, e->mac.given ? e->mac.b : l->ifindex != 0 ? l->mac : (const uint8_t *)&hash, 6);
     if (!e->mac.given)
         ret_mac[0] = (uint8_t)((ret_mac[0] ^ 0x04) | 0x02) & (uint8_t)~0x01;
 }
 
-static void params_fill(const struct interfaces *ifs, const struct config_interface *e, const struct kind *kind,
+static void params_fill(const struct interfaces *ifs, const struct config_interface *e, const struct port_choice *c,
                         const struct follow_link *l, struct port_params *p) {
     uint32_t shards = runtime_shard_count(ifs->p.rt);
+    bool tap = strcmp(c->kind, "tap") == 0;
     *p = (struct port_params){
         .ifname = l->name,
         .queue_count = e->queues != 0 ? e->queues : shards,
-        .claims = ifs->p.claims,
+        .claims = tap ? NULL : ifs->p.claims, /* the other end of a tap is the kernel: every frame is for us */
         .dedicated = e->mode == IF_DEDICATED,
-        .allow_zero_copy = e->zero_copy,
-        .allow_native = e->native,
+        .allow_zero_copy = c->allow_zero_copy && e->zero_copy,
+        .allow_native = c->allow_native && e->native,
         .allow_generic = e->generic,
     };
     if (p->queue_count > PORT_QUEUE_MAX)
         p->queue_count = PORT_QUEUE_MAX;
     if (p->dedicated)
         mac_derive(e, l, p->dedicated_mac);
-    for (uint32_t i = 0; i < p->queue_count; i++)
-        p->mem[i] = runtime_port_mem(ifs->p.rt, i % shards, kind->large);
+    for (uint32_t i = 0; i < p->queue_count; i++) {
+        p->mem[i] = runtime_port_mem(ifs->p.rt, i % shards, c->large_frames);
+        p->large_mem[i] = runtime_port_mem(ifs->p.rt, i % shards, true);
+    }
+}
+
+/* True when a hook of ours on this interface leaves a qdisc when its fds are closed. */
+static bool leaves_qdisc(const struct interfaces *ifs, uint32_t ifindex) {
+    for (uint32_t hook = 0; hook < NB_HOOK_COUNT; hook++) {
+        const struct nb_attach *a = nb_attach_find(ifs->p.claims, ifindex, (enum nb_hook)hook);
+        if (a != NULL && nb_attach_leaves_qdisc(a))
+            return true;
+    }
+    return false;
 }
 
 /* Where the kernel has no tcx the hook leaves a qdisc behind, which must be on disk before it is made. Whether it will
  * is known only afterwards, so the note is taken back when it did not. */
-static int port_make(struct interfaces *ifs, const struct kind *kind, const struct follow_link *l,
-                     const struct port_params *params, struct port **ret_port, struct port_error *err) {
-    int error = state_qdisc_note(ifs->p.state, l->ifindex);
+static int port_make(struct interfaces *ifs, const struct config_interface *e, const struct port_choice *c,
+                     const struct follow_link *l, struct port **ret_port, struct port_error *err) {
+    struct port_params params;
+    const struct kind *kind = kinds;
+    while (strcmp(kind->name, c->kind) != 0)
+        kind++;
+    params_fill(ifs, e, c, l, &params);
+    int error = l->ifindex != 0 ? state_qdisc_note(ifs->p.state, l->ifindex) : 0;
     if (error != 0) {
         (void)snprintf(err->text, sizeof err->text, "the state file cannot be written: %s; check state_dir",
                        strerror(-error));
         return error;
     }
-    error = kind->create(params, ret_port, err);
-    const struct nb_attach *a = nb_attach_find(ifs->p.claims, l->ifindex, kind->hook);
-    if (a == NULL || !nb_attach_leaves_qdisc(a))
+    error = kind->create(&params, ret_port, err);
+    if (!leaves_qdisc(ifs, l->ifindex))
         state_qdisc_forget(ifs->p.state, l->ifindex);
+    if (error == 0)
+        (void)snprintf((*ret_port)->why, sizeof(*ret_port)->why, "%s", c->why);
     return error;
 }
 
-static const struct kind *kind_choose(const struct config_interface *e, char *why, size_t size) {
-    if (e->kind == KIND_AUTO) {
-        (void)snprintf(why, size, "auto: the kind that suits every interface");
-        return &kinds[KIND_PACKET];
-    }
-    (void)snprintf(why, size, "as configured");
-    return e->kind < ARRAY_LEN(kinds) && kinds[e->kind].create != NULL ? &kinds[e->kind] : NULL;
+/* What the config asks for; when it leaves the choice to us and XDP is refused (another program is there, say), the
+ * packet port takes its place and tells why. */
+static int port_make_best(struct interfaces *ifs, const struct config_interface *e, const struct follow_link *l,
+                          struct port **ret_port, struct port_error *err) {
+    static const char *const wishes[] = {"auto", "packet", "xdp", "tap"};
+    struct port_choice c;
+    struct port_error first;
+    const char *wish = e->kind == KIND_XDP && !e->native && e->generic ? "xdp-generic" : wishes[e->kind];
+    int error = port_choose(l->name, wish, &c, err);
+    if (error == 0)
+        error = port_make(ifs, e, &c, l, ret_port, err);
+    if (error == 0 || e->kind != KIND_AUTO || strcmp(c.kind, "xdp") != 0)
+        return error;
+    first = *err;
+    error = port_choose(l->name, "packet", &c, err);
+    (void)snprintf(c.why, sizeof c.why, "packet, because xdp was refused: %.100s", first.text);
+    return error != 0 ? error : port_make(ifs, e, &c, l, ret_port, err);
+}
+
+static int faults_wrap(const struct config_faults *f, struct port **port) {
+    struct port_faults faults = {
+        .seed = f->seed,
+        .drop_ppm = f->drop_ppm,
+        .duplicate_ppm = f->duplicate_ppm,
+        .corrupt_ppm = f->corrupt_ppm,
+        .reorder_ppm = f->reorder_ppm,
+        .delay_ns = f->delay_ns,
+        .jitter_ns = f->jitter_ns,
+        .bottleneck_bps = f->bottleneck_bps,
+        .queue_packets = f->queue_packets,
+        .on_rx = f->rx,
+        .on_tx = f->tx,
+    };
+    bool any = f->drop_ppm || f->duplicate_ppm || f->corrupt_ppm || f->reorder_ppm || f->delay_ns || f->jitter_ns ||
+               f->bottleneck_bps;
+    return any ? port_faulty_create(*port, &faults, port) : 0;
+}
+
+static void slot_fill(struct interfaces *ifs, uint32_t slot, const struct config_interface *e, const struct port *port,
+                      const char *name) {
+    struct interface *i = &ifs->slots[slot];
+    *i = (struct interface){
+        .ifindex = port->info.ifindex, .slot = slot, .entry = e, .dedicated = e->mode == IF_DEDICATED};
+    (void)snprintf(i->name, sizeof i->name, "%s", name);
+    ifs->count++;
 }
 
 static int link_run(struct interfaces *ifs, const struct config_interface *e, const struct follow_link *l,
                     char *ret_err, size_t err_size) {
-    struct port_params params;
     struct port_error port_err = {""};
     struct runtime_error rt_err = {""};
     struct port *port;
     uint32_t slot;
-    char why[sizeof port->why];
-    const struct kind *kind = kind_choose(e, why, sizeof why);
-    if (kind == NULL) {
-        (void)snprintf(ret_err, err_size, "this kind of port is not in this build");
-        return -EOPNOTSUPP;
-    }
-    params_fill(ifs, e, kind, l, &params);
-    int error = port_make(ifs, kind, l, &params, &port, &port_err);
+    int error = port_make_best(ifs, e, l, &port, &port_err);
     if (error != 0) {
         (void)snprintf(ret_err, err_size, "%s", port_err.text);
         return error;
     }
-    if (port->why[0] == '\0')
-        (void)snprintf(port->why, sizeof port->why, "%s", why);
-    error = runtime_port_add(ifs->p.rt, port, &slot, &rt_err);
+    error = faults_wrap(&e->faults, &port);
+    if (error == 0)
+        error = runtime_port_add(ifs->p.rt, port, &slot, &rt_err);
     if (error != 0) {
         port_destroy(port);
-        (void)snprintf(ret_err, err_size, "%s", rt_err.text);
+        (void)snprintf(ret_err, err_size, "%s", rt_err.text[0] != '\0' ? rt_err.text : strerror(-error));
         return error;
     }
-    struct interface *i = &ifs->slots[slot];
-    *i = (struct interface){.ifindex = l->ifindex, .slot = slot, .entry = e, .dedicated = params.dedicated};
-    (void)snprintf(i->name, sizeof i->name, "%s", l->name);
-    ifs->count++;
+    slot_fill(ifs, slot, e, port, l->name);
+    return 0;
+}
+
+int interfaces_taps_create(struct interfaces *ifs, char *err, size_t err_size) {
+    for (uint32_t i = 0; i < ifs->p.cfg->interface_count; i++) {
+        const struct config_interface *e = &ifs->p.cfg->interfaces[i];
+        struct follow_link l = {.up = true};
+        if (e->kind != KIND_TAP)
+            continue;
+        (void)snprintf(l.name, sizeof l.name, "%s", e->name);
+        int error = link_run(ifs, e, &l, err, err_size);
+        if (error != 0)
+            return error;
+    }
     return 0;
 }
 
@@ -182,7 +240,7 @@ static bool link_new(struct interfaces *ifs, const struct follow_link *l) {
     char err[512];
     const struct config_interface *e = entry_match(ifs->p.cfg, l);
     /* Down is no state to open sockets in; it will be told when it comes up. */
-    if (e == NULL || !l->up || failed_before(ifs, l))
+    if (e == NULL || e->kind == KIND_TAP || !l->up || failed_before(ifs, l))
         return false;
     int error = link_run(ifs, e, l, err, sizeof err);
     if (error != 0) {

@@ -33,6 +33,8 @@ struct interface {
 
 int interfaces_create(const struct interfaces_params *params, struct interfaces **ret_ifs);
 void interfaces_destroy(struct interfaces *ifs); /* removes the ports */
+/* Makes the taps the config names; they are links of the kernel like others from then on. */
+int interfaces_taps_create(struct interfaces *ifs, char *err, size_t err_size);
 /* A link came, changed or went. True when slots changed: routes must be told anew. */
 bool interfaces_link(struct interfaces *ifs, const struct follow_link *link, bool gone);
 /* NULL when usherd does not run it. */

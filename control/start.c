@@ -390,7 +390,9 @@ static int view_begin(struct usherd *u, char *err) {
         .slots_changed = on_slots_changed,
         .arg = u,
     };
-    error = view_create(&vp, &u->view, err, ERR_SIZE);
+    error = interfaces_taps_create(u->interfaces, err, ERR_SIZE);
+    if (error == 0)
+        error = view_create(&vp, &u->view, err, ERR_SIZE);
     if (error != 0)
         interfaces_destroy(u->interfaces);
     return error;

@@ -89,7 +89,7 @@ static void addr_add(struct view *v, const struct view_addr *fresh) {
     *a = *fresh;
     a->mark = v->mark;
     addr_tell(v, a, false);
-    if (!known && !a->dedicated) {
+    if (!known) {
         struct nb_addr nb;
         memcpy(nb.b, a->addr.b, sizeof nb.b);
         (void)nb_claims_addr_add(v->p.nb, &nb);
@@ -100,7 +100,7 @@ static void addr_del(struct view *v, struct view_addr *a) {
     struct view_addr old = *a;
     addr_tell(v, a, true);
     *a = v->addrs[--v->addr_count];
-    if (view_addr_find(v, &old.addr) == NULL && !old.dedicated) {
+    if (view_addr_find(v, &old.addr) == NULL) {
         struct nb_addr nb;
         memcpy(nb.b, old.addr.b, sizeof nb.b);
         (void)nb_claims_addr_del(v->p.nb, &nb);
@@ -127,7 +127,16 @@ static uint16_t route_slot(const struct view *v, const struct follow_route *r) {
         return PORT_SLOT_KERNEL;
     if (r->type == RTN_LOCAL)
         return addr_ours(v, &r->prefix, r->ifindex) ? PORT_SLOT_LOCAL : PORT_SLOT_KERNEL;
-    return (uint16_t)(i != NULL && !i->dedicated ? i->slot : PORT_SLOT_KERNEL);
+    return (uint16_t)(i != NULL ? i->slot : PORT_SLOT_KERNEL);
+}
+
+/* On a dedicated interface the kernel is another host: its routes over that interface are its own affair. Only its own
+ * addresses matter: over a wire we cannot reach them, over a tap, whose other end it is, we can. */
+static bool route_skipped(const struct view *v, const struct follow_route *r) {
+    const struct interface *i = interfaces_find(v->p.interfaces, r->ifindex);
+    if (i == NULL || !i->dedicated)
+        return false;
+    return r->type != RTN_LOCAL || i->entry->kind == KIND_TAP;
 }
 
 static bool route_refuses(uint8_t type) {
@@ -139,7 +148,7 @@ static void broadcast_tell(struct view *v, const struct follow_route *r, bool go
     const struct interface *i = interfaces_find(v->p.interfaces, r->ifindex);
     if (gone && old != NULL && old->broadcast)
         addr_del(v, old);
-    if (!gone && i != NULL && !i->dedicated && r->prefix_len == 128)
+    if (!gone && i != NULL && r->prefix_len == 128)
         addr_add(v,
                  &(struct view_addr){.addr = r->prefix, .ifindex = r->ifindex, .prefix_len = 128, .broadcast = true});
 }
@@ -157,6 +166,8 @@ static void on_route(void *arg, const struct follow_route *r, bool gone) {
         .remove = gone,
         .unreachable = route_refuses(r->type),
     };
+    if (route_skipped(v, r))
+        return;
     switch (r->type) {
     case RTN_BROADCAST:
         broadcast_tell(v, r, gone);

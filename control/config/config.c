@@ -47,6 +47,9 @@ static void check_dedicated(const struct config_interface *i, const struct node 
 
 static void check_shared(const struct config_interface *i, const struct node *n, const char *path,
                          struct problems *problems) {
+    if (i->kind == KIND_TAP)
+        problem_add(problems, place_in(n, "kind"), "%s.kind: a tap needs mode: dedicated and addresses of its own",
+                    path);
     const char *extra = i->address_count > 0 ? "addresses" : i->gateway_count > 0 ? "gateways" : NULL;
     extra = extra == NULL && i->mac.given ? "mac" : extra;
     if (extra != NULL)

@@ -160,10 +160,11 @@ Test(config, rules_across_settings) {
                    "t.yaml:2:10: ", "must be named");
     expect_problem("interfaces:\n- {name: a, mode: dedicated, addresses: [1.2.3.4/33]}\n",
                    "t.yaml:2:42: ", "prefix length");
+    expect_problem("interfaces:\n- {name: a, kind: tap}\n", "t.yaml:2:19: interfaces[0].kind: ", "mode: dedicated");
     expect_problem("engines: {load: [ip]}", "t.yaml:1:17: engines.load: ", "must hold ip and udp");
     expect_problem("engines: {load: [ip, udp, ../x]}", "t.yaml:1:27: engines.load[2]: ", "a name of");
-    expect_problem("engines: {load: [ip, udp]}\necho: {generate: [{size: 64}]}", "t.yaml:2:18: echo.generate: ",
-                   "echo engine");
+    expect_problem("engines: {load: [ip, udp]}\necho: {generate: [{size: 64}]}",
+                   "t.yaml:2:18: echo.generate: ", "echo engine");
     expect_problem("engines: {load: [ip, udp]}\necho: {ports: [7]}", "t.yaml:2:15: echo.ports: ", "echo engine");
     expect_problem("firewall: import", "t.yaml:1:11: firewall: ", "use refuse or ignore");
     expect_problem("run_dir: here", "t.yaml:1:10: run_dir: ", "absolute");

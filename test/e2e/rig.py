@@ -199,13 +199,13 @@ class Rig:
         check(code == 0 or not answered, f"udp-ping: exit {code}:\n{p.text()}")
         return p.text()
 
-    def kernel_socket(self, host, family, kind=socket.SOCK_DGRAM, timeout=5):
+    def kernel_socket(self, host, family, kind=socket.SOCK_DGRAM, timeout=5, proto=0):
         """A plain kernel socket of that host. A socket stays in the namespace it was made in."""
         here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         there = os.open(f"/run/netns/{self.ns(host)}", os.O_RDONLY)
         try:
             check(LIBC.setns(there, CLONE_NEWNET) == 0, "setns")
-            s = socket.socket(family, kind)
+            s = socket.socket(family, kind, proto)
         finally:
             LIBC.setns(here, CLONE_NEWNET)
             os.close(here)
