@@ -62,7 +62,7 @@ enum tcp_option {
     TCP_OPT_KEEP_IDLE,     /* seconds */
     TCP_OPT_KEEP_INTERVAL, /* seconds */
     TCP_OPT_KEEP_COUNT,
-    TCP_OPT_USER_TIMEOUT,  /* milliseconds, 0 = by retries; also told to the peer when set before connecting (RFC 5482) */
+    TCP_OPT_USER_TIMEOUT,  /* milliseconds, 0 = by retries; set before connecting, the peer is told (RFC 5482) */
     TCP_OPT_MAXSEG,        /* before connecting or listening */
     TCP_OPT_CONGESTION,    /* value points nowhere: the name is in tcp_cmd_option.name */
     TCP_OPT_FASTOPEN,      /* listener: queue length, 0 = off. Connection, before CONNECT: see tcp_cmd_connect */
@@ -124,6 +124,8 @@ struct tcp_cmd_adopt {
     uint32_t sock;
     uint32_t owner; /* 0 = the listener's */
     uint64_t sink;
+    struct ipaddr peer; /* as NOTICE_ACCEPT said; -ENOENT when the index is another's by now. Port 0 = not checked */
+    uint16_t peer_port;
 };
 
 /* For every command that names a socket, sink 0 = not checked; else -ENOENT when the socket is not that sink's. */

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Commands, from control by mailbox or from a client's ring by way of the session. Arguments may come from a client:
+ * everything is checked, a bad one is refused with its errno. Runs on the shard's worker between two polls.
+ */
+#include <errno.h>
+
+#include "engines/tcp/tcp_cc.h"
+#include "engines/tcp/tcp_cmds.h"
+#include "engines/tcp/tcp_data.h"
+#include "engines/tcp/tcp_fastopen.h"
+#include "engines/tcp/tcp_output.h"
+#include "engines/tcp/tcp_prf.h"
+#include "engines/tcp/tcp_timer.h"
+
+static struct tcp_conn *find(struct tcp_ctx *x, uint32_t sock, uint64_t sink) {
+    struct tcp_conn *c = (struct tcp_conn *)arena_lookup(x->st, &x->st->a.table[TCP_TABLE_CONN], sock);
+    return c == NULL || (sink != 0 && c->sink != sink) ? NULL : c;
+}
+
+static int cmd_listen(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
+    const struct tcp_cmd_listen *a = (const struct tcp_cmd_listen *)cmd;
+    struct tcp_engine *st = x->st;
+    struct arena_table *t = &st->a.table[TCP_TABLE_LISTENER];
+    if (a->flow.local_port == 0 || a->sink == 0 || (a->opt.congestion[0] != '\0' && tcp_cc_find(a->opt.congestion) < 0))
+        return -EINVAL;
+    struct tcp_listener fresh = {.flow = a->flow,
+                                 .sink = a->sink,
+                                 .owner = a->owner,
+                                 .ifindex = a->ifindex,
+                                 .backlog = a->backlog != 0 ? a->backlog : 1,
+                                 .fastopen = a->fastopen,
+                                 .defer_accept = TCP_COARSE_S(a->defer_accept_s),
+                                 .opt = a->opt};
+    fresh.flow.proto = PROTO_TCP;
+    fresh.flow.remote = ipaddr_any();
+    fresh.flow.remote_port = 0;
+    memset(fresh.flow.pad, 0, sizeof fresh.flow.pad);
+    fresh.flags =
+        (a->v6only ? TCP_L_V6ONLY : 0u) | (a->reuseport ? TCP_L_REUSEPORT : 0u) | (a->spread ? TCP_L_SPREAD_LOAD : 0u);
+    if (tcp_listener_conflict(st, &fresh))
+        return -EADDRINUSE;
+    uint32_t index;
+    struct tcp_listener *l = (struct tcp_listener *)arena_take(st, t, &index);
+    if (l == NULL)
+        return -ENOSPC;
+    fresh.r = l->r;
+    *l = fresh;
+    arena_publish(t, l);
+    tcp_listener_index(st, index);
+    r->value = index | TCP_SOCK_LISTENER;
+    return 0;
+}
+
+static int connect_flow(struct tcp_ctx *x, const struct tcp_cmd_connect *a, struct tcp_birth *b) {
+    struct engine_route route = {.source = a->flow.local};
+    b->flow = a->flow;
+    b->flow.proto = PROTO_TCP;
+    memset(b->flow.pad, 0, sizeof b->flow.pad);
+    if (ipaddr_is_any(&a->flow.remote) || ipaddr_is_multicast(&a->flow.remote) || a->flow.remote_port == 0)
+        return -EADDRNOTAVAIL; /* RFC 9293 MUST-45, MUST-46 */
+    if (x->io->route != NULL)
+        x->io->route(x->io->route_arg, &a->flow.remote, &route);
+    if (route.error != 0)
+        return route.error;
+    if (ipaddr_is_any(&a->flow.local))
+        b->flow.local = route.source;
+    if (ipaddr_is_any(&b->flow.local) || ipaddr_is_v4(&b->flow.local) != ipaddr_is_v4(&a->flow.remote))
+        return -EADDRNOTAVAIL;
+    if (a->flow.local_port == 0)
+        return tcp_port_pick(x->st, &b->flow, x->coarse);
+    return tcp_flow_free(x->st, &b->flow, x->coarse) ? 0 : -EADDRINUSE;
+}
+
+static int cmd_connect(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
+    const struct tcp_cmd_connect *a = (const struct tcp_cmd_connect *)cmd;
+    uint32_t off = x->st->cfg.flags;
+    struct tcp_birth b = {.sink = a->sink, .owner = a->owner, .listener = TCP_NIL, .port = UINT16_MAX, .opt = &a->opt};
+    if (a->sink == 0 || (a->opt.congestion[0] != '\0' && tcp_cc_find(a->opt.congestion) < 0))
+        return -EINVAL;
+    int error = connect_flow(x, a, &b);
+    if (error != 0)
+        return error;
+    b.iss = tcp_isn(x->st, &b.flow, x->io->now);
+    b.ts_off = tcp_ts_offset(x->st, &b.flow);
+    b.flags = TCP_F_ADOPTED | (off & TCP_CONFIG_NO_TIMESTAMPS ? 0u : TCP_F_TS) |
+              (off & TCP_CONFIG_NO_SACK ? 0u : TCP_F_SACK) | (off & TCP_CONFIG_NO_WSCALE ? 0u : TCP_F_WSCALE) |
+              (off & TCP_CONFIG_ECN ? TCP_F_ECN : 0u) | (a->fastopen ? TCP_F_TFO : 0u);
+    struct tcp_conn *c = tcp_conn_create(x, &b);
+    if (c == NULL)
+        return -ENOSPC;
+    ENGINE_COUNT(x->io, TCP_COUNT_ACTIVE);
+    r->value = tcp_index(x->st, c);
+    if (tcp_cc(c)->accurate_ecn)
+        c->flags |= TCP_F_ECN;
+    (void)tcp_fsm(x, c, TCP_EV_OPEN);
+    bool wait = a->fastopen && tcp_fastopen_known(x, &b.flow.remote);
+    if (!wait && !tcp_send_syn(x, c)) {
+        x->dead = true;
+        error = -ENOSPC;
+    } else {
+        tcp_flush_conn(x, c);
+    }
+    tcp_end(x);
+    return error;
+}
+
+static int cmd_adopt(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
+    const struct tcp_cmd_adopt *a = (const struct tcp_cmd_adopt *)cmd;
+    struct tcp_conn *c = find(x, a->sock, 0);
+    if (c == NULL)
+        return -ENOENT;
+    if (a->sink == 0 || (c->flags & TCP_F_ADOPTED))
+        return a->sink == 0 ? -EINVAL : -EALREADY;
+    if (a->peer_port != 0 && (a->peer_port != c->flow.remote_port || !ipaddr_equal(&a->peer, &c->flow.remote)))
+        return -ENOENT;
+    (void)tcp_begin(x, a->sock);
+    tcp_accept_done(x, c, a->sink, a->owner);
+    tcp_flush_conn(x, c);
+    tcp_end(x);
+    r->value = c->mss;
+    return 0;
+}
+
+/* The program will send no more: FIN follows what is queued. */
+static void queue_fin(struct tcp_ctx *x, struct tcp_conn *c) {
+    if (c->state == TCP_SYN_SENT && c->seg_head == TCP_NIL)
+        (void)tcp_send_syn(x, c); /* fast open that waited for data in vain */
+    c->flags |= TCP_F_FIN_QUEUED;
+    c->flags &= ~(uint32_t)(TCP_F_CORK | TCP_F_MORE);
+}
+
+static int cmd_shutdown(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
+    const struct tcp_cmd_sock *a = (const struct tcp_cmd_sock *)cmd;
+    struct tcp_conn *c = find(x, a->sock, a->sink);
+    (void)r;
+    if (c == NULL)
+        return -ENOENT;
+    (void)tcp_begin(x, a->sock);
+    queue_fin(x, c);
+    tcp_flush_conn(x, c);
+    tcp_end(x);
+    return 0;
+}
+
+static void abort_one(struct tcp_ctx *x, uint32_t index) {
+    struct tcp_conn *c = tcp_begin(x, index);
+    (void)tcp_fsm(x, c, TCP_EV_ABORT);
+    tcp_end(x);
+}
+
+/* Whatever came from it and was not adopted ends with the listener (RFC 9293: CLOSE in LISTEN). */
+static int close_listener(struct tcp_ctx *x, uint32_t index, uint64_t sink) {
+    struct tcp_engine *st = x->st;
+    struct tcp_listener *l = tcp_listener_at(st, index);
+    if (l == NULL || (sink != 0 && l->sink != sink))
+        return -ENOENT;
+    hash_index_remove(&st->listener_ix, &st->a, index);
+    arena_release(&st->a.table[TCP_TABLE_LISTENER], l, index);
+    const struct arena_table *t = &st->a.table[TCP_TABLE_HALF];
+    for (uint32_t i = 0; i < t->high_water; i++) {
+        const struct tcp_half *h = (const struct tcp_half *)arena_lookup(st, t, i);
+        if (h != NULL && h->listener == index)
+            tcp_half_release(st, i);
+    }
+    t = &st->a.table[TCP_TABLE_CONN];
+    for (uint32_t i = 0; i < t->high_water; i++) {
+        const struct tcp_conn *c = (const struct tcp_conn *)arena_lookup(st, t, i);
+        if (c == NULL || tcp_cold_at(st, i)->listener != index)
+            continue;
+        tcp_cold_at(st, i)->listener = TCP_NIL;
+        if (!(c->flags & TCP_F_ADOPTED))
+            abort_one(x, i);
+    }
+    return 0;
+}
+
+static int cmd_close(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
+    const struct tcp_cmd_close *a = (const struct tcp_cmd_close *)cmd;
+    (void)r;
+    if (a->sock != TCP_NIL && (a->sock & TCP_SOCK_LISTENER))
+        return close_listener(x, a->sock & ~TCP_SOCK_LISTENER, a->sink);
+    struct tcp_conn *c = find(x, a->sock, a->sink);
+    if (c == NULL)
+        return -ENOENT;
+    (void)tcp_begin(x, a->sock);
+    c->flags |= TCP_F_ORPHAN;
+    bool unread = a->unread || (c->ooo_head != TCP_NIL && !seq_after(tcp_kept(x, c->ooo_head)->user, c->rcv_nxt));
+    if (a->abort || unread || c->state == TCP_SYN_SENT || (c->flags & TCP_F_ADOPTED) == 0) {
+        (void)tcp_fsm(x, c, TCP_EV_ABORT);
+    } else {
+        queue_fin(x, c);
+        tcp_timer_slow(x, c);
+        tcp_flush_conn(x, c);
+    }
+    tcp_end(x);
+    return 0;
+}
+
+static int cmd_sync(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
+    const struct tcp_cmd_sync *a = (const struct tcp_cmd_sync *)cmd;
+    struct tcp_conn *c = find(x, a->sock, a->sink);
+    (void)r;
+    if (c == NULL)
+        return -ENOENT;
+    bool fin = c->flags & TCP_F_FIN_RCVD;
+    uint32_t have = c->rcv_nxt - c->irs - 1 - fin, lost = have - (uint32_t)a->rx_bytes;
+    if (lost > c->rcv_limit || a->held > c->rcv_limit)
+        return -EINVAL;
+    (void)tcp_begin(x, a->sock);
+    c->rcv_held = a->held;
+    if (lost != 0 && fin)
+        (void)tcp_fsm(x, c, TCP_EV_ABORT); /* the state has moved past what the reader has: only honest end */
+    else if (lost != 0)
+        c->rcv_nxt = c->rcv_acked = c->rcv_nxt - lost;
+    if (fin && lost == 0 && !(c->flags & TCP_F_ORPHAN))
+        tcp_notice(x, c, NOTICE_HANGUP, 0, 0);
+    if (!x->dead)
+        tcp_flush_conn(x, c);
+    tcp_end(x);
+    return 0;
+}
+
+static int cmd_ports(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
+    const struct tcp_cmd_ports *a = (const struct tcp_cmd_ports *)cmd;
+    (void)r;
+    if (a->low > a->high || (a->low == 0 && a->high != 0))
+        return -EINVAL;
+    x->st->port_low = a->low;
+    x->st->port_high = a->high;
+    return 0;
+}
+
+struct command {
+    uint32_t size;
+    int (*run)(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r);
+};
+
+static const struct command commands[] = {
+    [TCP_CMD_LISTEN] = {sizeof(struct tcp_cmd_listen), cmd_listen},
+    [TCP_CMD_CONNECT] = {sizeof(struct tcp_cmd_connect), cmd_connect},
+    [TCP_CMD_ADOPT] = {sizeof(struct tcp_cmd_adopt), cmd_adopt},
+    [TCP_CMD_SHUTDOWN] = {sizeof(struct tcp_cmd_sock), cmd_shutdown},
+    [TCP_CMD_CLOSE] = {sizeof(struct tcp_cmd_close), cmd_close},
+    [TCP_CMD_OPTION] = {sizeof(struct tcp_cmd_option), tcp_cmd_option_run},
+    [TCP_CMD_INFO] = {sizeof(struct tcp_cmd_info), tcp_cmd_info_run},
+    [TCP_CMD_STATS] = {sizeof(struct tcp_cmd_stats), tcp_cmd_stats_run},
+    [TCP_CMD_SYNC] = {sizeof(struct tcp_cmd_sync), cmd_sync},
+    [TCP_CMD_PORTS] = {sizeof(struct tcp_cmd_ports), cmd_ports},
+};
+
+void tcp_command(void *state, struct engine_io *io, const struct engine_cmd *cmd, struct engine_reply *ret_reply) {
+    struct tcp_ctx x;
+    memset(ret_reply, 0, sizeof *ret_reply);
+    if (cmd->id >= ARRAY_LEN(commands) || commands[cmd->id].run == NULL) {
+        ret_reply->error = -ENOTSUP;
+        return;
+    }
+    if (cmd->size < commands[cmd->id].size) {
+        ret_reply->error = -EINVAL;
+        return;
+    }
+    tcp_ctx_init(&x, (struct tcp_engine *)state, io);
+    ret_reply->error = commands[cmd->id].run(&x, cmd, ret_reply);
+}
+
+/* ---- the data path's own requests ---- */
+
+static void reject(struct engine_io *io, struct pkt *p) {
+    ENGINE_COUNT(io, TCP_COUNT_BAD_SEND);
+    pkt_drop(io, p, DROP_TCP_BAD_SEND);
+}
+
+static bool can_send(const struct tcp_conn *c) {
+    return (c->state == TCP_ESTABLISHED || c->state == TCP_CLOSE_WAIT || c->state == TCP_SYN_SENT ||
+            c->state == TCP_SYN_RCVD) &&
+           !(c->flags & (TCP_F_FIN_QUEUED | TCP_F_ORPHAN)) && (c->flags & TCP_F_ADOPTED);
+}
+
+/* False: bad request, or no room; the packet was dealt with. */
+static bool enqueue(struct tcp_ctx *x, struct tcp_conn *c, struct pkt *p) {
+    bool region = p->flags & PKT_REGION;
+    uint32_t len = region ? p->frag_len : pkt_bytes(p), ref = TCP_NIL, off = p->user;
+    bool more = p->flags & PKT_MORE;
+    if (len == 0 || len > INT32_MAX - (c->snd_end - c->snd_una)) {
+        reject(x->io, p);
+        return false;
+    }
+    if (!region) {
+        ref = tcp_keep(x, p);
+        if (ref == TCP_NIL) {
+            reject(x->io, p);
+            return false;
+        }
+        off = 0;
+    }
+    bool queued = tcp_queue_push(x, c, off, len, ref);
+    if (region)
+        (void)pkt_vec_push(x->io->done, p);
+    else if (!queued)
+        tcp_bury(x, ref);
+    if (UNLIKELY(!queued)) { /* a stream may not lose bytes: it ends */
+        ENGINE_COUNT(x->io, TCP_COUNT_ITEM_LIMIT);
+        tcp_cold(x->st, c)->error = ENOBUFS;
+        (void)tcp_fsm(x, c, TCP_EV_ABORT);
+        return false;
+    }
+    c->flags = more ? c->flags | TCP_F_MORE : c->flags & ~(uint32_t)TCP_F_MORE;
+    if (tcp_cold(x->st, c)->notsent_lowat != 0 && c->snd_end - c->snd_nxt >= tcp_cold(x->st, c)->notsent_lowat)
+        c->flags |= TCP_F_LOWAT;
+    return true;
+}
+
+void tcp_send(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n) {
+    struct tcp_engine *st = (struct tcp_engine *)state;
+    struct tcp_ctx x;
+    CHECK(n <= PKT_BURST);
+    tcp_ctx_init(&x, st, io);
+    for (uint32_t i = 0; i < n; i++) {
+        struct pkt *p = pkts[i];
+        struct tcp_conn *c = find(&x, p->sock, p->sink);
+        if (c == NULL || !can_send(c) || ((p->flags & PKT_REGION) && SINK_KIND(c->sink) != SINK_SESSION)) {
+            reject(io, p);
+            continue;
+        }
+        (void)tcp_begin(&x, p->sock);
+        tcp_touch(&x, c);
+        if (enqueue(&x, c, p) && c->state == TCP_SYN_SENT && c->seg_head == TCP_NIL)
+            (void)tcp_send_syn(&x, c);
+        tcp_end(&x);
+    }
+    tcp_flush(&x);
+}
+
+void tcp_credit(void *state, struct engine_io *io, const struct engine_credit *credits, uint32_t n) {
+    struct tcp_ctx x;
+    tcp_ctx_init(&x, (struct tcp_engine *)state, io);
+    for (uint32_t i = 0; i < n; i++) {
+        struct tcp_conn *c = find(&x, credits[i].sock, credits[i].sink);
+        if (c == NULL)
+            continue;
+        (void)tcp_begin(&x, credits[i].sock);
+        tcp_data_credit(&x, c, credits[i].bytes);
+        if (c->flags & TCP_F_ACK_NOW)
+            tcp_flush_conn(&x, c);
+        tcp_end(&x);
+    }
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The state machine of RFC 9293 section 3.3.2 as a table. One function writes a connection's state: tcp_fsm(). Cells
+ * that are not listed count as unexpected and change nothing. LISTEN, half-open and TIME-WAIT are records of their own
+ * (tcp_syn.c, tcp_wait.c), so those rows are empty here. Runs on the shard's worker, inside a change.
+ */
+#include <errno.h>
+
+#include "engines/tcp/tcp_conn.h"
+#include "engines/tcp/tcp_fastopen.h"
+#include "engines/tcp/tcp_output.h"
+#include "engines/tcp/tcp_syn.h"
+
+typedef void action_fn(struct tcp_ctx *x, struct tcp_conn *c);
+
+static void nothing(struct tcp_ctx *x, struct tcp_conn *c) {
+    (void)x;
+    (void)c;
+}
+
+static void end(struct tcp_ctx *x, struct tcp_conn *c, uint32_t error) {
+    if (c->flags & TCP_F_ADOPTED) {
+        if (c->tx_done != 0)
+            tcp_notice(x, c, NOTICE_TX_DONE, 0, c->tx_done);
+        if (error != 0 && !(c->flags & TCP_F_ORPHAN))
+            tcp_notice(x, c, NOTICE_ERROR, error, 0);
+        tcp_notice(x, c, NOTICE_CLOSED, 0, 0);
+    }
+    x->dead = true;
+}
+
+static void opened(struct tcp_ctx *x, struct tcp_conn *c) {
+    if (c->flags & TCP_F_PASSIVE) { /* by fast open: accepted when its SYN came */
+        tcp_fastopen_done(x, c);
+        return;
+    }
+    tcp_notice(x, c, NOTICE_CONNECTED, 0, c->mss);
+}
+
+static void accepted(struct tcp_ctx *x, struct tcp_conn *c) {
+    tcp_accept_ready(x, c);
+}
+
+static void refused(struct tcp_ctx *x, struct tcp_conn *c) {
+    ENGINE_COUNT(x->io, TCP_COUNT_FAILED);
+    ENGINE_COUNT(x->io, TCP_COUNT_RESET_IN);
+    end(x, c, ECONNREFUSED);
+}
+
+static void reset(struct tcp_ctx *x, struct tcp_conn *c) {
+    ENGINE_COUNT(x->io, TCP_COUNT_RESET_IN);
+    end(x, c, c->state == TCP_CLOSE_WAIT ? EPIPE : ECONNRESET);
+}
+
+static void closed(struct tcp_ctx *x, struct tcp_conn *c) {
+    end(x, c, 0);
+}
+
+static void abort_silent(struct tcp_ctx *x, struct tcp_conn *c) {
+    end(x, c, 0);
+}
+
+static void abort_reset(struct tcp_ctx *x, struct tcp_conn *c) {
+    tcp_send_conn_reset(x, c);
+    end(x, c, tcp_cold(x->st, c)->error);
+}
+
+static void not_opened(struct tcp_ctx *x, struct tcp_conn *c) {
+    uint8_t soft = tcp_cold(x->st, c)->error;
+    ENGINE_COUNT(x->io, TCP_COUNT_FAILED);
+    end(x, c, soft != 0 ? soft : ETIMEDOUT);
+}
+
+static void timed_out(struct tcp_ctx *x, struct tcp_conn *c) {
+    uint8_t soft = tcp_cold(x->st, c)->error;
+    ENGINE_COUNT(x->io, TCP_COUNT_TIMEOUT);
+    end(x, c, soft != 0 ? soft : ETIMEDOUT);
+}
+
+static void hang_up(struct tcp_ctx *x, struct tcp_conn *c) {
+    if (!(c->flags & TCP_F_ADOPTED) || (c->flags & (TCP_F_ORPHAN | TCP_F_HUNG_UP)))
+        return;
+    c->flags |= TCP_F_HUNG_UP;
+    tcp_notice(x, c, NOTICE_HANGUP, 0, 0);
+}
+
+/* An orphan must not wait for ever for a peer that never closes. */
+static void fin_wait(struct tcp_ctx *x, struct tcp_conn *c) {
+    if (c->flags & TCP_F_ORPHAN)
+        c->slow_at = (x->coarse + TCP_COARSE_S(tcp_cold(x->st, c)->linger2)) | 1;
+}
+
+static void time_wait(struct tcp_ctx *x, struct tcp_conn *c) {
+    hang_up(x, c);
+    tcp_wait_enter(x, c);
+    end(x, c, 0);
+}
+
+struct cell {
+    action_fn *action;
+    uint8_t next;
+};
+
+/* clang-format off */
+#define GONE(act) {act, TCP_CLOSED}
+static const struct cell table[TCP_STATE_COUNT][TCP_EV_COUNT] = {
+    [TCP_CLOSED] = {
+        [TCP_EV_OPEN]       = {nothing, TCP_SYN_SENT},
+        [TCP_EV_ACCEPT]     = {accepted, TCP_ESTABLISHED},
+        [TCP_EV_ACCEPT_TFO] = {accepted, TCP_SYN_RCVD},
+    },
+    [TCP_SYN_SENT] = {
+        [TCP_EV_SYN]        = {nothing, TCP_SYN_RCVD},
+        [TCP_EV_SYN_ACKED]  = {opened, TCP_ESTABLISHED},
+        [TCP_EV_RST]        = GONE(refused),
+        [TCP_EV_ABORT]      = GONE(abort_silent),
+        [TCP_EV_GIVE_UP]    = GONE(not_opened),
+    },
+    [TCP_SYN_RCVD] = {
+        [TCP_EV_SYN_ACKED]  = {opened, TCP_ESTABLISHED},
+        [TCP_EV_FIN_SENT]   = {nothing, TCP_FIN_WAIT_1},
+        [TCP_EV_FIN]        = {hang_up, TCP_CLOSE_WAIT},
+        [TCP_EV_RST]        = GONE(refused),
+        [TCP_EV_ABORT]      = GONE(abort_reset),
+        [TCP_EV_GIVE_UP]    = GONE(not_opened),
+    },
+    [TCP_ESTABLISHED] = {
+        [TCP_EV_FIN_SENT]   = {nothing, TCP_FIN_WAIT_1},
+        [TCP_EV_FIN]        = {hang_up, TCP_CLOSE_WAIT},
+        [TCP_EV_RST]        = GONE(reset),
+        [TCP_EV_ABORT]      = GONE(abort_reset),
+        [TCP_EV_GIVE_UP]    = GONE(timed_out),
+    },
+    [TCP_FIN_WAIT_1] = {
+        [TCP_EV_FIN_ACKED]  = {fin_wait, TCP_FIN_WAIT_2},
+        [TCP_EV_FIN]        = {hang_up, TCP_CLOSING},
+        [TCP_EV_RST]        = GONE(reset),
+        [TCP_EV_ABORT]      = GONE(abort_reset),
+        [TCP_EV_GIVE_UP]    = GONE(timed_out),
+    },
+    [TCP_FIN_WAIT_2] = {
+        [TCP_EV_FIN]        = {time_wait, TCP_TIME_WAIT},
+        [TCP_EV_RST]        = GONE(reset),
+        [TCP_EV_ABORT]      = GONE(abort_reset),
+        [TCP_EV_GIVE_UP]    = GONE(timed_out),
+        [TCP_EV_EXPIRE]     = GONE(closed),
+    },
+    [TCP_CLOSE_WAIT] = {
+        [TCP_EV_FIN_SENT]   = {nothing, TCP_LAST_ACK},
+        [TCP_EV_RST]        = GONE(reset),
+        [TCP_EV_ABORT]      = GONE(abort_reset),
+        [TCP_EV_GIVE_UP]    = GONE(timed_out),
+    },
+    [TCP_CLOSING] = {
+        [TCP_EV_FIN_ACKED]  = {time_wait, TCP_TIME_WAIT},
+        [TCP_EV_RST]        = GONE(closed),
+        [TCP_EV_ABORT]      = GONE(abort_reset),
+        [TCP_EV_GIVE_UP]    = GONE(timed_out),
+    },
+    [TCP_LAST_ACK] = {
+        [TCP_EV_FIN_ACKED]  = GONE(closed),
+        [TCP_EV_RST]        = GONE(closed),
+        [TCP_EV_ABORT]      = GONE(abort_reset),
+        [TCP_EV_GIVE_UP]    = GONE(timed_out),
+    },
+};
+/* clang-format on */
+
+bool tcp_fsm(struct tcp_ctx *x, struct tcp_conn *c, enum tcp_event ev) {
+    const struct cell *cell = &table[c->state][ev];
+    if (UNLIKELY(cell->action == NULL)) {
+        ENGINE_COUNT(x->io, TCP_COUNT_FSM);
+        return false;
+    }
+    ENGINE_TRACE(x->io, c->state, ev, tcp_index(x->st, c));
+    cell->action(x, c);
+    c->state = cell->next;
+    return true;
+}
+
+uint8_t tcp_fsm_next(uint8_t state, enum tcp_event ev) {
+    const struct cell *cell = &table[state][ev];
+    return cell->action == NULL ? TCP_STATE_COUNT : cell->next;
+}

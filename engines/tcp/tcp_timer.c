@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Timers. A connection has one node on the wheel, armed for the earliest of: retransmission (one of timeout, tail
+ * probe, reordering, persist), delayed ACK, pacing, and a slow one for keep-alive and FIN-WAIT-2. When the node fires
+ * each is looked at; those moved into the future meanwhile just arm it again.
+ */
+#include "engines/tcp/tcp_timer.h"
+
+#include "engines/tcp/tcp_data.h"
+#include "engines/tcp/tcp_fastopen.h"
+#include "engines/tcp/tcp_loss.h"
+#include "engines/tcp/tcp_output.h"
+
+#define GIVE_UP_AFTER    TCP_COARSE_S(900) /* R2, RFC 9293 SHLD-11: at least 100 s */
+#define PROBES_MAX       15u
+#define BLACK_HOLE_RTOS  3u
+#define BLACK_HOLE_MTU4  576u
+#define BLACK_HOLE_MTU6  1280u
+#define BLACK_HOLE_RETRY TCP_COARSE_S(600)
+
+static void give_up(struct tcp_ctx *x, struct tcp_conn *c) {
+    (void)tcp_fsm(x, c, TCP_EV_GIVE_UP);
+}
+
+/* Full segments vanish while the path is otherwise alive: RFC 4821's black hole. After a while the route's MTU is tried
+ * again. */
+static void suspect_black_hole(struct tcp_ctx *x, struct tcp_conn *c) {
+    struct tcp_cold *k = tcp_cold(x->st, c);
+    uint32_t floor = ipaddr_is_v4(&c->flow.remote) ? BLACK_HOLE_MTU4 : BLACK_HOLE_MTU6;
+    if (c->seg_head == TCP_NIL || k->mtu <= floor || k->black_hole_at != 0 || (c->flags & TCP_F_LOCAL))
+        return;
+    const struct tcp_seg *s = tcp_seg_at(x->st, c->seg_head);
+    if (s->end - s->seq < c->mss)
+        return;
+    ENGINE_COUNT(x->io, TCP_COUNT_BLACK_HOLE);
+    k->mtu = (uint16_t)floor;
+    k->black_hole_at = x->coarse | 1;
+    tcp_conn_mss(x->st, c);
+}
+
+static void look_again_at_route(struct tcp_ctx *x, struct tcp_conn *c) {
+    struct tcp_cold *k = tcp_cold(x->st, c);
+    if (k->black_hole_at != 0 && x->coarse - k->black_hole_at < BLACK_HOLE_RETRY)
+        return;
+    k->black_hole_at = 0;
+    uint16_t mss = c->mss;
+    (void)tcp_conn_route(x, c);
+    if (c->mss < mss)
+        tcp_loss_resize(x, c);
+}
+
+static bool waited_too_long(struct tcp_ctx *x, const struct tcp_conn *c) {
+    const struct tcp_cold *k = tcp_cold(x->st, c);
+    uint32_t limit = k->user_timeout != 0 ? k->user_timeout : GIVE_UP_AFTER;
+    if (c->state < TCP_ESTABLISHED && k->user_timeout == 0)
+        return c->backoff >= k->syn_retries;
+    return k->stuck_at != 0 && x->coarse - k->stuck_at >= limit;
+}
+
+static void fire_rto(struct tcp_ctx *x, struct tcp_conn *c) {
+    struct tcp_cold *k = tcp_cold(x->st, c);
+    if (k->stuck_at == 0)
+        k->stuck_at = (x->coarse - (c->rto >> 10)) | 1;
+    if (waited_too_long(x, c)) {
+        give_up(x, c);
+        return;
+    }
+    if (c->state == TCP_SYN_SENT && (c->flags & TCP_F_TFO))
+        tcp_fastopen_failed(x, c);
+    tcp_loss_rto(x, c);
+    if (c->backoff == BLACK_HOLE_RTOS && tcp_synchronized(c))
+        suspect_black_hole(x, c);
+    if (c->backoff == 1 || c->backoff == BLACK_HOLE_RTOS) /* R1, RFC 9293 SHLD-9: is the route still good? */
+        look_again_at_route(x, c);
+    c->rtx = TCP_RTX_RTO;
+    c->rtx_at = x->tick + tcp_rto(c);
+}
+
+/* Something waits and nothing is in flight: a small segment's turn (RFC 9293 section 3.8.6.2.1, override timeout), or a
+ * closed window to ask about. */
+static void fire_persist(struct tcp_ctx *x, struct tcp_conn *c) {
+    struct tcp_cold *k = tcp_cold(x->st, c);
+    c->rtx = TCP_RTX_NONE;
+    if (c->snd_wnd > c->snd_nxt - c->snd_una) {
+        x->force = true;
+        tcp_output(x, c);
+        x->force = false;
+        return;
+    }
+    if (k->stuck_at == 0)
+        k->stuck_at = x->coarse | 1;
+    bool deaf = c->probes >= PROBES_MAX; /* answers set it back: then it may take for ever (RFC 9293 MUST-37) */
+    if (deaf || (k->user_timeout != 0 && x->coarse - k->stuck_at >= k->user_timeout)) {
+        give_up(x, c);
+        return;
+    }
+    ENGINE_COUNT(x->io, TCP_COUNT_PERSIST);
+    c->probes++;
+    tcp_send_probe(x, c);
+    if (c->backoff < 32)
+        c->backoff++;
+    c->rtx = TCP_RTX_PERSIST;
+    c->rtx_at = x->tick + tcp_rto(c);
+}
+
+static void fire_rtx(struct tcp_ctx *x, struct tcp_conn *c) {
+    switch (c->rtx) {
+    case TCP_RTX_RTO:
+        fire_rto(x, c);
+        return;
+    case TCP_RTX_TLP:
+        c->rtx = TCP_RTX_NONE;
+        tcp_send_tail_probe(x, c);
+        if (!x->dead) {
+            c->rtx = TCP_RTX_RTO;
+            c->rtx_at = x->tick + tcp_rto(c);
+        }
+        return;
+    case TCP_RTX_REO:
+        tcp_loss_reo(x, c);
+        return;
+    case TCP_RTX_PERSIST:
+        fire_persist(x, c);
+        return;
+    default:
+        return;
+    }
+}
+
+void tcp_timer_slow(struct tcp_ctx *x, struct tcp_conn *c) {
+    const struct tcp_cold *k = tcp_cold(x->st, c);
+    if (c->state == TCP_FIN_WAIT_2 && (c->flags & TCP_F_ORPHAN))
+        c->slow_at = (x->coarse + TCP_COARSE_S(k->linger2)) | 1;
+    else if (c->flags & TCP_F_KEEPALIVE)
+        c->slow_at = (c->heard_at + TCP_COARSE_S(k->keep_idle)) | 1;
+    else
+        c->slow_at = 0;
+}
+
+/* RFC 9293 section 3.8.4. */
+static void fire_keepalive(struct tcp_ctx *x, struct tcp_conn *c) {
+    const struct tcp_cold *k = tcp_cold(x->st, c);
+    uint32_t idle = TCP_COARSE_S(k->keep_idle);
+    if (c->snd_una != c->snd_nxt || x->coarse - c->heard_at < idle) { /* alive, or retransmission watches it */
+        c->slow_at = (seq_max(c->heard_at, c->snd_una != c->snd_nxt ? x->coarse : c->heard_at) + idle) | 1;
+        c->probes = 0;
+        return;
+    }
+    if (c->probes >= k->keep_count ||
+        (k->user_timeout != 0 && x->coarse - c->heard_at >= k->user_timeout && c->probes)) {
+        tcp_send_conn_reset(x, c);
+        give_up(x, c);
+        return;
+    }
+    ENGINE_COUNT(x->io, TCP_COUNT_KEEPALIVE);
+    c->probes++;
+    tcp_send_probe(x, c);
+    c->slow_at = (x->coarse + TCP_COARSE_S(k->keep_interval)) | 1;
+}
+
+static void fire_slow(struct tcp_ctx *x, struct tcp_conn *c) {
+    c->slow_at = 0;
+    if (c->state == TCP_FIN_WAIT_2 && (c->flags & TCP_F_ORPHAN))
+        (void)tcp_fsm(x, c, TCP_EV_EXPIRE);
+    else if ((c->flags & TCP_F_KEEPALIVE) && tcp_synchronized(c))
+        fire_keepalive(x, c);
+}
+
+void tcp_timer_fire(struct tcp_ctx *x, struct tcp_conn *c) {
+    c->flags &= ~(uint32_t)TCP_F_ARMED;
+    if ((c->flags & TCP_F_ACK_LATER) && time_reached(x->tick, c->delack_at))
+        c->flags = (c->flags & ~(uint32_t)TCP_F_ACK_LATER) | TCP_F_ACK_NOW;
+    if (c->ooo_head != TCP_NIL && (c->flags & TCP_F_STALLED))
+        tcp_data_drain(x, c);
+    if (!x->dead && c->slow_at != 0 && time_reached(x->coarse, c->slow_at))
+        fire_slow(x, c);
+    if (!x->dead && c->rtx != TCP_RTX_NONE && time_reached(x->tick, c->rtx_at))
+        fire_rtx(x, c);
+    tcp_flush_conn(x, c);
+}
