@@ -210,6 +210,8 @@ bool ip_addr_is_local(struct ip_state *st, const struct ipaddr *addr);
 bool ip_addr_is_broadcast(struct ip_state *st, const struct ipaddr *addr);
 /* The cached answer for `dst`, or NULL. */
 const struct ip_dest *ip_dest_peek(struct ip_state *st, const struct ipaddr *dst);
+/* Something was sent there not long ago: its line is still there, though perhaps outdated. Else NULL. */
+const struct ip_dest *ip_dest_talked(struct ip_state *st, const struct ipaddr *dst);
 /* Finds the answer anew and puts it into one of the two ways at `set`. */
 struct ip_dest *ip_dest_resolve(struct ip_state *st, struct engine_io *io, const struct ipaddr *dst,
                                 struct ip_dest *set);

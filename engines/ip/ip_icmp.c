@@ -174,9 +174,9 @@ static enum drop_reason error_input(struct ip_state *st, struct engine_io *io, s
     int error = p->ip_version == 6 ? errno_of_icmp6(p->data[0], p->data[1]) : errno_of_icmp4(p->data[0], p->data[1]);
     uint32_t mtu = 0;
     if (error == EMSGSIZE) {
-        const struct ip_dest *d = ip_dest_peek(st, &q.flow.remote);
+        const struct ip_dest *d = ip_dest_talked(st, &q.flow.remote);
         mtu = reported_mtu(p);
-        if (d == NULL || d->kind != IP_DEST_WIRE)
+        if (d == NULL)
             return DROP_ICMP_UNWANTED;
         if (mtu < d->mtu)
             ip_pmtu_learn(st, io, &q.flow.remote, mtu);

@@ -370,6 +370,14 @@ const struct ip_dest *ip_dest_peek(struct ip_state *st, const struct ipaddr *dst
     return ip_dest_is(st, set + 1, dst) ? set + 1 : NULL;
 }
 
+const struct ip_dest *ip_dest_talked(struct ip_state *st, const struct ipaddr *dst) {
+    const struct ip_dest *set = ip_dest_set(st, dst);
+    for (uint32_t way = 0; way < 2; way++)
+        if (set[way].kind == IP_DEST_WIRE && ipaddr_equal(&set[way].dst, dst))
+            return set + way;
+    return NULL;
+}
+
 struct ip_dest *ip_dest_resolve(struct ip_state *st, struct engine_io *io, const struct ipaddr *dst,
                                 struct ip_dest *set) {
     struct ip_dest d = {.dst = *dst, .kind = IP_DEST_ERROR, .error = ENETUNREACH, .port = PORT_SLOT_LOCAL};
