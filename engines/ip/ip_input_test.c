@@ -330,9 +330,10 @@ Test(ip_input, ipv4_options) {
 
 static struct pkt *with_extensions(struct fixture *f, uint8_t first, const uint8_t *ext, uint32_t len) {
     struct pkt *p = frame(f, true);
-    uint8_t *h = pkt_push(p, len);
-    memmove(h, h + len, ETH_LEN + IP6_LEN);
+    uint8_t *h = p->data;
+    memmove(h + ETH_LEN + IP6_LEN + len, h + ETH_LEN + IP6_LEN, p->len - ETH_LEN - IP6_LEN);
     memcpy(h + ETH_LEN + IP6_LEN, ext, len);
+    p->len += len;
     h[EH + 6] = first;
     be16_store(h + EH + 4, (uint16_t)(p->len - ETH_LEN - IP6_LEN));
     return p;
