@@ -175,7 +175,7 @@ static uint32_t take_notices(struct usher_context *ctx, struct usher_event *ret_
 
 uint32_t client_take(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n, bool look) {
     uint32_t got = 0;
-    if (UNLIKELY(ctx->parked_count))
+    if (UNLIKELY(ctx->parked != NULL))
         got = client_take_parked(ctx, ret_events, n);
     if (LIKELY(got < n))
         got += client_take_fresh(ctx, ret_events + got, n - got, look);
@@ -184,17 +184,24 @@ uint32_t client_take(struct usher_context *ctx, struct usher_event *ret_events, 
     return got;
 }
 
-void client_cq_purge(struct usher_context *ctx, struct usher_socket *sock) {
-    struct client_set *s = sock->set;
+static void purge(struct usher_context *ctx, struct client_set *s, uint32_t handle) {
     for (uint32_t pos = s->cq_pos; pos - s->cq_pos <= s->cq_mask; pos++) {
         struct ush_cqe *e = &s->cq[pos & s->cq_mask];
         if (__atomic_load_n(&e->seq, __ATOMIC_ACQUIRE) != pos + 1)
             break;
-        if (e->type == USH_CQ_RECV && e->recv.handle == sock->handle) {
+        if (e->type == USH_CQ_RECV && e->recv.handle == handle) {
             client_release_cell(ctx, s, e->recv.cell, e->recv.len);
             e->type = 0; /* consumed: usherd does not read its completions again */
-        } else if (e->type == USH_CQ_EVENT && e->event.handle == sock->handle) {
+        } else if (e->type == USH_CQ_EVENT && e->event.handle == handle) {
             e->type = 0;
         }
     }
+}
+
+void client_handle_forget(struct usher_socket *sock) {
+    if (!sock->known)
+        return;
+    purge(sock->ctx, sock->home, sock->handle);
+    sock->ctx->by_handle[sock->handle] = NULL;
+    sock->known = false;
 }

@@ -270,5 +270,7 @@ void client_go_down(struct usher_context *ctx, const char *why) {
     for (struct usher_socket *s = ctx->sockets; s; s = s->next)
         client_socket_to_kernel(s, why);
     reclaim(ctx);
+    /* It may be us who give up: usherd then ends the session, and the ports are the kernel sockets' again. */
+    shutdown(ctx->session_fd, SHUT_RDWR);
     client_waiters_wake(ctx);
 }

@@ -66,18 +66,20 @@ struct client_group {
 
 struct usher_socket {
     struct usher_context *ctx;
-    struct client_set *set; /* NULL: not accelerated */
+    struct client_set *set;  /* NULL: not accelerated */
+    struct client_set *home; /* while `known`: whose completions may name it */
     uint32_t handle;
     uint32_t sent;      /* bytes submitted, modulo 2^32 */
     uint32_t done;      /* of ush_socket.tx_done, when last read */
     uint32_t tx_limit;
     bool connected, bound, wildcard, v6;
+    bool known;          /* in by_handle */
     bool blocked; /* a send answered -EAGAIN: WRITABLE is owed */
     bool kernel_blocked; /* ... because the kernel socket's buffer was full */
     bool watched; /* in the epoll set */
     bool muted;   /* readable, but its share of parked datagrams is used up */
     int fd;
-    int error; /* pending asynchronous errno, positive; the next send returns it */
+    int error; /* parked asynchronous errno, positive: the next call on it, or poll, tells */
     struct client_parked *parked_head, **parked_tail;
     uint32_t parked_kernel;
     struct usher_socket *parked_next; /* among the context's sockets with parked events */
@@ -113,7 +115,6 @@ struct usher_context {
     uint32_t set_count;
     struct client_set *sets[USH_SET_MAX]; /* in the order they appeared */
     struct client_set *set_at[USH_SET_MAX]; /* by usherd's number */
-    uint32_t parked_count;
     uint32_t opening; /* Open is on its way: completions of unknown handles wait in the ring */
     uint32_t polls;
     bool armed;        /* a foreign loop sleeps on usher_fd() */
@@ -232,8 +233,8 @@ uint32_t client_take_fresh(struct usher_context *ctx, struct usher_event *ret_ev
 /* All kinds, parked ones first: what usher_poll() returns. */
 uint32_t client_take(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n, bool look);
 void client_cq_publish(struct client_set *s);
-/* Forgets completions of a handle that is closing: usherd will write no more of them. */
-void client_cq_purge(struct usher_context *ctx, struct usher_socket *sock);
+/* usherd has closed the handle: forgets it, and the completions that name it, before it is given anew. */
+void client_handle_forget(struct usher_socket *sock);
 
 /* Gives one received buffer back; a buffer given already is nothing. */
 void client_release_msg(struct usher_context *ctx, struct usher_msg *m);
@@ -241,6 +242,7 @@ void client_release_msg(struct usher_context *ctx, struct usher_msg *m);
 /* ---- park.c ---- */
 void client_park(struct usher_context *ctx, const struct usher_event *ev);
 bool client_unpark(struct usher_socket *sock, struct usher_event *ret_ev);
+bool client_has_parked(struct usher_context *ctx);
 uint32_t client_take_parked(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n);
 void client_park_purge(struct usher_socket *sock);
 void client_park_fini(struct usher_context *ctx);
@@ -281,6 +283,7 @@ int client_socket_autobind(struct usher_socket *sock);
 int client_socket_announce(struct usher_socket *sock);
 /* Does usherd carry it now? Takes the lock. */
 bool client_socket_is_carried(struct usher_socket *sock);
+/* Completions that are in the ring already still reach it. Under the lock. */
 void client_socket_to_kernel(struct usher_socket *sock, const char *why);
 
 /* ---- kernel.c ---- */

@@ -2,7 +2,7 @@
  *
  * Events that usher_recvfrom() of one socket found for another. They wait in private memory, in order for each socket,
  * so that no socket can stop the ring for its neighbours; a socket's RX quota, and for kernel sockets a share of
- * KERNEL_SHARE datagrams, bounds how many there can be. Under the context's lock.
+ * KERNEL_SHARE datagrams, bounds how many there can be. An error is one number, the latest. Under the context's lock.
  */
 #include <stdlib.h>
 
@@ -37,7 +37,7 @@ static void drop_event(struct usher_context *ctx, const struct usher_event *ev) 
     }
 }
 
-void client_park(struct usher_context *ctx, const struct usher_event *ev) {
+static void park_datagram(struct usher_context *ctx, const struct usher_event *ev) {
     struct usher_socket *sock = ev->sock;
     struct client_parked *p = node_get(ctx);
     if (!p) {
@@ -50,14 +50,18 @@ void client_park(struct usher_context *ctx, const struct usher_event *ev) {
         sock->parked_tail = &sock->parked_head;
     *sock->parked_tail = p;
     sock->parked_tail = &p->next;
-    __atomic_store_n(&ctx->parked_count, ctx->parked_count + 1, __ATOMIC_RELAXED);
-    if (ev->type == USHER_EV_ERROR)
-        sock->error = ev->error;
-    if (ev->type == USHER_EV_RECV && ev->msg.flags & USHER_RECV_KERNEL && ++sock->parked_kernel == KERNEL_SHARE) {
+    if (ev->msg.flags & USHER_RECV_KERNEL && ++sock->parked_kernel == KERNEL_SHARE) {
         sock->muted = true;
         client_kernel_interest(sock);
     }
-    list_socket(ctx, sock);
+}
+
+void client_park(struct usher_context *ctx, const struct usher_event *ev) {
+    if (ev->type == USHER_EV_RECV)
+        park_datagram(ctx, ev);
+    else
+        ev->sock->error = ev->error;
+    list_socket(ctx, ev->sock);
     client_waiters_wake(ctx);
 }
 
@@ -70,34 +74,37 @@ bool client_unpark(struct usher_socket *sock, struct usher_event *ret_ev) {
     sock->parked_head = p->next;
     p->next = ctx->parked_free;
     ctx->parked_free = p;
-    __atomic_store_n(&ctx->parked_count, ctx->parked_count - 1, __ATOMIC_RELAXED);
-    if (ret_ev->type == USHER_EV_RECV && ret_ev->msg.flags & USHER_RECV_KERNEL && --sock->parked_kernel == 0 &&
-        sock->muted) {
+    if (ret_ev->msg.flags & USHER_RECV_KERNEL && --sock->parked_kernel == 0 && sock->muted) {
         sock->muted = false;
         client_kernel_interest(sock);
     }
     return true;
 }
 
-/* An error that a send has already returned is not told twice. */
-static bool is_stale(struct usher_socket *sock, const struct usher_event *ev) {
-    if (ev->type != USHER_EV_ERROR)
+static bool unlist_if_empty(struct usher_context *ctx, struct usher_socket *sock) {
+    if (sock->parked_head || sock->error)
         return false;
-    bool stale = sock->error == 0;
-    sock->error = 0;
-    return stale;
+    ctx->parked = sock->parked_next;
+    sock->parked_listed = false;
+    return true;
+}
+
+bool client_has_parked(struct usher_context *ctx) {
+    while (ctx->parked && unlist_if_empty(ctx, ctx->parked))
+        ;
+    return ctx->parked;
 }
 
 uint32_t client_take_parked(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n) {
     uint32_t got = 0;
-    while (ctx->parked && got < n) {
+    while (got < n && client_has_parked(ctx)) {
         struct usher_socket *sock = ctx->parked;
-        while (got < n && client_unpark(sock, &ret_events[got]))
-            got += !is_stale(sock, &ret_events[got]);
-        if (sock->parked_head)
-            break;
-        ctx->parked = sock->parked_next;
-        sock->parked_listed = false;
+        if (client_unpark(sock, &ret_events[got])) {
+            got++;
+            continue;
+        }
+        ret_events[got++] = (struct usher_event){.type = USHER_EV_ERROR, .error = sock->error, .sock = sock};
+        sock->error = 0;
     }
     return got;
 }
@@ -106,6 +113,7 @@ void client_park_purge(struct usher_socket *sock) {
     struct usher_context *ctx = sock->ctx;
     struct usher_event ev;
     sock->muted = false;
+    sock->error = 0;
     while (client_unpark(sock, &ev))
         drop_event(ctx, &ev);
     struct usher_socket *last = NULL;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Which way to a peer? usherd reaches what lies behind its interfaces; loopback and the rest is the kernel's. A wildcard
- * socket serves both worlds, so the library notes whose datagrams came by the kernel and answers those the same way. A
- * small table, one place for each address: who is pushed out comes back with its next datagram. Under the context's
- * lock; costs a send one test of a word while nobody has come by the kernel.
+ * Which way to a peer? usherd reaches what lies behind its interfaces; loopback and the rest is the kernel's. A
+ * wildcard socket serves both worlds, so the library notes whose datagrams came by the kernel and answers those the
+ * same way. A small table, one place for each address: who is pushed out comes back with its next datagram. Under the
+ * context's lock; costs a send one test of a word while nobody has come by the kernel.
  */
 #include "clientlib/src/internal.h"
 

@@ -97,7 +97,6 @@ static ssize_t copy_out(struct receiver *r) {
 static ssize_t deliver(struct receiver *r) {
     if (r->ev.type == USHER_EV_RECV)
         return copy_out(r);
-    r->sock->error = 0;
     return client_fail(-r->ev.error, "an earlier send on this socket failed: %s", strerror(r->ev.error));
 }
 
@@ -112,6 +111,11 @@ static ssize_t recv_kernel(struct receiver *r) {
 /* One datagram or error of r->sock, or -EAGAIN. What belongs to other sockets is parked for them. */
 static ssize_t recv_now(struct receiver *r, bool look) {
     struct usher_socket *sock = r->sock;
+    if (UNLIKELY(sock->error)) {
+        r->ev = (struct usher_event){.type = USHER_EV_ERROR, .error = sock->error};
+        sock->error = 0;
+        return deliver(r);
+    }
     if (client_unpark(sock, &r->ev))
         return deliver(r);
     if (!sock->set && sock->watched) {

@@ -72,7 +72,6 @@ int usher_socket(struct usher_context *ctx, int family, int type, int proto, str
 void client_socket_to_kernel(struct usher_socket *sock, const char *why) {
     struct usher_context *ctx = sock->ctx;
     if (sock->set) {
-        ctx->by_handle[sock->handle] = NULL;
         sock->set = NULL;
         ctx->accelerated--;
         ctx->kernel_only++;
@@ -93,12 +92,13 @@ static int install(struct usher_socket *sock, struct client_answer *a) {
             return err;
         a->fd_count = 0;
     }
-    if (sock->set)
-        ctx->by_handle[sock->handle] = NULL;
-    else
+    if (!sock->set)
         ctx->accelerated++;
+    if (sock->known)
+        ctx->by_handle[sock->handle] = NULL;
+    sock->known = true;
     sock->handle = a->handle;
-    sock->set = ctx->set_at[a->set];
+    sock->set = sock->home = ctx->set_at[a->set];
     sock->sent = sock->done = __atomic_load_n(&ctx->shared_sockets[a->handle].tx_done, __ATOMIC_RELAXED);
     sock->tx_limit = a->tx_limit && a->tx_limit < INT32_MAX ? a->tx_limit : INT32_MAX;
     sock->rx_quota = a->rx_quota;
@@ -107,18 +107,22 @@ static int install(struct usher_socket *sock, struct client_answer *a) {
     return 0;
 }
 
+/* What became of the question: `err` of the exchange, else the answer. usherd has no handle for it where it is not
+ * carried. */
 static void take_answer(struct usher_socket *sock, int err, struct client_answer *a) {
+    struct usher_context *ctx = sock->ctx;
     bool was_kernel = sock->bound && !sock->set;
-    if (!err && a->accelerated)
-        err = install(sock, a);
-    if (!err && !a->accelerated)
-        client_socket_to_kernel(sock, a->reason[0] ? a->reason : "usherd does not say");
-    else if (err)
-        client_socket_to_kernel(sock, usher_strerror());
+    if (!err && a->accelerated && install(sock, a)) {
+        /* usherd carries a socket that we cannot follow: only the end of the session frees its port. */
+        client_go_down(ctx, usher_strerror());
+    } else if (err || !a->accelerated) {
+        client_handle_forget(sock);
+        client_socket_to_kernel(sock, err ? usher_strerror() : a->reason[0] ? a->reason : "usherd does not say");
+    }
     if (was_kernel && sock->set)
-        sock->ctx->kernel_only--;
+        ctx->kernel_only--;
     else if (!sock->bound && !sock->set)
-        sock->ctx->kernel_only++;
+        ctx->kernel_only++;
     sock->bound = true;
 }
 
@@ -147,6 +151,14 @@ static void replay_groups(struct usher_socket *sock) {
             set_reason(sock, usher_strerror());
 }
 
+/* A refused change leaves usherd with the old address: it must let go of the socket. */
+static int update(struct usher_socket *sock, struct client_answer *a) {
+    int err = client_rpc_update(sock->ctx, sock, a);
+    if (err && err != -ENETDOWN)
+        client_rpc_close(sock->ctx, sock->handle);
+    return err;
+}
+
 /* The kernel socket has a new address: usherd is told. It is no error when usherd does not want it. */
 int client_socket_announce(struct usher_socket *sock) {
     struct usher_context *ctx = sock->ctx;
@@ -161,7 +173,7 @@ int client_socket_announce(struct usher_socket *sock) {
     client_leave(ctx);
     client_rpc_begin(ctx);
     if (!err)
-        err = client_socket_is_carried(sock) ? client_rpc_update(ctx, sock, &a) : client_rpc_open(ctx, sock, &a);
+        err = client_socket_is_carried(sock) ? update(sock, &a) : client_rpc_open(ctx, sock, &a);
     client_relock(ctx);
     take_answer(sock, err, &a);
     while (a.fd_count)
@@ -205,9 +217,8 @@ static void forget(struct usher_socket *sock) {
     struct usher_context *ctx = sock->ctx;
     client_park_purge(sock);
     client_unblock_socket(sock);
+    client_handle_forget(sock);
     if (sock->set) {
-        client_cq_purge(ctx, sock);
-        ctx->by_handle[sock->handle] = NULL;
         ctx->accelerated--;
     } else if (sock->bound) {
         ctx->kernel_only--;

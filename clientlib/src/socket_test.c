@@ -70,6 +70,21 @@ Test(socket, connect_updates_and_lets_send_without_address) {
     rig_stop(&r);
 }
 
+Test(socket, a_refused_update_makes_usherd_let_go) {
+    const struct fake_config c = {.fault = FAULT_ERROR, .fault_at = FAKE_RPC_UPDATE};
+    struct rig r = rig_start(&c);
+    struct usher_socket_info info;
+    struct fake_stats st;
+    struct sockaddr_in to = rig_addr("127.0.0.1", 9);
+    cr_assert_eq(usher_connect(r.sock, (struct sockaddr *)&to, sizeof(to)), 0, "the kernel socket is connected");
+    cr_assert_eq(usher_socket_info(r.sock, &info), 0);
+    cr_assert_eq(info.accelerated, 0);
+    cr_assert(strstr(info.reason, "no buffers in the fake"), "%s", info.reason);
+    fake_stats_get(r.fake, &st);
+    cr_assert_eq(st.closes, 1);
+    rig_stop(&r);
+}
+
 Test(socket, a_send_on_an_unbound_socket_binds_it) {
     struct rig r = rig_start(NULL);
     struct usher_socket *s;

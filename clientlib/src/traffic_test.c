@@ -392,6 +392,12 @@ Test(traffic, errors_are_told_once_by_event_or_by_the_next_call) {
     cr_assert_eq(rig_send(r.sock, "x", 1), -EHOSTUNREACH);
     cr_assert_eq(rig_send(r.sock, "x", 1), 1);
     cr_assert_eq(take_all(&r, ev, 4), 0, "the send has told it");
+    for (int i = 0; i < 1000; i++) { /* a storm of errors that nobody reads is one number */
+        fake_error(r.fake, info.handle, i % 2 ? EHOSTUNREACH : ENETUNREACH);
+        cr_assert_eq(usher_recvfrom(other, buf, sizeof(buf), NULL, NULL, 0), -EAGAIN);
+    }
+    cr_assert_eq(take_all(&r, ev, 4), 1);
+    cr_assert_eq(ev[0].error, EHOSTUNREACH);
     rig_stop(&r);
 }
 

@@ -254,7 +254,7 @@ static void set_timer(struct usher_context *ctx) {
 }
 
 static bool has_something(struct usher_context *ctx) {
-    return ctx->parked_count || ctx->down_event || ctx->down_errno || (ctx->blocked && client_any_writable(ctx)) ||
+    return client_has_parked(ctx) || ctx->down_event || ctx->down_errno || (ctx->blocked && client_any_writable(ctx)) ||
            (ctx->tx_wanted && client_tx_available(ctx));
 }
 

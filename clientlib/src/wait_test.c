@@ -257,6 +257,23 @@ Test(wait, usherd_dies_within_each_exchange) {
     }
 }
 
+Test(wait, what_is_in_the_ring_survives_the_end) {
+    const struct fake_config c = {.manual = true};
+    struct rig r = rig_start(&c);
+    struct usher_event ev[4];
+    cr_assert_eq(rig_send(r.sock, "late", 4), 4);
+    fake_step(r.fake);
+    fake_die(r.fake);
+    int n = usher_wait(r.ctx, ev, 4, 5 * SECOND);
+    cr_assert_geq(n, 1);
+    cr_assert_eq(ev[0].type, USHER_EV_RECV);
+    cr_assert_eq(ev[0].sock, r.sock);
+    cr_assert_arr_eq(ev[0].msg.buf.data, "late", 4);
+    usher_rx_release(r.ctx, &ev[0].msg, 1);
+    usher_close(r.sock);
+    rig_stop(&r);
+}
+
 Test(wait, received_buffers_stay_readable_after_the_end) {
     struct rig r = rig_start(NULL);
     struct usher_event ev;
