@@ -189,7 +189,20 @@ static inline uint32_t arena_plan_derived(struct arena_header *a, size_t bytes) 
     return at;
 }
 
-/* First step of every recover(): rolls an open change back and rebuilds the free lists and live counts from the
+/* First step of every recover(): do the tables of `a` lie where a new plan from its config puts them? A header that
+ * was damaged would send records into one another. */
+static inline int arena_same_plan(const struct arena_header *a, const struct arena_header *planned) {
+    if (a->size != planned->size || a->table_count != planned->table_count)
+        return 0;
+    for (uint32_t i = 0; i < planned->table_count; i++) {
+        const struct arena_table *t = &a->table[i], *p = &planned->table[i];
+        if (t->offset_lines != p->offset_lines || t->record_size != p->record_size || t->capacity != p->capacity)
+            return 0;
+    }
+    return 1;
+}
+
+/* Second step of every recover(): rolls an open change back and rebuilds the free lists and live counts from the
  * records. Returns 0, or 1 when the header is not to be trusted. */
 static inline int arena_recover(struct arena_header *a, size_t size, uint32_t layout_version) {
     if (a->magic != ARENA_MAGIC || a->layout_version != layout_version || a->size > size ||

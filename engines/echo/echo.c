@@ -314,9 +314,9 @@ static int init(void *state, size_t size, const void *cfg, uint64_t seed) {
 static int recover(void *state, size_t size, uint32_t *ret_lost) {
     struct echo_state *st = (struct echo_state *)state;
     struct echo_state planned = {0};
-    if (size < sizeof *st || arena_recover(&st->a, size, ECHO_LAYOUT) != 0)
-        return -EUCLEAN;
-    if (!plan(&planned) || planned.a.size != st->a.size || planned.a.table_count != st->a.table_count)
+    /* The layout follows from the config alone: anything else means that the arena is not what it says. */
+    if (size < sizeof *st || !plan(&planned) || !arena_same_plan(&st->a, &planned.a) ||
+        arena_recover(&st->a, size, ECHO_LAYOUT) != 0)
         return -EUCLEAN;
     st->slot_lines = planned.slot_lines;
     st->retry_at = 0;

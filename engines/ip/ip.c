@@ -133,10 +133,9 @@ static void clear_lines(struct ip_state *st, uint32_t from, uint64_t to) {
 static int recover(void *state, size_t size, uint32_t *ret_lost) {
     struct ip_state *st = (struct ip_state *)state;
     struct ip_state planned = {0};
-    if (size < sizeof *st || arena_recover(&st->a, size, IP_LAYOUT) != 0)
-        return -EUCLEAN;
     /* The layout follows from the config alone: anything else means that the arena is not what it says. */
-    if (!plan(&planned, &st->cfg) || planned.a.size != st->a.size || planned.a.table_count != st->a.table_count)
+    if (size < sizeof *st || !plan(&planned, &st->cfg) || !arena_same_plan(&st->a, &planned.a) ||
+        arena_recover(&st->a, size, IP_LAYOUT) != 0)
         return -EUCLEAN;
     st->addr = planned.addr;
     st->route = planned.route;

@@ -99,10 +99,9 @@ static uint32_t remove_bad(struct udp_state *st) {
 static int recover(void *state, size_t size, uint32_t *ret_lost) {
     struct udp_state *st = (struct udp_state *)state;
     struct udp_state planned = {0};
-    if (size < sizeof *st || arena_recover(&st->a, size, UDP_LAYOUT) != 0)
-        return -EUCLEAN;
     /* The layout follows from the config alone: anything else means that the arena is not what it says. */
-    if (!plan(&planned, &st->cfg) || planned.a.size != st->a.size || planned.a.table_count != st->a.table_count)
+    if (size < sizeof *st || !plan(&planned, &st->cfg) || !arena_same_plan(&st->a, &planned.a) ||
+        arena_recover(&st->a, size, UDP_LAYOUT) != 0)
         return -EUCLEAN;
     st->exact = planned.exact;
     st->bound = planned.bound;

@@ -54,8 +54,8 @@ def build_other(compiler, engines, folder):
 
 def hashes(program, engines, count, level):
     # Deaths are left out: they strike at a number of stores, and how many stores a line makes is the compiler's choice.
-    output = run([program, "--quiet", "--seed", "500", "--count", str(count), "--time", "3s", "--faults", level, "--set",
-                  "kills=0", "--engines", engines])
+    output = run([program, "--quiet", "--seed", "500", "--count", str(count), "--time", "3s", "--faults", level,
+                  "--set", "kills=0", "--engines", engines])
     return re.findall(r"^seed (\d+) app (\w+) wire (\w+)", output, re.M)
 
 
@@ -75,7 +75,8 @@ def main():
     bad = 0
     for level in ("mild", "wild"):
         want = hashes(ours, os.path.join(options.build, "lib/sim-engines"), options.count, level)
-        runs = {"the build's own modules": hashes(ours, os.path.join(options.build, "lib/engines"), options.count, level),
+        modules = os.path.join(options.build, "lib/engines")
+        runs = {"the build's own modules": hashes(ours, modules, options.count, level),
                 f"{options.compiler} with sanitizers": hashes(other, folder, options.count, level)}
         for name, got in runs.items():
             for a, b in zip(want, got):

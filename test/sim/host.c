@@ -74,30 +74,41 @@ static void *arena_new(const struct host_engine *e) {
 
 int host_engine_add(struct host *h, const char *name, const void *cfg) {
     char err[600];
-    struct host_engine *e = &h->engine[h->engine_count];
-    CHECK(h->engine_count < HOST_ENGINE_MAX);
-    if (module_open(h->params.engines, name, &e->code, err, sizeof err) != 0) {
+    struct module code;
+    if (module_open(h->params.engines, name, &code, err, sizeof err) != 0) {
         world_fail(h->world, "%s", err);
         return -ENOENT;
     }
-    e->name = name;
-    e->cfg = cfg;
+    int rc = host_engine_add_ops(h, name, code.ops, cfg);
+    if (rc != 0)
+        module_close(&code);
+    else
+        h->engine[h->engine_count - 1].code = code;
+    return rc;
+}
+
+int host_engine_add_ops(struct host *h, const char *name, const struct engine_ops *ops, const void *cfg) {
+    char err[256] = "";
+    struct host_engine *e = &h->engine[h->engine_count];
+    CHECK(h->engine_count < HOST_ENGINE_MAX);
+    *e = (struct host_engine){.name = name, .cfg = cfg, .code = {.ops = ops}};
     e->seed = prng_next(&h->prng);
     e->rng = prng_next(&h->prng);
-    e->counters = (uint64_t *)calloc(e->code.ops->counter_count + 1, sizeof(uint64_t));
-    memset(err, 0, sizeof err);
-    e->size = e->code.ops->state_size(cfg, err, sizeof err);
+    e->size = ops->state_size(cfg, err, sizeof err);
     if (e->size == 0) {
         world_fail(h->world, "%s refuses its config: %s", name, err);
         return -EINVAL;
     }
     e->arena = arena_new(e);
-    int rc = e->code.ops->init(e->arena, e->size, cfg, e->seed);
+    e->counters = (uint64_t *)calloc(ops->counter_count + 1, sizeof(uint64_t));
+    int rc = ops->init(e->arena, e->size, cfg, e->seed);
     if (rc != 0) {
         world_fail(h->world, "%s: init: %d", name, rc);
+        free(e->arena);
+        free(e->counters);
         return rc;
     }
-    if (e->code.ops->stage == STAGE_LINK)
+    if (ops->stage == STAGE_LINK)
         h->link_engine = h->engine_count;
     h->engine_count++;
     return 0;
@@ -106,7 +117,8 @@ int host_engine_add(struct host *h, const char *name, const void *cfg) {
 void host_destroy(struct host *h) {
     host_forget(h);
     for (uint32_t i = 0; i < h->engine_count; i++) {
-        module_close(&h->engine[i].code);
+        if (h->engine[i].code.handle != NULL)
+            module_close(&h->engine[i].code);
         free(h->engine[i].arena);
         free(h->engine[i].counters);
     }
@@ -248,14 +260,16 @@ static void host_upgrade_state(struct host *h, struct host_engine *e) {
     e->arena = fresh;
 }
 
+/* Other code of the same layout: a fresh copy of the module. Engines that are linked in only recover. */
 static void host_upgrade_code(struct host *h, struct host_engine *e) {
     char err[600];
-    struct module fresh;
-    if (module_open(h->params.engines, e->name, &fresh, err, sizeof err) != 0) {
+    struct module fresh = e->code;
+    if (e->code.handle != NULL && module_open(h->params.engines, e->name, &fresh, err, sizeof err) != 0) {
         world_fail(h->world, "%s", err);
         return;
     }
-    module_close(&e->code);
+    if (e->code.handle != NULL)
+        module_close(&e->code);
     e->code = fresh;
     uint32_t lost = 0;
     int rc = e->code.ops->recover(e->arena, e->size, &lost);

@@ -101,6 +101,8 @@ int host_create(struct world *w, const struct host_params *params, const struct 
                 const struct link_faults *faults, struct host **ret_host);
 /* Engines are added bottom up: link, transports, application engines. */
 int host_engine_add(struct host *h, const char *name, const void *cfg);
+/* The same for ops that are linked in. */
+int host_engine_add_ops(struct host *h, const char *name, const struct engine_ops *ops, const void *cfg);
 void host_destroy(struct host *h);
 
 /* A frame arrives from the wire. */

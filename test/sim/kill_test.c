@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Death at every single store of every command and of packets that change records: for each store k, a host dies before
- * it (and, where the store is wide, in its middle), recovers, and must have lost nothing and broken nothing. A command on
- * one record has then happened wholly or not at all.
+ * it (and, where the store is wide, in its middle), recovers, and must have lost nothing and broken nothing. A command
+ * on one record has then happened wholly or not at all.
  */
 #include <criterion/criterion.h>
 

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Fuzz target: the shared memory of a session, written by a hostile client between the daemon's turns. Entries with any
+ * content, entries that are nearly right, and any bytes anywhere. Whatever it does, the session ends with every packet
+ * back in its pool.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "dataplane/core/test_kit.h"
+#include "test/fuzz/fuzz_input.h"
+
+#define STEPS_MAX 64
+
+static struct kit kit;
+
+static void put_raw(struct kit_client *c, struct fuzz_input *in) {
+    struct ush_sqe e;
+    fuzz_fill(in, &e, sizeof e);
+    fake_client_put(&c->c, &e);
+}
+
+static void put_send(struct kit_client *c, struct fuzz_input *in) {
+    uint8_t wrong = fuzz_u8(in);
+    struct ush_sqe e = {.op = USH_OP_SEND, .flags = USH_SEND_TO | (wrong & 128 ? USH_SEND_FROM : 0)};
+    e.send.handle = wrong & 1 ? fuzz_u32(in) : c->sock.handle;
+    e.send.off = wrong & 2 ? fuzz_u32(in) : fuzz_u16(in);
+    e.send.len = wrong & 4 ? fuzz_u32(in) : fuzz_u16(in) % 4096u;
+    e.send.gso_size = wrong & 8 ? fuzz_u16(in) : 0;
+    e.send.port = wrong & 16 ? fuzz_u16(in) : 7;
+    memcpy(e.send.addr, kit_addr(1).b, 16);
+    if (wrong & 32)
+        fuzz_fill(in, e.send.addr, 16);
+    if (wrong & 64)
+        e.flags = fuzz_u8(in);
+    fake_client_put(&c->c, &e);
+}
+
+static void put_release(struct kit_client *c, struct fuzz_input *in) {
+    struct ush_sqe e = {.op = USH_OP_RELEASE, .count = fuzz_u8(in) % 17};
+    for (uint32_t i = 0; i < e.count && i < 14; i++)
+        e.release.cell[i] = fuzz_u16(in) * c->c.h.rx_cell_min;
+    fake_client_put(&c->c, &e);
+}
+
+static void take(struct kit_client *c, struct fuzz_input *in) {
+    struct ush_cqe e;
+    for (uint32_t i = fuzz_u8(in) % 16; i > 0 && fake_client_take(&c->c, &e); i--)
+        if (e.type == USH_CQ_RECV)
+            fake_client_release(&c->c, e.recv.cell);
+    if (fuzz_u8(in) & 1)
+        fake_client_release_flush(&c->c);
+}
+
+static void spoil_word(struct kit_client *c, struct fuzz_input *in) {
+    uint64_t at = (uint64_t)fuzz_u32(in) * 4 % c->c.size;
+    uint32_t value = fuzz_u32(in);
+    memcpy(c->c.base + at, &value, sizeof value);
+}
+
+static void spoil_set(struct kit_client *c, struct fuzz_input *in) {
+    ((uint32_t *)c->c.set)[fuzz_u16(in) % (sizeof *c->c.set / 4)] = fuzz_u32(in);
+}
+
+static void spoil_entry(struct kit_client *c, struct fuzz_input *in) {
+    uint8_t *line = (uint8_t *)&c->c.sq[(c->c.sq_tail - fuzz_u8(in) % 4) % c->c.h.sq_entries];
+    line[fuzz_u8(in) % 64] = fuzz_u8(in);
+}
+
+static void move_tail(struct kit_client *c, struct fuzz_input *in) {
+    c->c.sq_tail += (uint32_t)(int16_t)fuzz_u16(in);
+}
+
+static void turn(struct kit_client *c, struct fuzz_input *in) {
+    (void)c;
+    for (uint32_t i = fuzz_u8(in) % 8 + 1; i > 0; i--)
+        (void)kit_turn(&kit);
+}
+
+static void (*const steps[])(struct kit_client *c, struct fuzz_input *in) = {
+    put_raw, put_send, put_release, take, spoil_word, spoil_set, spoil_entry, move_tail, turn, put_send, turn};
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static struct kit_client client;
+    struct fuzz_input in = {data, size};
+    enum detach_reason why;
+    if (kit.rt == NULL) {
+        kit_open(&kit, NULL);
+        (void)kit_echo(&kit, 0, 7);
+    }
+    kit_attach(&kit, &client, 5000);
+    for (uint32_t i = 0; i < STEPS_MAX && in.left > 0; i++)
+        steps[fuzz_u8(&in) % ARRAY_LEN(steps)](&client, &in);
+    kit_settle(&kit);
+    (void)session_next_detached(kit.rt, &why);
+    kit_detach(&kit, &client);
+    kit_settle(&kit);
+    const struct pkt_pool *pool = &kit.rt->shard[0]->small.pool;
+    if (pool->free_count != pool->count || kit.rt->zombies != NULL) {
+        fprintf(stderr, "fuzz: %u of %u packets came back\n", pool->free_count, pool->count);
+        abort();
+    }
+    return 0;
+}
