@@ -351,7 +351,7 @@ static inline uint32_t hop_room(const struct shard *sh, enum hop_id hop) {
 }
 
 /* Inlined with a constant hop, so that its vec, its room and its function are known. A datagram that travels alone
- * passes twelve hops and pays for each: 35 instructions so, 93 by way of a table of functions. True when it did work. */
+ * passes twelve hops and pays for each: 35 instructions so, 93 by way of a table of functions. True when it worked. */
 __attribute__((always_inline)) static inline bool hop_run(struct shard *sh, enum hop_id hop, hop_fn *fn) {
     struct pkt_vec *vec = &sh->hop[hop];
     uint32_t i = 0;

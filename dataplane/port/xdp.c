@@ -251,8 +251,8 @@ static void xdp_tx(struct port_queue *q, struct pkt **pkts, uint32_t n, struct p
     q->wake_at = xq->kick_at;
 }
 
-/* While anything is in flight: takes completions, asks the kernel again for what it had no room for or was down for, and
- * plans when to look next, since no fd speaks of completions. */
+/* While anything is in flight: takes completions, asks the kernel again for what it had no room for or was down for,
+ * and plans when to look next, since no fd speaks of completions. */
 static void tend(struct xdp_queue *xq, struct pkt_vec *done, uint32_t max) {
     completions(xq, done, max);
     bool waiting = xq->in_flight > 0 && !xq->gone;

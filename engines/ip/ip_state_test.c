@@ -164,30 +164,33 @@ Test(ip_state, config_bounds) {
     cr_assert_eq(usher_engine_ip.init(err, 10, NULL, 1), -EINVAL);
 }
 
+static void try_cell(bool dedicated, uint32_t state, uint32_t ev) {
+    static const uint8_t mac[6] = {2, 9, 9, 9, 9, 9};
+    struct fixture f = fx_make_with(NULL, dedicated);
+    struct ip_state *st = f.ip.st;
+    struct ipaddr who = testkit_addr("10.0.0.50");
+    uint32_t i = ip_neigh_need(st, &f.tk->io, &who, 0);
+    ip_neigh_wait(st, &f.tk->io, i, fx_datagram(&f, "10.0.0.1", "10.0.0.50", 1));
+    if (state == NEIGH_FAILED)
+        ip_neigh_event(st, &f.tk->io, i, NEIGH_EV_GIVE_UP, NULL);
+    if (state == NEIGH_REACHABLE || state == NEIGH_PROBE)
+        ip_neigh_event(st, &f.tk->io, i, NEIGH_EV_KNOWN, mac);
+    if (state == NEIGH_PROBE)
+        ip_neigh_event(st, &f.tk->io, i, NEIGH_EV_IN_USE_OWN, NULL);
+    cr_assert_eq(((struct ip_neigh *)ip_get(st, IP_TABLE_NEIGH, i))->state, state);
+    testkit_clear(f.tk);
+    ip_neigh_event(st, &f.tk->io, i, (enum ip_neigh_event)ev, mac);
+    cr_assert_eq(f.ip.ops->check(st), 0, "state %u event %u", state, ev);
+    testkit_clear(f.tk);
+    fx_end(&f);
+}
+
 /* Every cell of the next-hop table: nothing but what the table says happens, and nothing breaks. */
 Test(ip_neigh_table, every_cell) {
-    static const uint8_t mac[6] = {2, 9, 9, 9, 9, 9};
-    for (int dedicated = 0; dedicated < 2; dedicated++) {
-        for (uint32_t state = NEIGH_INCOMPLETE; state < NEIGH_STATE_COUNT; state++) {
-            for (uint32_t ev = 0; ev < NEIGH_EV_COUNT; ev++) {
-                struct fixture f = fx_make_with(NULL, dedicated);
-                struct ip_state *st = f.ip.st;
-                struct ipaddr who = testkit_addr("10.0.0.50");
-                uint32_t i = ip_neigh_need(st, &f.tk->io, &who, 0);
-                ip_neigh_wait(st, &f.tk->io, i, fx_datagram(&f, "10.0.0.1", "10.0.0.50", 1));
-                if (state == NEIGH_FAILED)
-                    ip_neigh_event(st, &f.tk->io, i, NEIGH_EV_GIVE_UP, NULL);
-                if (state == NEIGH_REACHABLE || state == NEIGH_PROBE)
-                    ip_neigh_event(st, &f.tk->io, i, NEIGH_EV_KNOWN, mac);
-                if (state == NEIGH_PROBE)
-                    ip_neigh_event(st, &f.tk->io, i, NEIGH_EV_IN_USE_OWN, NULL);
-                cr_assert_eq(((struct ip_neigh *)ip_get(st, IP_TABLE_NEIGH, i))->state, state);
-                testkit_clear(f.tk);
-                ip_neigh_event(st, &f.tk->io, i, (enum ip_neigh_event)ev, mac);
-                cr_assert_eq(f.ip.ops->check(st), 0, "state %u event %u", state, ev);
-                testkit_clear(f.tk);
-                fx_end(&f);
-            }
+    for (uint32_t state = NEIGH_INCOMPLETE; state < NEIGH_STATE_COUNT; state++) {
+        for (uint32_t ev = 0; ev < NEIGH_EV_COUNT; ev++) {
+            try_cell(false, state, ev);
+            try_cell(true, state, ev);
         }
     }
 }

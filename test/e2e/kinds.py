@@ -77,7 +77,8 @@ def dedicated(rig):
 
 
 def tap(rig):
-    usherd = rig.usherd("interfaces: [{name: ut0, kind: tap, mode: dedicated, addresses: [10.97.0.2/24, 'fd97::2/64']}]\n"
+    usherd = rig.usherd("interfaces: [{name: ut0, kind: tap, mode: dedicated, "
+                        "addresses: [10.97.0.2/24, 'fd97::2/64']}]\n"
                         "keeper: {mode: off}\necho: {ports: [7777]}\n")
     rig.ip("a", "addr add 10.97.0.1/24 dev ut0")
     rig.ip("a", "-6 addr add fd97::1/64 dev ut0 nodad")

@@ -54,6 +54,7 @@ def build_other(compiler, engines, folder):
 
 def hashes(program, engines, count, level):
     # Deaths are left out: they strike at a number of stores, and how many stores a line makes is the compiler's choice.
+    os.environ.pop("USHER_SIM_SEEDS", None)
     output = run([program, "--quiet", "--seed", "500", "--count", str(count), "--time", "3s", "--faults", level,
                   "--set", "kills=0", "--engines", engines])
     return re.findall(r"^seed (\d+) app (\w+) wire (\w+)", output, re.M)

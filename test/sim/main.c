@@ -216,6 +216,9 @@ int main(int argc, char **argv) {
         usage(stderr);
         return 2;
     }
+    const char *more = getenv("USHER_SIM_SEEDS"); /* for long test runs */
+    if (more != NULL && a.count > 1)
+        a.count = strtoull(more, NULL, 10);
     for (size_t i = 0; i < ARRAY_LEN(signals); i++)
         signal(signals[i], crashed);
     uint64_t failed = 0;
