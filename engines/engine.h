@@ -146,7 +146,9 @@ struct engine_io {
     void *trace_arg;
     const struct engine_region *regions; /* by session slot = SINK_INDEX(sink); see PKT_REGION */
     uint32_t region_count;
-    uint32_t pad;
+    bool direct; /* nobody between transports wants to see what stays on this host (no filter, no tap): a transport may
+                    hand such a packet up itself, marked PKT_LOCAL, instead of sending it round by the link engine */
+    uint8_t pad[3];
     /* Asks the shard's link engine; once a connection, not once a packet. NULL: there is none (tests, fuzzer). */
     void (*route)(void *arg, const struct ipaddr *dst, struct engine_route *ret_route);
     void *route_arg;

@@ -102,6 +102,7 @@ static void node_input(struct shard *sh, struct node *nd, struct pkt **pkts, uin
 
 static void node_output(struct shard *sh, struct node *nd, struct pkt **pkts, uint32_t n) {
     nd->io.now = sh->now;
+    nd->io.direct = sh->tap == NULL && sh->stage_node[STAGE_FILTER] == NODE_NONE;
     nd->ops->output(nd->st, &nd->io, pkts, n);
     node_settle(sh, nd);
 }

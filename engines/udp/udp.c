@@ -18,6 +18,7 @@ static const struct engine_counter counters[UDP_COUNT_COUNT] = {
     [UDP_COUNT_CLONES] = {"clone_packets", "copies made for further receivers of a group or broadcast"},
     [UDP_COUNT_CLONE_FAILED] = {"clone_failed_packets", "copies not made for want of a buffer"},
     [UDP_COUNT_ERRORS] = {"icmp_error_packets", "ICMP errors handed to a socket"},
+    [UDP_COUNT_DIRECT] = {"direct_packets", "datagrams between sockets of this host that did not pass the link engine"},
 };
 
 static struct udp_config config_or_default(const void *cfg) {
@@ -110,6 +111,8 @@ static int recover(void *state, size_t size, uint32_t *ret_lost) {
     hash_key_init(&st->key, st->a.seed);
     *ret_lost = remove_bad(st);
     memset(arena_at(st, st->cache_lines), 0, UDP_CACHE_LINES * sizeof(struct udp_cache_line));
+    st->near_until = 0;
+    memset(st->near, 0, sizeof st->near);
     udp_table_rebuild(st);
     return 0;
 }

@@ -15,6 +15,8 @@
 
 #define UDP_LAYOUT         1u
 #define UDP_CACHE_LINES 4096u /* 256 KiB, touched as flows come */
+#define UDP_SLOT_LOCAL     0xffffu /* pkt->port of what never saw a port */
+#define UDP_NEAR_COUNT     16u
 #define UDP_PORT_RANGE_MAX 65535u
 
 enum udp_table { UDP_TABLE_SOCKET, UDP_TABLE_MEMBER };
@@ -67,6 +69,13 @@ struct udp_cache_line {
 } CACHE_ALIGNED;
 STATIC_ASSERT(sizeof(struct udp_cache_line) == CACHE_LINE, "one line an answer");
 
+/* Two addresses of this host between which the link engine has just carried a datagram: source and destination were
+ * judged, both are ours. Derived, and true for a moment only, so that a change of addresses is soon seen. */
+struct udp_near {
+    struct ipaddr src, dst;
+    ns_t since, until;
+} CACHE_ALIGNED;
+
 struct udp_state {
     struct arena_header a;
     struct udp_config cfg;
@@ -77,6 +86,8 @@ struct udp_state {
     uint32_t cache_lines;
     uint32_t generation;                    /* derived; never 0 */
     uint32_t exact_count, bound_addr_count; /* derived: lookups that nobody needs are skipped */
+    ns_t near_until; /* the latest of all entries: one compare when nothing is local */
+    struct udp_near near[UDP_NEAR_COUNT];
 };
 
 enum udp_counter {
@@ -86,6 +97,7 @@ enum udp_counter {
     UDP_COUNT_CLONES,
     UDP_COUNT_CLONE_FAILED,
     UDP_COUNT_ERRORS,
+    UDP_COUNT_DIRECT,
     UDP_COUNT_COUNT
 };
 
@@ -119,7 +131,14 @@ bool udp_table_has_member(struct udp_state *st, const struct ipaddr *group);
 uint32_t udp_member_find(struct udp_state *st, const struct ipaddr *group, uint32_t sock, uint32_t ifindex);
 uint32_t udp_key_bound(const struct udp_state *st, const struct ipaddr *local, uint16_t port);
 
+/* udp_local.c: datagrams from one socket of this host to another. */
+void udp_local_learn(struct udp_state *st, const struct engine_io *io, const struct pkt *p);
+/* Hands a send request that stays here to its receiver; false: it must go down. */
+bool udp_local_take(struct udp_state *st, struct engine_io *io, struct pkt *p);
+
 /* udp_input.c, udp_output.c */
+uint32_t udp_look_up(struct udp_state *st, struct engine_io *io, const struct pkt *p, uint32_t hash);
+void udp_deliver(struct udp_state *st, struct engine_io *io, struct pkt *p, uint32_t sock);
 void udp_input(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n);
 void udp_output(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n);
 

@@ -50,7 +50,7 @@ static void refuse(struct engine_io *io, struct pkt *p) {
     (void)pkt_vec_push(io->down, p);
 }
 
-static void deliver(struct udp_state *st, struct engine_io *io, struct pkt *p, uint32_t sock) {
+void udp_deliver(struct udp_state *st, struct engine_io *io, struct pkt *p, uint32_t sock) {
     struct udp_socket *s = (struct udp_socket *)arena_record(st, udp_sockets(st), sock);
     s->rx_packets++;
     s->rx_bytes += pkt_bytes(p);
@@ -108,7 +108,7 @@ static void fanout_add(struct udp_state *st, struct engine_io *io, struct fanout
         struct pkt *c = clone(io, p);
         if (c != NULL) {
             ENGINE_COUNT(io, UDP_COUNT_CLONES);
-            deliver(st, io, c, f->last);
+            udp_deliver(st, io, c, f->last);
         } else {
             ENGINE_COUNT(io, UDP_COUNT_CLONE_FAILED);
         }
@@ -157,7 +157,7 @@ static void deliver_all(struct udp_state *st, struct engine_io *io, struct pkt *
     if (out.last == ARENA_NIL)
         pkt_drop(io, p, DROP_UDP_NO_SOCKET);
     else
-        deliver(st, io, p, out.last);
+        udp_deliver(st, io, p, out.last);
 }
 
 /* An ICMP error that quotes a datagram of ours: tell the socket that sent it. */
@@ -186,7 +186,7 @@ static void input_error(struct udp_state *st, struct engine_io *io, struct pkt *
 }
 
 /* The socket for one parsed datagram; fills the flow cache unless the group's choice must be made for each datagram. */
-static uint32_t look_up(struct udp_state *st, struct engine_io *io, const struct pkt *p, uint32_t hash) {
+uint32_t udp_look_up(struct udp_state *st, struct engine_io *io, const struct pkt *p, uint32_t hash) {
     struct udp_cache_line *line = udp_cache_at(st, hash);
     uint32_t ifindex = udp_ifindex(io, p->port);
     const uint64_t *a = (const uint64_t *)(const void *)&line->flow, *b = (const uint64_t *)(const void *)&p->flow;
@@ -252,15 +252,17 @@ void udp_input(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n)
     CHECK(n <= PKT_BURST);
     io->counters[UDP_COUNT_RX] += n;
     n = parse_all(st, io, pkts, n, keep, hash);
+    if (n > 0 && (keep[0]->flags & PKT_LOCAL))
+        udp_local_learn(st, io, keep[0]);
     /* Second pass: the hash's place now holds the socket. */
     for (uint32_t i = 0; i < n; i++) {
-        hash[i] = look_up(st, io, keep[i], hash[i]);
+        hash[i] = udp_look_up(st, io, keep[i], hash[i]);
         if (LIKELY(hash[i] != ARENA_NIL))
             __builtin_prefetch((uint8_t *)arena_record(st, udp_sockets(st), hash[i]) + CACHE_LINE, 1);
     }
     for (uint32_t i = 0; i < n; i++) {
         if (LIKELY(hash[i] != ARENA_NIL))
-            deliver(st, io, keep[i], hash[i]);
+            udp_deliver(st, io, keep[i], hash[i]);
         else
             refuse(io, keep[i]);
     }

@@ -120,6 +120,8 @@ static void output_one(struct udp_state *st, struct engine_io *io, struct pkt *p
     s->tx_packets++;
     s->tx_bytes += pkt_bytes(p);
     set_options(st, s, p);
+    if (UNLIKELY(io->now < st->near_until) && udp_local_take(st, io, p))
+        return;
     push_header(p);
     (void)pkt_vec_push(io->down, p);
 }

@@ -158,7 +158,8 @@ static int open_session(struct rig *rig) {
     struct session_params params = {.abi = USH_ABI_MAX, .tx_bytes = 1 << 20, .rx_bytes = 1 << 20, .socket_max = 16};
     struct session_fds fds;
     struct session_socket socket;
-    struct session_socket_params sp = {.flow = {.local_port = SERVER_PORT, .proto = PROTO_UDP}};
+    struct session_socket_params sp = {
+        .flow = {.local = ipaddr_from_v4(our_ip), .local_port = SERVER_PORT, .proto = PROTO_UDP}};
     int rc = session_create(rig->rt, &params, &rig->session, &fds);
     if (rc != 0)
         return rc;
