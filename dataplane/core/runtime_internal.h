@@ -29,6 +29,7 @@ struct runtime {
     bool started;
     uint64_t cpus;   /* usable cores */
     uint32_t cpu_count;
+    bool only_cpu; /* this process may run on one core only */
     enum sched_mode mode;
     const char *mode_why;
     uint32_t worker_count;

@@ -41,6 +41,7 @@ int sched_plan(struct runtime *rt, struct runtime_error *err) {
             rt->cpus |= 1ull << cpu;
     }
     rt->cpu_count = (uint32_t)__builtin_popcountll(rt->cpus);
+    rt->only_cpu = CPU_COUNT(&set) == 1;
     if (rt->cpu_count == 0)
         return runtime_fail(err, -EINVAL, "none of the cores in the mask 0x%llx is usable by this process",
                             (unsigned long long)rt->cfg.cpu_mask);
@@ -64,8 +65,9 @@ static int32_t worker_cpu(const struct runtime *rt, uint32_t worker) {
     return -1;
 }
 
+/* One core of several that the settings give to workers is theirs alone; the only one is shared with everybody. */
 static enum idle_policy idle_policy(const struct runtime *rt) {
-    if (rt->cpu_count == 1 || rt->worker_count > rt->cpu_count)
+    if (rt->only_cpu || rt->worker_count > rt->cpu_count)
         return IDLE_YIELD;
     return rt->mode == SCHED_DEDICATED ? IDLE_SPIN : IDLE_TUNED;
 }
