@@ -38,7 +38,7 @@ static int usher_side(struct bench_env *env) {
     struct proc_shared *s = proc_shared_create();
     if (s == NULL)
         return bench_fail(env, SIDE_USHER, "out of memory");
-    struct usherd_params params = {.core = env->core[0], .mode = "auto"};
+    struct usherd_params params = {.core = env->core[0], .pinned = true, .mode = "auto"};
     struct usher_udp_job job = {
         .client_core = env->core[0], .server_core = env->core[0], .size = 64, .seconds = env->seconds};
     int rc = usherd_start(&params, &job.usherd, s->error, sizeof(s->error));

@@ -5,6 +5,7 @@
  */
 #include "test/bench/limit.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -78,8 +79,11 @@ static int exchange(const int core[2], struct line_job *job) {
     pid_t pid = proc_spawn(core[0], reflect, s, job->lines);
     int rc = pid < 0 ? -1 : proc_await(&s->ready, 1, 2);
     if (rc == 0) {
+        cpu_set_t before;
+        (void)sched_getaffinity(0, sizeof(before), &before);
         (void)proc_pin(core[1]);
         drive(job);
+        (void)sched_setaffinity(0, sizeof(before), &before); /* what is started later is not to inherit it */
     }
     atomic_store(&s->stop, 1);
     if (pid > 0)

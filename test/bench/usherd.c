@@ -34,7 +34,7 @@ static int write_config(const struct usherd_params *p) {
     FILE *f = fopen(CONFIG_PATH, "w");
     if (f == NULL)
         return -1;
-    (void)fprintf(f, "runtime:\n  mode: %s\n  shards: 1\n", p->mode);
+    (void)fprintf(f, "runtime:\n  mode: %s\n  shards: 1\n  cpus: \"%d\"\n", p->mode, p->core);
     (void)fprintf(f, "interfaces:\n  - name: " SANDBOX_IFNAME "\n");
     (void)fprintf(f, "echo:\n  ports: [%u]\n", USHERD_ECHO_PORT);
     if (p->generate > 0)
@@ -46,11 +46,11 @@ static int write_config(const struct usherd_params *p) {
     return fclose(f) == 0 ? 0 : -1;
 }
 
-static void exec_usherd(int core) {
+static void exec_usherd(const struct usherd_params *params) {
     char self[PATH_MAX], path[PATH_MAX + 16];
     ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
     int log = open(LOG_PATH, O_CREAT | O_WRONLY | O_TRUNC, 0644);
-    if (n < 0 || log < 0 || proc_pin(core) != 0)
+    if (n < 0 || log < 0 || (params->pinned && proc_pin(params->core) != 0))
         _exit(126);
     self[n] = '\0';
     *strrchr(self, '/') = '\0';
@@ -97,7 +97,7 @@ int usherd_start(const struct usherd_params *params, pid_t *ret_pid, char *err, 
     (void)unlink(RUN_DIR "/session.sock");
     pid_t pid = fork();
     if (pid == 0)
-        exec_usherd(params->core);
+        exec_usherd(params);
     uint64_t end = tick_ns() + (uint64_t)(START_SECONDS * 1e9);
     while (!session_socket_answers()) {
         struct timespec pause = {.tv_nsec = 5 * 1000 * 1000};

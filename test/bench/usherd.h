@@ -16,7 +16,8 @@
 #define USHERD_SERVER_PORT 9000u /* where the generator finds the client's server */
 
 struct usherd_params {
-    int core;          /* the whole process is pinned to it */
+    int core;          /* of its worker */
+    bool pinned;       /* the whole process may run there only */
     const char *mode;  /* runtime.mode */
     uint32_t sockets;  /* per session; 0 = default */
     uint32_t generate; /* window of the echo engine's generator towards USHERD_SERVER_PORT; 0 = none */
