@@ -6,42 +6,43 @@
 
 #include "clientlib/src/internal.h"
 
-int client_addr_from(const struct sockaddr *addr, socklen_t len, uint8_t *ret_family, uint8_t ret_addr[16],
-                     uint16_t *ret_port) {
+int client_addr_from(const struct sockaddr *addr, socklen_t len, struct usher_msg *ret_msg) {
     if (len < sizeof(addr->sa_family))
         return -EINVAL;
     if (addr->sa_family == AF_INET && len >= sizeof(struct sockaddr_in)) {
         struct sockaddr_in in;
         memcpy(&in, addr, sizeof(in));
-        memset(ret_addr, 0, 16);
-        memcpy(ret_addr, &in.sin_addr, 4);
-        *ret_port = ntohs(in.sin_port);
+        memset(ret_msg->peer, 0, 16);
+        memcpy(ret_msg->peer, &in.sin_addr, 4);
+        ret_msg->peer_port = ntohs(in.sin_port);
+        ret_msg->scope = 0;
     } else if (addr->sa_family == AF_INET6 && len >= sizeof(struct sockaddr_in6)) {
         struct sockaddr_in6 in6;
         memcpy(&in6, addr, sizeof(in6));
-        memcpy(ret_addr, &in6.sin6_addr, 16);
-        *ret_port = ntohs(in6.sin6_port);
+        memcpy(ret_msg->peer, &in6.sin6_addr, 16);
+        ret_msg->peer_port = ntohs(in6.sin6_port);
+        ret_msg->scope = in6.sin6_scope_id <= UINT16_MAX ? (uint16_t)in6.sin6_scope_id : 0;
     } else {
         return addr->sa_family == AF_INET || addr->sa_family == AF_INET6 ? -EINVAL : -EAFNOSUPPORT;
     }
-    *ret_family = (uint8_t)addr->sa_family;
+    ret_msg->family = (uint8_t)addr->sa_family;
     return 0;
 }
 
-void client_addr_to(uint8_t family, const uint8_t addr[16], uint16_t port, bool v6, struct sockaddr_storage *ret_addr,
-                    socklen_t *ret_len) {
+void client_addr_to(const struct usher_msg *msg, bool v6, struct sockaddr_storage *ret_addr, socklen_t *ret_len) {
     memset(ret_addr, 0, sizeof(*ret_addr));
     if (v6) {
         struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ret_addr;
         in6->sin6_family = AF_INET6;
-        in6->sin6_port = htons(port);
-        client_addr_map(family, addr, in6->sin6_addr.s6_addr);
+        in6->sin6_port = htons(msg->peer_port);
+        in6->sin6_scope_id = msg->scope;
+        client_addr_map(msg->family, msg->peer, in6->sin6_addr.s6_addr);
         *ret_len = sizeof(*in6);
     } else {
         struct sockaddr_in *in = (struct sockaddr_in *)ret_addr;
         in->sin_family = AF_INET;
-        in->sin_port = htons(port);
-        memcpy(&in->sin_addr, addr, 4);
+        in->sin_port = htons(msg->peer_port);
+        memcpy(&in->sin_addr, msg->peer, 4);
         *ret_len = sizeof(*in);
     }
 }

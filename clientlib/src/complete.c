@@ -68,7 +68,7 @@ static enum verdict take_recv(struct usher_context *ctx, struct client_set *s, c
     m->tos = e->tos;
     m->family = sock->v6 ? AF_INET6 : AF_INET;
     m->peer_port = e->recv.peer_port;
-    m->pad = 0;
+    m->scope = 0;
     take_address(sock, e->recv.peer, m->peer);
     take_address(sock, e->recv.local, m->local);
     m->rx_ns = e->recv.rx_ns;
@@ -125,9 +125,12 @@ static uint32_t take_set(struct usher_context *ctx, struct client_set *s, struct
 }
 
 uint32_t client_take_rings(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n) {
-    uint32_t got = 0;
-    for (uint32_t i = 0; i < ctx->set_count && got < n; i++)
-        got += take_set(ctx, ctx->sets[i], ret_events + got, n - got);
+    uint32_t got = 0, count = ctx->set_count;
+    if (LIKELY(count == 1))
+        return take_set(ctx, ctx->sets[0], ret_events, n);
+    /* Each call begins with another set, so that a busy one cannot starve its neighbours. */
+    for (uint32_t i = 0; i < count && got < n; i++)
+        got += take_set(ctx, ctx->sets[ctx->set_turn++ % count], ret_events + got, n - got);
     return got;
 }
 

@@ -134,6 +134,7 @@ struct usher_context {
     uint32_t cell_shift; /* log2 of the header's rx_cell_min */
     struct ush_socket *shared_sockets;
     struct txbuf txbuf;
+    uint32_t set_turn; /* which set a poll begins with */
     struct usher_socket *blocked, *parked, *parked_last, *sockets;
     struct client_parked *parked_free;
     struct client_kbuf *kbuf_free, *kbuf_lent;
@@ -305,7 +306,7 @@ uint32_t client_look(struct usher_context *ctx, struct usher_event *ret_events, 
 /* Peers of accelerated sockets that sit behind an interface usherd does not run: answers go the way they came. */
 void client_peer_by_kernel(struct usher_context *ctx, uint8_t family, const uint8_t addr[16]);
 void client_peer_by_rings(struct usher_context *ctx, const uint8_t mapped[16]);
-bool client_peer_is_by_kernel(const struct usher_context *ctx, uint8_t family, const uint8_t addr[16]);
+bool client_peer_is_by_kernel(const struct usher_context *ctx, const struct usher_msg *msg);
 
 /* ---- wait.c ---- */
 struct client_wait {
@@ -322,10 +323,9 @@ void client_disarm(struct usher_context *ctx);
 void client_waiters_wake(struct usher_context *ctx);
 
 /* ---- addr.c ---- */
-int client_addr_from(const struct sockaddr *addr, socklen_t len, uint8_t *ret_family, uint8_t ret_addr[16],
-                     uint16_t *ret_port);
-void client_addr_to(uint8_t family, const uint8_t addr[16], uint16_t port, bool v6, struct sockaddr_storage *ret_addr,
-                    socklen_t *ret_len);
+/* Family, peer, port and scope of a message, from and to a sockaddr. */
+int client_addr_from(const struct sockaddr *addr, socklen_t len, struct usher_msg *ret_msg);
+void client_addr_to(const struct usher_msg *msg, bool v6, struct sockaddr_storage *ret_addr, socklen_t *ret_len);
 void client_addr_give(const struct sockaddr_storage *from, socklen_t from_len, struct sockaddr *ret_addr,
                       socklen_t *len);
 

@@ -116,7 +116,7 @@ ssize_t client_kernel_recv_into(struct usher_socket *sock, struct iovec *iov, in
     m->len = (uint32_t)n;
     m->flags = USHER_RECV_KERNEL | (h.msg_flags & MSG_TRUNC ? (uint32_t)USHER_RECV_TRUNC : 0);
     m->rx_ns = (uint64_t)client_now();
-    if (client_addr_from((struct sockaddr *)&from, h.msg_namelen, &m->family, m->peer, &m->peer_port))
+    if (client_addr_from((struct sockaddr *)&from, h.msg_namelen, m))
         m->family = sock->v6 ? AF_INET6 : AF_INET;
     read_control(m, &h);
     if (sock->set)
@@ -196,7 +196,7 @@ int client_kernel_send(struct usher_socket *sock, const struct usher_msg *msg, c
     struct iovec iov = {(void *)(uintptr_t)data, msg->len};
     struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control};
     if (msg->family) {
-        client_addr_to(msg->family, msg->peer, msg->peer_port, sock->v6, &to, &h.msg_namelen);
+        client_addr_to(msg, sock->v6, &to, &h.msg_namelen);
         h.msg_name = &to;
     }
     write_control(&h, sock, msg);

@@ -39,10 +39,12 @@ void client_peer_by_rings(struct usher_context *ctx, const uint8_t mapped[16]) {
         ctx->peer_used &= ~(UINT64_C(1) << place);
 }
 
-bool client_peer_is_by_kernel(const struct usher_context *ctx, uint8_t family, const uint8_t addr[16]) {
-    if (LIKELY(!ctx->peer_used && family == AF_INET))
-        return addr[0] == 127;
+bool client_peer_is_by_kernel(const struct usher_context *ctx, const struct usher_msg *msg) {
+    if (LIKELY(!ctx->peer_used && msg->family == AF_INET))
+        return msg->peer[0] == 127;
+    if (msg->scope) /* the rings cannot name an interface */
+        return true;
     uint8_t mapped[16];
-    client_addr_map(family, addr, mapped);
+    client_addr_map(msg->family, msg->peer, mapped);
     return is_loopback(mapped) || (ctx->peer_used && holds(ctx, place_of(mapped), mapped));
 }

@@ -161,7 +161,7 @@ ssize_t usher_recvfrom(struct usher_socket *sock, void *data, size_t size, struc
     if (n >= 0 && ret_addr && addr_len) {
         struct sockaddr_storage from;
         socklen_t len;
-        client_addr_to(r.ev.msg.family, r.ev.msg.peer, r.ev.msg.peer_port, sock->v6, &from, &len);
+        client_addr_to(&r.ev.msg, sock->v6, &from, &len);
         client_addr_give(&from, len, ret_addr, addr_len);
     }
     return n;

@@ -140,7 +140,7 @@ static int send_one(struct usher_context *ctx, struct usher_msg *m, bool more) {
     }
     if (UNLIKELY(err))
         return err;
-    if (LIKELY(sock->set && !(m->family && client_peer_is_by_kernel(ctx, m->family, m->peer)))) {
+    if (LIKELY(sock->set && !(m->family && client_peer_is_by_kernel(ctx, m)))) {
         err = submit(sock, m, off, more);
     } else {
         err = client_kernel_send(sock, m, ctx->tx + off);
@@ -193,7 +193,7 @@ ssize_t usher_sendto(struct usher_socket *sock, const void *data, size_t len, co
     struct usher_msg m = {.sock = sock};
     if (len > CLIENT_DATAGRAM_MAX)
         return client_fail_fast(-EMSGSIZE, "longer than a datagram can be");
-    int err = addr ? client_addr_from(addr, addr_len, &m.family, m.peer, &m.peer_port) : 0;
+    int err = addr ? client_addr_from(addr, addr_len, &m) : 0;
     if (err)
         return client_fail_fast(err, "the destination is no IPv4 or IPv6 address");
     err = usher_tx_alloc(ctx, (uint32_t)len, &m.buf);

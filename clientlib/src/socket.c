@@ -129,13 +129,11 @@ static void take_answer(struct usher_socket *sock, int err, struct client_answer
 static void read_local(struct usher_socket *sock) {
     struct sockaddr_storage sa = {0};
     socklen_t len = sizeof(sa);
-    uint8_t family, addr[16];
-    uint16_t port;
+    struct usher_msg m = {0};
     static const uint8_t any[16], any_mapped[16] = {[10] = 0xff, [11] = 0xff};
-    if (getsockname(sock->fd, (struct sockaddr *)&sa, &len) < 0 ||
-        client_addr_from((struct sockaddr *)&sa, len, &family, addr, &port))
+    if (getsockname(sock->fd, (struct sockaddr *)&sa, &len) < 0 || client_addr_from((struct sockaddr *)&sa, len, &m))
         return;
-    sock->wildcard = memcmp(addr, any, 16) == 0 || memcmp(addr, any_mapped, 16) == 0;
+    sock->wildcard = memcmp(m.peer, any, 16) == 0 || memcmp(m.peer, any_mapped, 16) == 0;
 }
 
 bool client_socket_is_carried(struct usher_socket *sock) {

@@ -136,6 +136,36 @@ Test(thread, usherds_end_wakes_all_who_wait, .timeout = 100) {
     rig_stop(&r);
 }
 
+/* ---- completions of a socket whose open is not answered yet ---- */
+
+static uint32_t greeted;
+
+static void *greeted_main(void *arg) {
+    struct job *j = arg;
+    while (__atomic_load_n(&greeted, __ATOMIC_RELAXED) < 60) {
+        struct usher_event ev[4];
+        int n = usher_poll(j->r->ctx, ev, 4);
+        for (int i = 0; i < n; i++) {
+            usher_rx_release(j->r->ctx, &ev[i].msg, 1);
+            __atomic_add_fetch(&greeted, 1, __ATOMIC_RELAXED);
+        }
+        sched_yield();
+    }
+    return NULL;
+}
+
+Test(thread, no_datagram_is_too_early, .timeout = 100) {
+    const struct fake_config c = {.greet = true, .sets = 2};
+    struct rig r = rig_start(&c);
+    pthread_t t;
+    struct job j = {&r, r.sock, 0};
+    cr_assert_eq(pthread_create(&t, NULL, greeted_main, &j), 0);
+    for (int i = 1; i < 60; i++) /* the first came with the rig */
+        rig_socket(r.ctx);
+    pthread_join(t, NULL); /* ends when all 60 greetings have come */
+    rig_stop(&r);
+}
+
 /* ---- fork ---- */
 
 static int child(struct rig *r) {

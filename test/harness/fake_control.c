@@ -185,6 +185,8 @@ static int do_open(struct fake *f, const request_t *q, int fd, struct answer *a)
         if (!f->socket[i].open) {
             read_kernel_socket(&f->socket[i], fd);
             fill_socket(f, a, i);
+            if (f->config.greet)
+                fake_deliver(f, i, "hello", 5);
             return 0;
         }
     return EMFILE;

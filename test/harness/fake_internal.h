@@ -51,6 +51,8 @@ struct fake {
 
 void *fake_control_main(void *arg);
 void fake_drop_session(struct fake *f);
+/* A datagram to a handle; under the lock. */
+bool fake_deliver(struct fake *f, uint32_t handle, const void *data, uint32_t len);
 /* Takes what a set's ring still holds. */
 void fake_take_rest(struct fake *f, uint32_t set);
 

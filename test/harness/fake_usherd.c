@@ -254,9 +254,8 @@ void fake_hold_credit(struct fake *f, bool hold) {
     pthread_mutex_unlock(&f->lock);
 }
 
-bool fake_inject(struct fake *f, uint32_t handle, const void *data, uint32_t len) {
+bool fake_deliver(struct fake *f, uint32_t handle, const void *data, uint32_t len) {
     struct ush_cqe head = {0};
-    pthread_mutex_lock(&f->lock);
     struct fake_set *s = &f->set[handle % f->config.sets];
     head.recv.handle = handle;
     head.recv.peer_port = 7;
@@ -264,6 +263,12 @@ bool fake_inject(struct fake *f, uint32_t handle, const void *data, uint32_t len
     bool ok = s->known && deliver(f, s, &head, data, len);
     if (ok)
         wake(f, s);
+    return ok;
+}
+
+bool fake_inject(struct fake *f, uint32_t handle, const void *data, uint32_t len) {
+    pthread_mutex_lock(&f->lock);
+    bool ok = fake_deliver(f, handle, data, len);
     pthread_mutex_unlock(&f->lock);
     return ok;
 }

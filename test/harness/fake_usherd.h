@@ -50,6 +50,7 @@ struct fake_config {
     bool manual;                     /* no worker thread: fake_step() */
     bool wire_order_lossy;           /* drops every third datagram */
     bool swallow;                    /* takes sends and answers none */
+    bool greet;                      /* a datagram reaches each socket before the answer to its open does */
     enum fake_fault fault;
     enum fake_rpc fault_at;
     void (*spoil)(struct ush_header *h, uint32_t arg); /* ruins the header before the client sees it */

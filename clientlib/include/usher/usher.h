@@ -116,7 +116,7 @@ struct usher_msg {
     uint8_t tos;
     uint8_t family;      /* AF_INET, AF_INET6; 0 when sending to the connected peer */
     uint16_t peer_port;  /* host order */
-    uint16_t pad;
+    uint16_t scope;      /* interface index of a link-local IPv6 peer, else 0; such datagrams go by the kernel socket */
     uint8_t peer[16];    /* network order; IPv4 in the first four bytes */
     uint8_t local[16];   /* received: the address it was sent to. Sending with `family` from a socket bound to the
                             wildcard: source address, so that a received message's addresses fit its answer; 0 = any */
