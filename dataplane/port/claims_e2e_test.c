@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -67,6 +68,7 @@ static void peer_start(struct scene *s) {
     cr_assert_eq(pipe(ready), 0);
     s->holder = fork();
     if (s->holder == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when an assertion ends the test */
         if (unshare(CLONE_NEWNET) == 0)
             (void)!write(ready[1], "", 1);
         close(ready[1]);

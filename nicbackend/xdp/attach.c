@@ -25,10 +25,6 @@ extern const char nb_claims_object_end[];
 #define ATTACH_TCX_INGRESS ((enum bpf_attach_type)46)
 #define LINK_BEFORE_ALL    (1u << 3) /* BPF_F_BEFORE without a relative: first of all */
 
-/* Our place among the clsact filters: the first. */
-#define CLSACT_PRIORITY 1u
-#define CLSACT_HANDLE   0x55u
-
 struct nb_attach *nb_attach_alloc(struct nb_claims *c) {
     struct nb_attach *a = calloc(1, sizeof *a);
     if (a == NULL)
@@ -165,31 +161,6 @@ static int xdp_attach(struct nb_attach *a, struct nb_error *err) {
     return nb_fail(err, error, "cannot attach XDP to interface %u: %s", a->config.ifindex, strerror(-error));
 }
 
-static int clsact_attach(struct nb_attach *a) {
-    LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)a->config.ifindex, .attach_point = BPF_TC_INGRESS);
-    LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = a->fd[ATTACH_FD_PROG], .priority = CLSACT_PRIORITY,
-                .handle = CLSACT_HANDLE, .flags = BPF_TC_F_REPLACE);
-    int error = bpf_tc_hook_create(&hook);
-    if (error < 0 && error != -EEXIST)
-        return error;
-    a->config.made_qdisc = error == 0;
-    error = bpf_tc_attach(&hook, &opts);
-    if (error < 0)
-        return error;
-    a->config.clsact = 1;
-    return 0;
-}
-
-static int clsact_detach(uint32_t ifindex, bool qdisc_too) {
-    LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
-    LIBBPF_OPTS(bpf_tc_opts, opts, .priority = CLSACT_PRIORITY, .handle = CLSACT_HANDLE);
-    int error = bpf_tc_detach(&hook, &opts);
-    if (!qdisc_too)
-        return error;
-    hook.attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS; /* both: the qdisc itself */
-    return bpf_tc_hook_destroy(&hook);
-}
-
 static int tc_attach(struct nb_attach *a, bool no_tcx, struct nb_error *err) {
     LIBBPF_OPTS(bpf_link_create_opts, opts, .flags = LINK_BEFORE_ALL);
     int fd = -1;
@@ -199,7 +170,10 @@ static int tc_attach(struct nb_attach *a, bool no_tcx, struct nb_error *err) {
         a->fd[ATTACH_FD_LINK] = fd;
         return 0;
     }
-    int error = clsact_attach(a);
+    bool made_qdisc = false;
+    int error = nb_clsact_attach(a->config.ifindex, a->fd[ATTACH_FD_PROG], &made_qdisc);
+    a->config.made_qdisc = made_qdisc;
+    a->config.clsact = error == 0;
     if (error < 0)
         return nb_fail(err, error, "cannot attach the claim program to the ingress hook of interface %u: %s",
                        a->config.ifindex, strerror(-error));
@@ -260,7 +234,7 @@ void nb_attach_destroy(struct nb_attach *a) {
         at = &(*at)->next;
     *at = a->next;
     if (a->config.clsact || a->config.made_qdisc)
-        (void)clsact_detach(a->config.ifindex, a->config.made_qdisc);
+        (void)nb_clsact_detach(a->config.ifindex, a->config.made_qdisc);
     if (a->fd[ATTACH_FD_LINK] >= 0)
         (void)bpf_link_detach(a->fd[ATTACH_FD_LINK]); /* now, although a keeper may hold another fd of the link */
     for (uint32_t i = 0; i < ATTACH_FD_COUNT; i++) {
@@ -310,7 +284,7 @@ bool nb_attach_leaves_qdisc(const struct nb_attach *a) {
 }
 
 int nb_cleanup_qdisc(uint32_t ifindex) {
-    int error = clsact_detach(ifindex, true);
+    int error = nb_clsact_detach(ifindex, true);
     return error == -ENOENT || error == -EINVAL ? 0 : error; /* already gone */
 }
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -18,6 +19,7 @@
 
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 #include <linux/if_xdp.h>
 #include <linux/pkt_cls.h>
 
@@ -548,6 +550,15 @@ Test(attach, busy_hook_names_its_owner) {
     teardown();
 }
 
+/* Any program for the foreign filter: "let it pass". */
+static int tc_program(void) {
+    struct bpf_insn code[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = -1},
+                              {.code = BPF_JMP | BPF_EXIT}};
+    int fd = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "foreign", "GPL", code, 2, NULL);
+    cr_assert_geq(fd, 0);
+    return fd;
+}
+
 Test(attach, falls_back_to_clsact_and_cleans_up) {
     cr_assert_eq(NB_HOOK_COUNT, 3);
     if (!setup((struct nb_attach_params){.no_tcx = true}))
@@ -564,7 +575,14 @@ Test(attach, falls_back_to_clsact_and_cleans_up) {
     nb_attach_destroy(tc);
     cr_assert_eq(system("tc qdisc show dev lo | grep -q clsact"), 0, "a foreign qdisc stays");
     cr_assert_eq(system("tc filter show dev lo ingress | grep -q claims_tc"), 256);
+    LIBBPF_OPTS(bpf_tc_hook, egress, .ifindex = (int)LO, .attach_point = BPF_TC_EGRESS);
+    LIBBPF_OPTS(bpf_tc_opts, foreign, .prog_fd = tc_program(), .priority = 9, .handle = 1);
+    cr_assert_eq(bpf_tc_attach(&egress, &foreign), 0);
+    (void)nb_cleanup_qdisc(LO);
+    cr_assert_eq(system("tc filter show dev lo egress | grep -q bpf"), 0, "a foreign filter stays");
+    cr_assert_eq(system("tc filter del dev lo egress"), 0);
     cr_assert_eq(nb_cleanup_qdisc(LO), 0);
+    cr_assert_neq(system("tc qdisc show dev lo | grep -q clsact"), 0);
     cr_assert_eq(nb_cleanup_qdisc(LO), 0, "twice does no harm");
     teardown();
 }
@@ -575,6 +593,7 @@ static size_t predecessor_fds(struct nb_fd *fds, size_t max) {
     cr_assert_eq(pipe(pipes), 0);
     pid_t pid = fork();
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when an assertion ends the test */
         attach_both((struct nb_attach_params){0});
         local("10.0.0.1");
         claim_add(NULL, IPPROTO_UDP, 7000);
