@@ -93,6 +93,7 @@ STATIC_ASSERT(sizeof(struct sess_socket) == CACHE_LINE, "one line per socket");
 struct sess_sq {
     struct ush_sqe *ring;
     uint32_t head;
+    uint32_t off, guess; /* in the TX region: of the last send, and where the next one may be */
 };
 
 /* What of a client's a small packet carries; by the packet's index. */
