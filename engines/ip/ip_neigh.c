@@ -35,7 +35,7 @@ static struct pkt **queue_of(struct ip_state *st, uint32_t index) {
 /* ---- actions ---- */
 
 static void tell(const struct step *s, enum engine_event_kind kind) {
-    const struct engine_event ev = {.kind = kind, .port = s->n->port, .addr = s->n->addr};
+    const struct engine_event ev = {.kind = (uint16_t)kind, .port = s->n->port, .addr = s->n->addr};
     engine_event(s->io, &ev);
     ENGINE_COUNT(s->io, IP_COUNT_NEIGH_ASKED);
 }

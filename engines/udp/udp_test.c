@@ -373,9 +373,9 @@ Test(udp_input, icmp_error_becomes_a_notice) {
         p->user = EMSGSIZE;
         p->user_data = 1400;
         testkit_input(f.tk, &f.udp, &p, 1);
-        cr_assert_eq(f.tk->io.notice_count, known);
-        cr_assert_eq(f.tk->done.count, known);
-        cr_assert_eq(f.tk->drop.count, !known);
+        cr_assert_eq(f.tk->io.notice_count, (uint32_t)known);
+        cr_assert_eq(f.tk->done.count, (uint32_t)known);
+        cr_assert_eq(f.tk->drop.count, (uint32_t)!known);
         if (known) {
             const struct notice *n = &f.tk->notices[0];
             cr_assert(n->sink == SINK(SINK_SESSION, 1, 1) && n->kind == NOTICE_ERROR);
