@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Every way an interface can be run: packet, xdp, tap, shared, dedicated, with faults."""
+import signal
 import socket
 import struct
 import sys
@@ -73,12 +74,13 @@ def dedicated(rig):
     server = rig.client("udp-echo", "[::]:7000")
     for address in (OWN4, OWN6):
         rig.answers("b", address, 7000)
-    check(server.end() == 0 and usherd.end() == 0, usherd.text())
+    server.end(signal.SIGKILL)
+    check(usherd.end() == 0, usherd.text())
 
 
 def tap(rig):
-    usherd = rig.usherd("interfaces: [{name: ut0, kind: tap, mode: dedicated, "
-                        "addresses: [10.97.0.2/24, 'fd97::2/64']}]\n"
+    addresses = "[10.97.0.2/24, 'fd97::2/64']"
+    usherd = rig.usherd(f"interfaces: [{{name: ut0, kind: tap, mode: dedicated, addresses: {addresses}}}]\n"
                         "keeper: {mode: off}\necho: {ports: [7777]}\n")
     rig.ip("a", "addr add 10.97.0.1/24 dev ut0")
     rig.ip("a", "-6 addr add fd97::1/64 dev ut0 nodad")

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Datagrams between usherd's clients and a plain kernel host; the kernel keeps the rest."""
+import signal
 import socket
 import sys
 
@@ -23,7 +24,7 @@ def kernel_peer_asks_client(rig):
         for size in (1, 1472, 9000, 60000):
             text = bytes(i % 251 for i in range(size))
             until(f"{size} bytes come back", lambda: rig.asks("b", address, 7000, text) == text)
-    server.end()
+    server.end(signal.SIGKILL)
 
 
 def built_in_echo(rig):
