@@ -82,7 +82,7 @@ static int service_open(struct echo_service *e, uint16_t port, struct service **
     if (err == 0) {
         err = runtime_steer(e->rt, &s->flow, s->shard, true);
         if (err == 0) {
-            err = claim_take(e->claims, &s->flow);
+            err = claim_take(e->claims, &s->flow, false);
             if (err != 0)
                 (void)runtime_steer(e->rt, &s->flow, s->shard, false);
         }
@@ -155,7 +155,7 @@ void echo_service_destroy(struct echo_service *e) {
         return;
     while (e->count > 0) {
         const struct service *s = &e->services[--e->count];
-        claim_give(e->claims, &s->flow);
+        claim_give(e->claims, &s->flow, false);
         (void)runtime_steer(e->rt, &s->flow, s->shard, false);
         socket_close(e, s);
         (void)close(s->fd);

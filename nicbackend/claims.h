@@ -37,7 +37,9 @@ struct nb_addr {
     uint8_t b[16]; /* v4-mapped for IPv4 */
 };
 
-/* Keys are exact; `addr` all zero = any local address. `ifindex` is not part of a claim. */
+/* Keys are exact; `addr` all zero = any local address; ::ffff:0.0.0.0 = any local IPv4 address; all ones = any local
+ * IPv6 address (a socket bound to one version's wildcard leaves the port of the other to whoever has it there).
+ * `ifindex` is not part of a claim. */
 struct nb_claim {
     struct nb_addr addr;
     uint16_t port; /* host order */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engines/check.h"
 #include "nicbackend/claims.h"
 
 #define NIL UINT32_MAX
@@ -117,25 +118,34 @@ static void entry_give(struct claim_table *t, struct claim_entry key) {
     t->count--;
 }
 
-/* The hooks know one "any" for both IP versions, so 0.0.0.0 and :: are one key. */
-static struct claim_entry port_key(const struct flow *flow) {
-    struct claim_entry e = {.port = flow->local_port, .proto = flow->proto};
-    if (!ipaddr_is_any(&flow->local))
-        e.addr = flow->local;
+/* How the hooks write wildcards: see struct nb_claim. */
+static struct claim_entry port_key(const struct flow *flow, bool v6only) {
+    struct claim_entry e = {.addr = flow->local, .port = flow->local_port, .proto = flow->proto};
+    if (v6only && ipaddr_is_any(&flow->local))
+        e.addr = (struct ipaddr){.d = {UINT64_MAX, UINT64_MAX}};
     return e;
 }
 
-int claim_take(struct claim_table *t, const struct flow *flow) {
-    return entry_take(t, port_key(flow));
+int claim_take(struct claim_table *t, const struct flow *flow, bool v6only) {
+    return entry_take(t, port_key(flow, v6only));
 }
 
-void claim_give(struct claim_table *t, const struct flow *flow) {
-    entry_give(t, port_key(flow));
+void claim_give(struct claim_table *t, const struct flow *flow, bool v6only) {
+    entry_give(t, port_key(flow, v6only));
 }
 
 bool claim_covers(const struct claim_table *t, uint8_t proto, const struct ipaddr *addr, uint16_t port) {
-    struct claim_entry exact = {.addr = *addr, .port = port, .proto = proto}, any = {.port = port, .proto = proto};
-    return *link_find(t, &exact) != NIL || *link_find(t, &any) != NIL;
+    static const uint8_t zero[4];
+    bool v4 = ipaddr_is_v4(addr);
+    struct flow exact = {.local = *addr, .local_port = port, .proto = proto}, any = exact, version = exact;
+    any.local = ipaddr_any();
+    version.local = v4 ? ipaddr_from_v4(zero) : ipaddr_any();
+    struct claim_entry keys[] = {port_key(&exact, false), port_key(&any, false), port_key(&version, !v4)};
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        if (*link_find(t, &keys[i]) != NIL)
+            return true;
+    }
+    return false;
 }
 
 int claim_group_take(struct claim_table *t, const struct ipaddr *group) {

@@ -16,9 +16,10 @@ struct claim_table;
 int claim_table_create(struct nb_claims *nb, uint32_t max, struct claim_table **ret_table);
 void claim_table_destroy(struct claim_table *t); /* removes what is still claimed */
 
-/* Claims local address and port of `flow` (any address = every local one). -ENOSPC when full. */
-int claim_take(struct claim_table *t, const struct flow *flow);
-void claim_give(struct claim_table *t, const struct flow *flow);
+/* Claims local address and port of `flow`: 0.0.0.0 is any local IPv4 address, :: any local one, with v6only any local
+ * IPv6 one. -ENOSPC when full. */
+int claim_take(struct claim_table *t, const struct flow *flow, bool v6only);
+void claim_give(struct claim_table *t, const struct flow *flow, bool v6only);
 /* True when packets to this address and port are claimed. */
 bool claim_covers(const struct claim_table *t, uint8_t proto, const struct ipaddr *addr, uint16_t port);
 

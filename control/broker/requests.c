@@ -200,7 +200,8 @@ static bool socket_limits_allow(struct connection *c, struct outgoing *out) {
 
 static void socket_enter(struct connection *c, uint32_t handle, const struct kernel_socket *s) {
     CHECK(handle < c->socket_max && !c->sockets[handle].open);
-    c->sockets[handle] = (struct open_socket){.claimed = s->flow, .cookie = s->cookie, .owner = c->owner, .open = true};
+    c->sockets[handle] = (struct open_socket){
+        .claimed = s->flow, .cookie = s->cookie, .owner = c->owner, .v6only = s->v6only, .open = true};
     owner_hold(c->broker->params.owners, c->owner);
     c->socket_count++;
     c->use->sockets++;
@@ -230,7 +231,7 @@ static void socket_make(struct connection *c, const struct kernel_socket *s, con
         refuse(out, err, "the socket cannot be opened in the dataplane: %s", strerror(-err));
         return;
     }
-    err = claim_take(c->broker->params.claims, &s->flow);
+    err = claim_take(c->broker->params.claims, &s->flow, s->v6only);
     if (err != 0) {
         if (made.kick_fd >= 0)
             (void)close(made.kick_fd);
@@ -279,7 +280,7 @@ static void memberships_drop(struct connection *c, uint32_t handle) {
  * the caller's. */
 static void socket_leave(struct connection *c, uint32_t handle) {
     struct open_socket *o = &c->sockets[handle];
-    claim_give(c->broker->params.claims, &o->claimed);
+    claim_give(c->broker->params.claims, &o->claimed, o->v6only);
     owner_release(c->broker->params.owners, o->owner);
     *o = (struct open_socket){0};
     c->socket_count--;
@@ -299,19 +300,20 @@ static void socket_move(struct connection *c, uint32_t handle, const struct kern
     struct claim_table *claims = c->broker->params.claims;
     struct session_socket_params params = params_of(c, s);
     params.owner = o->owner;
-    int err = claim_take(claims, &s->flow);
+    int err = claim_take(claims, &s->flow, s->v6only);
     if (err != 0) {
         refuse(out, ENOBUFS, "the port cannot be claimed: %s", strerror(-err));
         return;
     }
     err = session_socket_update(c->session, handle, &params);
     if (err != 0) {
-        claim_give(claims, &s->flow);
+        claim_give(claims, &s->flow, s->v6only);
         refuse(out, err, "the socket cannot be changed in the dataplane: %s", strerror(-err));
         return;
     }
-    claim_give(claims, &o->claimed);
+    claim_give(claims, &o->claimed, o->v6only);
     o->claimed = s->flow;
+    o->v6only = s->v6only;
     out->response.kind = RESPONSE_SOCKET;
     out->response.socket.accelerated = true;
     out->response.socket.handle = handle;

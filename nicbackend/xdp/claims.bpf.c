@@ -213,6 +213,13 @@ INLINE int flow_is_claimed(const struct view *v, __u16 port_be) {
         return 1;
     struct claim_key key = {.port = port_be, .proto = v->proto};
     __builtin_memcpy(key.addr, v->local.b, 16);
+    if (bpf_map_lookup_elem(&claims, &key) != NULL)
+        return 1;
+    /* Any address of this IP version: a second lookup for ports that are claimed at some addresses only. */
+    __u32 *w = (__u32 *)key.addr;
+    w[0] = w[1] = v->is_v6 ? 0xffffffff : 0;
+    w[2] = v->is_v6 ? 0xffffffff : bpf_htonl(0xffff);
+    w[3] = v->is_v6 ? 0xffffffff : 0;
     return bpf_map_lookup_elem(&claims, &key) != NULL;
 }
 

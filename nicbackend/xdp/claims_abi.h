@@ -12,7 +12,7 @@
 
 /* Map `claims`, the truth: exactly what nb_claims_add() was given. The value is kept for rules to come. */
 struct claim_key {
-    __u8 addr[16]; /* v4-mapped for IPv4; zero = any local address */
+    __u8 addr[16]; /* v4-mapped for IPv4; zero = any local address; see struct nb_claim for any of one IP version */
     __u16 port;    /* network order */
     __u8 proto;
     __u8 zero;

@@ -260,6 +260,25 @@ Test(claims, exact_address_beside_wildcard) {
     teardown();
 }
 
+Test(claims, any_address_of_one_version) {
+    if (!setup((struct nb_attach_params){0}))
+        return;
+    local("10.0.0.1");
+    local("fd00::1");
+    claim_add("::ffff:0.0.0.0", IPPROTO_UDP, 53);
+    claim_add("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", IPPROTO_UDP, 54);
+    YES(udp4("10.0.0.1", 53));
+    NO(udp6("fd00::1", 53));
+    NO(udp4("10.0.0.9", 53));
+    NO(udp4("10.0.0.1", 54));
+    YES(udp6("fd00::1", 54));
+    NO(udp6("fd00::9", 54));
+    struct nb_claim v4 = claim("::ffff:0.0.0.0", IPPROTO_UDP, 53);
+    cr_assert_eq(nb_claims_del(claims, &v4), 0);
+    NO(udp4("10.0.0.1", 53));
+    teardown();
+}
+
 Test(claims, wrong_claims_are_refused) {
     if (!setup((struct nb_attach_params){0}))
         return;

@@ -67,5 +67,18 @@ def two_clients_of_one_host(rig):
     check("carried by usherd" in report, report)
 
 
+def one_version_leaves_the_other(rig):
+    rig.usherd()
+    rig.client("udp-echo", ":7000")
+    rig.answers("b", A4, 7000)
+    s = rig.kernel_socket("a", socket.AF_INET6)
+    s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    s.bind(("::", 7000))
+    b = rig.kernel_socket("b", socket.AF_INET6)
+    b.sendto(b"to the kernel", (A6, 7000))
+    check(s.recv(100) == b"to the kernel", "the kernel's socket of the other IP version keeps its port")
+
+
 sys.exit(main([client_asks_kernel_peer, kernel_peer_asks_client, built_in_echo, kernel_keeps_the_rest,
-               loopback_and_foreign_peers_stay, two_clients_of_one_host]))
+               loopback_and_foreign_peers_stay, two_clients_of_one_host,
+               one_version_leaves_the_other]))
