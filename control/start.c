@@ -217,6 +217,8 @@ static bool kept_as(const struct store_fd *list, size_t count, const char *name,
 static void store_sync(struct usherd *u) {
     struct nb_fd fds[KEPT_MAX];
     struct store_fd now[KEPT_MAX];
+    if (u->store == NULL)
+        return;
     size_t n = nb_claims_fds(u->nb, fds, KEPT_MAX);
     n = n < KEPT_MAX ? n : KEPT_MAX;
     int error = 0;
@@ -414,11 +416,47 @@ static void strays_detach(struct usherd *u) {
     }
 }
 
+static int on_store_gone(sd_event_source *source, int fd, uint32_t events, void *arg);
+
+static int store_watch(struct usherd *u) {
+    int fd = store_watch_fd(u->store);
+    return fd < 0 ? 0 : sd_event_add_io(u->event, &u->store_io, fd, EPOLLIN, on_store_gone, u);
+}
+
+/* The keeper says nothing unasked: when its end is readable, it is gone, and so is what it held. A new one is given
+ * all of it again. */
+static int on_store_gone(sd_event_source *source, int fd, uint32_t events, void *arg) {
+    struct usherd *u = arg;
+    (void)source;
+    (void)fd;
+    (void)events;
+    u->store_io = sd_event_source_disable_unref(u->store_io);
+    store_close(u->store, false);
+    u->store = NULL;
+    u->kept_count = 0;
+    int error = keeper_open(u);
+    if (error != 0) {
+        log_error("keeper",
+                  "usher-keeper ended and cannot be started again (%s): a crash of usherd would now let the "
+                  "kernel answer for clients; restart usherd",
+                  strerror(-error));
+        return 0;
+    }
+    log_warning("keeper", "usher-keeper ended; %s takes its place", store_text(u->store));
+    store_sync(u);
+    return store_watch(u) < 0 ? -ENOMEM : 0;
+}
+
 static int keep_begin(struct usherd *u, char *err) {
-    (void)err;
     strays_detach(u);
     store_sync(u);
-    return 0;
+    int error = store_watch(u);
+    return error < 0 ? fail(err, error, "usher-keeper cannot be watched: %s", strerror(-error)) : 0;
+}
+
+/* Before the store says goodbye, so that the keeper's end is not taken for a crash of it. */
+static void keep_end(struct usherd *u) {
+    u->store_io = sd_event_source_disable_unref(u->store_io);
 }
 
 static void view_end(struct usherd *u) {
@@ -525,7 +563,7 @@ static const struct step steps[] = {
     {"claims", claims_begin, claims_end},
     {"owners", owners_begin, owners_end},
     {"interfaces", view_begin, view_end},
-    {"kept objects", keep_begin, NULL},
+    {"kept objects", keep_begin, keep_end},
     {"workers", workers_begin, workers_end},
     {"echo service", echo_begin, echo_end},
     {"session socket", broker_begin, broker_end},

@@ -35,6 +35,7 @@ struct usherd {
     sd_event *event;
     struct state_file *state;
     struct store *store;
+    sd_event_source *store_io; /* wakes when the keeper died */
     struct store_fd inherited[KEPT_MAX]; /* a predecessor's, until claims are adopted */
     size_t inherited_count;
     struct store_fd kept[KEPT_MAX]; /* what the store holds now */

@@ -3,9 +3,10 @@
 """Ends of all kinds: of clients, of usherd, with and without a keeper."""
 import os
 import signal
+import socket
 import sys
 
-from rig import A4, B4, check, main, run, until
+from rig import A4, B4, WAIT, Process, check, main, run, until
 
 KEPT = "interfaces: [{name: va}]\nkeeper: {mode: on, recovery_grace: %s}\necho: {ports: [7777]}\n"
 
@@ -99,6 +100,43 @@ def cleanup_ends_a_keeper(rig):
     until("the keeper has ended", lambda: not rig.keepers())
 
 
+def a_dead_keeper_is_replaced(rig):
+    usherd = rig.usherd(KEPT % "60s")
+    old = rig.keepers()
+    check(len(old) == 1, f"one keeper: {old}")
+    os.kill(old[0], signal.SIGKILL)
+    usherd.says("takes its place")
+    rig.answers("b", A4, 7777)
+    usherd.end(signal.SIGKILL)
+    check(rig.asks("b", A4, 7777, timeout=0.3) is None, "the new one keeps")
+    second = rig.usherd(KEPT % "60s")
+    rig.answers("b", A4, 7777)
+    check(second.end() == 0, second.text())
+
+
+def systemd_is_told(rig):
+    path = rig.path("notify")
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.bind(path)
+    s.settimeout(WAIT)
+    config = "interfaces: [{name: va}]\nkeeper: {mode: auto}\n"
+    usherd = Process(rig.inside("a", ["env", f"NOTIFY_SOCKET={path}", "INVOCATION_ID=1", f"{rig.bin}/usherd",
+                                      *rig.usherd_args(config)]))
+    rig.processes.append(usherd)
+    heard = []
+    def hears(words):
+        while not any(words in h for h in heard):
+            heard.append(s.recv(4096).decode())
+    hears("READY=1")
+    check(any("FDSTORE=1\nFDNAME=claims" in h for h in heard), f"the fd store holds the claims: {heard}")
+    check(not rig.keepers(), "no keeper where systemd has an fd store")
+    usherd.child.terminate()
+    hears("STOPPING=1")
+    hears("FDSTOREREMOVE=1\nFDNAME=claims")
+    check(usherd.end() == 0, usherd.text())
+    s.close()
+
+
 def one_usherd_in_a_namespace(rig):
     rig.usherd()
     second = rig.start("a", "usherd", *rig.usherd_args("keeper: {mode: off}\n"))
@@ -108,4 +146,5 @@ def one_usherd_in_a_namespace(rig):
 
 sys.exit(main([killed_client_loses_its_claim, orderly_stop_leaves_nothing, clients_go_on_over_the_kernel,
                without_keeper_a_kill_frees_all, keeper_holds_until_a_successor_comes,
-               keeper_gives_up_after_the_grace, cleanup_ends_a_keeper, one_usherd_in_a_namespace]))
+               keeper_gives_up_after_the_grace, cleanup_ends_a_keeper, a_dead_keeper_is_replaced, systemd_is_told,
+               one_usherd_in_a_namespace]))
