@@ -64,7 +64,7 @@ static int usher_side(struct bench_env *env) {
     struct proc_shared *s = proc_shared_create();
     if (s == NULL)
         return bench_fail(env, SIDE_USHER, "out of memory");
-    struct usherd_params params = {.core = env->core[0], .mode = "dedicated", .generate = WINDOW};
+    struct usherd_params params = {.core = env->core[0], .mode = "auto", .generate = WINDOW};
     struct usher_udp_job job = {.client_core = env->core[1], .server_core = -1, .spin = true, .seconds = env->seconds};
     int rc = usherd_start(&params, &job.usherd, s->error, sizeof(s->error));
     if (rc == 0) {
