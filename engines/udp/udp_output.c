@@ -30,14 +30,16 @@ static int address(const struct udp_socket *s, struct pkt *p) {
     if (v4 ? (s->flags & UDP_SOCKET_V6ONLY) != 0 : ipaddr_is_v4(&s->flow.local))
         return EAFNOSUPPORT;
     if (!ipaddr_is_any(&s->flow.local) && !ipaddr_is_multicast(&s->flow.local)) {
-        if (!ipaddr_is_any(&f->local) && !ipaddr_equal(&f->local, &s->flow.local))
+        if (UNLIKELY(!ipaddr_is_any(&f->local) && !ipaddr_equal(&f->local, &s->flow.local)))
             return EADDRNOTAVAIL;
         f->local = s->flow.local;
-    }
-    if (ipaddr_is_any(&f->local))
+        if (UNLIKELY(ipaddr_is_v4(&s->flow.local) != v4))
+            return EAFNOSUPPORT;
+    } else if (ipaddr_is_any(&f->local)) {
         f->local = ipaddr_any(); /* 0.0.0.0 and :: both mean: ip chooses */
-    else if (ipaddr_is_v4(&f->local) != v4)
+    } else if (ipaddr_is_v4(&f->local) != v4) {
         return EAFNOSUPPORT;
+    }
     f->local_port = s->flow.local_port;
     f->proto = PROTO_UDP;
     memset(f->pad, 0, sizeof f->pad);
