@@ -1,80 +1,192 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Whole connections between two engines in virtual time: opening, streams in both directions over links of every kind
- * of badness, closing, crashes and upgrades on the way.
+ * Whole connections between two engines in virtual time: streams in both directions over links of every kind of
+ * badness, with every agreement on options, with crashes and upgrades on the way. Every byte is verified.
  */
 #include <criterion/criterion.h>
-#include <errno.h>
+#include <string.h>
 
 #include "engines/tcp/testlink.h"
 
 #define SEC NS_PER_SEC
 #define MS  NS_PER_MS
 
-static bool all_closed(struct link *l) {
-    for (uint32_t h = 0; h < 2; h++)
-        for (uint32_t i = 0; i < LINK_SOCK_MAX; i++)
-            if (l->host[h].socks[i].used && !l->host[h].socks[i].closed)
-                return false;
-    return true;
-}
-
-/* One connection that carries `up` bytes to the server and `down` back; both ends close when they are done. */
-static struct link *stream(uint64_t seed, const struct link_faults *f, uint64_t up, uint64_t down) {
-    struct link *l = link_create(seed, NULL, NULL);
-    if (f != NULL)
-        l->faults[0] = l->faults[1] = *f;
-    l->host[1].accept_as.tx_total = down;
-    l->host[1].accept_as.close_when_done = true;
-    (void)link_listen(l, 1, 80, NULL);
-    uint32_t s = link_connect(l, 0, 80, up, NULL);
-    l->host[0].socks[s].close_when_done = true;
-    return l;
-}
-
-static void verify(struct link *l, uint64_t up, uint64_t down) {
-    const struct link_sock *c = &l->host[0].socks[0], *s = &l->host[1].socks[0];
-    cr_assert_eq(c->error, 0);
-    cr_assert_eq(s->rx_bytes, up, "server got %lu of %lu", s->rx_bytes, up);
-    cr_assert_eq(c->rx_bytes, down, "client got %lu of %lu", c->rx_bytes, down);
-    cr_assert_eq(s->rx_corrupt + c->rx_corrupt, 0u);
-    cr_assert(c->hung_up && s->hung_up);
-    cr_assert_eq(c->tx_done, up);
-    cr_assert_eq(s->tx_done, down);
-    cr_assert(link_pools_whole(l));
+static void finish(struct link *l, uint64_t up, uint64_t down, uint64_t seed) {
+    bool ended = link_run(l, l->now + 4000 * SEC, link_all_closed);
+    const char *wrong = link_stream_wrong(l, up, down);
+    cr_assert(ended && wrong == NULL, "seed %lu: %s: %s", seed, ended ? "ended" : "did not end", wrong ? wrong : "");
+    struct tcp_stats a = link_stats(l, 0), b = link_stats(l, 1);
+    cr_assert_eq(a.connections + b.connections + a.items + b.items + a.segments + b.segments, 0u);
+    cr_assert_eq(a.ooo_packets + b.ooo_packets, 0u);
 }
 
 Test(tcp_link, opens_sends_closes) {
-    struct link *l = stream(1, NULL, 1000, 2000);
-    l->faults[0].delay = l->faults[1].delay = MS;
-    cr_assert(link_run(l, l->now + 100 * SEC, all_closed));
-    verify(l, 1000, 2000);
-    cr_assert_eq(link_stats(l, 0).connections + link_stats(l, 1).connections, 0u);
-    cr_assert_eq(link_stats(l, 0).items + link_stats(l, 0).segments, 0u);
+    struct link_faults f = {.delay = MS};
+    struct link *l = link_stream(1, NULL, &f, 1000, 2000);
+    finish(l, 1000, 2000, 1);
     link_destroy(l);
 }
 
-Test(tcp_link, bulk_on_a_clean_link) {
-    struct link_faults f = {.delay = MS, .rate_bps = 1000000000, .queue_bytes = 1 << 20};
-    struct link *l = stream(2, &f, 20 << 20, 0);
-    l->host[0].socks[0].chunk = 65536;
-    cr_assert(link_run(l, l->now + 100 * SEC, all_closed));
-    verify(l, 20 << 20, 0);
+Test(tcp_link, one_side_says_nothing) {
+    struct link_faults f = {.delay = MS};
+    struct link *l = link_stream(1, NULL, &f, 100000, 0);
+    finish(l, 100000, 0, 1);
     link_destroy(l);
+    l = link_stream(2, NULL, &f, 0, 0);
+    link_step_time(l, l->now + SEC);
+    link_shutdown(l, 0, 0);
+    finish(l, 0, 0, 2);
+    link_destroy(l);
+}
+
+Test(tcp_link, bulk_fills_a_clean_link) {
+    struct link_faults f = {.delay = MS, .rate_bps = 1000000000, .queue_bytes = 1 << 20};
+    struct link *l = link_stream(2, NULL, &f, 20 << 20, 0);
+    l->host[0].socks[0].chunk = 65536;
+    ns_t start = l->now;
+    finish(l, 20 << 20, 0, 2);
+    cr_assert_lt(l->now - start, SEC, "20 MiB at 1 Gbit/s take 0.17 s, it took %lu ms", (l->now - start) / MS);
+    link_destroy(l);
+}
+
+static struct link_faults bad_link(uint64_t seed) {
+    return (struct link_faults){.delay = (seed % 5) * 5 * MS,
+                                .jitter = seed % 3 == 0 ? 2 * MS : 0,
+                                .drop_ppm = (uint32_t)(seed % 4) * 15000,
+                                .duplicate_ppm = seed % 2 ? 5000 : 0,
+                                .corrupt_ppm = seed % 3 ? 3000 : 0,
+                                .reorder_ppm = (uint32_t)(seed % 6) * 10000,
+                                .mark_ppm = seed % 7 == 0 ? 20000 : 0};
 }
 
 Test(tcp_link, survives_every_fault) {
-    for (uint64_t seed = 1; seed <= 40; seed++) {
-        struct link_faults f = {.delay = (seed % 5) * 5 * MS,
-                                .jitter = seed % 3 == 0 ? 2 * MS : 0,
-                                .drop_ppm = (uint32_t)(seed % 4) * 10000,
-                                .duplicate_ppm = seed % 2 ? 5000 : 0,
-                                .corrupt_ppm = seed % 3 ? 3000 : 0,
-                                .reorder_ppm = (uint32_t)(seed % 6) * 10000};
-        struct link *l = stream(seed, &f, 300000, 200000);
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct link_faults f = bad_link(seed);
+        struct tcp_config cfg = {.flags = TCP_CONFIG_ECN};
+        struct link *l = link_stream(seed, &cfg, &f, 300000, 200000);
         l->super = seed % 2;
-        cr_assert(link_run(l, l->now + 2000 * SEC, all_closed), "seed %lu", seed);
-        verify(l, 300000, 200000);
+        finish(l, 300000, 200000, seed);
+        link_destroy(l);
+    }
+}
+
+/* Every subset of what can be agreed on, with each congestion control, both address families, odd MTUs. */
+Test(tcp_link, every_agreement) {
+    static const char *const cc[] = {"cubic", "reno", "dctcp", "bbr"};
+    static const uint16_t mtus[] = {1500, 1280, 9000, 576};
+    for (uint64_t seed = 0; seed < 64; seed++) {
+        struct link_faults f = {.delay = 3 * MS, .drop_ppm = 10000, .reorder_ppm = 5000, .mark_ppm = 3000};
+        struct tcp_config cfg = {.flags = seed & 15};
+        memcpy(cfg.congestion, cc[seed / 16], strlen(cc[seed / 16]));
+        struct link *l = link_create(seed + 100, &cfg, &cfg);
+        l->faults[0] = l->faults[1] = f;
+        l->v6 = seed & 1;
+        l->mtu = l->v6 && mtus[seed % 4] == 576 ? 1280 : mtus[seed % 4];
+        l->host[1].accept_as.tx_total = 150000;
+        l->host[1].accept_as.close_when_done = true;
+        (void)link_listen(l, 1, 80, NULL);
+        l->host[0].socks[link_connect(l, 0, 80, 250000, NULL)].close_when_done = true;
+        finish(l, 250000, 150000, seed);
+        link_destroy(l);
+    }
+}
+
+Test(tcp_link, small_sends_of_every_kind) {
+    for (uint64_t seed = 1; seed <= 12; seed++) {
+        struct link_faults f = {.delay = MS, .drop_ppm = seed % 2 ? 20000 : 0};
+        struct link *l = link_stream(seed, NULL, &f, 40000, 0);
+        l->host[0].socks[0].chunk = (uint32_t)(1 + seed * 37);
+        if (seed % 3 == 0)
+            cr_assert_eq(link_option(l, 0, 0, TCP_OPT_NODELAY, 1), 0);
+        finish(l, 40000, 0, seed);
+        link_destroy(l);
+    }
+}
+
+Test(tcp_link, many_at_once) {
+    struct link_faults f = {.delay = 2 * MS, .drop_ppm = 5000};
+    struct link *l = link_create(9, NULL, NULL);
+    l->faults[0] = l->faults[1] = f;
+    l->host[1].accept_as.tx_total = 30000;
+    l->host[1].accept_as.close_when_done = true;
+    (void)link_listen(l, 1, 80, NULL);
+    for (uint32_t i = 0; i < 40; i++)
+        l->host[0].socks[link_connect(l, 0, 80, 20000 + i * 100, NULL)].close_when_done = true;
+    cr_assert(link_run(l, l->now + 1000 * SEC, link_all_closed));
+    for (uint32_t i = 0; i < 40; i++) {
+        cr_assert_eq(l->host[0].socks[i].rx_bytes, 30000u);
+        cr_assert_eq(l->host[0].socks[i].rx_corrupt + l->host[1].socks[i].rx_corrupt, 0u);
+        cr_assert_eq(l->host[0].socks[i].tx_done, 20000 + i * 100);
+    }
+    link_destroy(l);
+}
+
+Test(tcp_link, same_seed_same_trace) {
+    uint64_t trace[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        struct link_faults f = bad_link(11);
+        struct link *l = link_stream(11, NULL, &f, 100000, 100000);
+        finish(l, 100000, 100000, 11);
+        trace[i] = l->trace;
+        link_destroy(l);
+    }
+    cr_assert_eq(trace[0], trace[1]);
+}
+
+/* ---- upgrades and crashes ---- */
+
+static uint32_t every;
+
+static void upgrade_now_and_then(struct link *l) {
+    if (l->steps % every == 0)
+        link_upgrade(l, (l->steps / every) & 1);
+}
+
+static void crash_now_and_then(struct link *l) {
+    if (l->steps % every == 0)
+        cr_assert_eq(link_crash(l, (l->steps / every) & 1), 0u);
+}
+
+/* Without reordering nothing is kept out of order, so an upgrade leaves no trace at all. */
+Test(tcp_link, upgrade_leaves_no_trace) {
+    for (uint64_t seed = 1; seed <= 8; seed++) {
+        uint64_t trace[2];
+        for (uint32_t i = 0; i < 2; i++) {
+            struct link_faults f = {.delay = 5 * MS, .rate_bps = 50000000, .queue_bytes = 1 << 20};
+            struct link *l = link_stream(seed, NULL, &f, 400000, 300000);
+            every = (uint32_t)(7 + seed * 5);
+            l->each_step = i == 0 ? NULL : upgrade_now_and_then;
+            finish(l, 400000, 300000, seed);
+            trace[i] = l->trace;
+            link_destroy(l);
+        }
+        cr_assert_eq(trace[0], trace[1], "seed %lu: the upgraded run differs", seed);
+    }
+}
+
+Test(tcp_link, upgrades_under_faults) {
+    for (uint64_t seed = 1; seed <= 24; seed++) {
+        struct link_faults f = bad_link(seed);
+        struct link *l = link_stream(seed, NULL, &f, 200000, 100000);
+        every = (uint32_t)(5 + seed * 3);
+        l->each_step = upgrade_now_and_then;
+        finish(l, 200000, 100000, seed);
+        link_destroy(l);
+    }
+}
+
+Test(tcp_link, crashes_under_faults) {
+    for (uint64_t seed = 1; seed <= 24; seed++) {
+        struct link_faults f = bad_link(seed);
+        struct link *l = link_create(seed, NULL, NULL);
+        l->faults[0] = l->faults[1] = f;
+        l->host[1].accept_as.tx_total = 100000;
+        l->host[1].accept_as.close_when_done = true;
+        (void)link_listen(l, 1, 80, NULL);
+        l->host[0].socks[link_connect(l, 0, 80, 200000, NULL)].close_when_done = true;
+        every = (uint32_t)(11 + seed * 3);
+        l->each_step = crash_now_and_then;
+        finish(l, 200000, 100000, seed);
         link_destroy(l);
     }
 }

@@ -4,7 +4,7 @@
  */
 #include "engines/tcp/tcp_cc.h"
 
-static const struct tcp_cc_ops *const controls[] = {&tcp_cc_cubic, &tcp_cc_reno, &tcp_cc_dctcp};
+static const struct tcp_cc_ops *const controls[] = {&tcp_cc_cubic, &tcp_cc_reno, &tcp_cc_dctcp, &tcp_cc_bbr};
 
 const struct tcp_cc_ops *tcp_cc(const struct tcp_conn *c) {
     return controls[c->cc < ARRAY_LEN(controls) ? c->cc : 0];

@@ -56,7 +56,9 @@ static uint32_t target(const uint32_t *w, uint32_t t) {
     uint64_t d = t < w[K] ? w[K] - t : t - w[K];
     if (d > 1u << 17) /* two minutes: the cube would overflow, the answer is "much more" */
         d = 1u << 17;
-    uint64_t delta = d * d * d * 2 / 5 >> 30;
+    uint64_t cube = d * d * d * 2 / 5, delta = cube >> 30;
+    if (t < w[K] && (cube & ((1u << 30) - 1)) != 0)
+        delta++; /* the target is rounded down on both sides of the plateau */
     if (t < w[K])
         return delta >= w[ORIGIN] ? 1 : w[ORIGIN] - (uint32_t)delta;
     return (uint32_t)(delta > UINT32_MAX - w[ORIGIN] ? UINT32_MAX : w[ORIGIN] + delta);
@@ -70,9 +72,9 @@ static void update(struct tcp_ctx *x, struct tcp_conn *c, uint32_t *w) {
     uint32_t goal = min_u32(target(w, t), cwnd + cwnd / 2 + 1); /* RFC 9438 section 4.2: at most 1.5 cwnd */
     w[CNT] = goal > cwnd ? max_u32(cwnd / (goal - cwnd), 2) : 100 * max_u32(cwnd, 1);
     /* Reno-friendly region, section 4.3: W_est grows by 3(1-b)/(1+b) = 0.53 segments a window. */
-    uint32_t per = max_u32(w[W_EST], 1) * 1024 / 542;
-    if (w[EST_ACKED] >= max_u32(per, 1)) {
-        uint32_t steps = w[EST_ACKED] / max_u32(per, 1);
+    uint32_t per = (uint32_t)((uint64_t)max_u32(w[W_EST], 1) * c->mss * 1024 / 542);
+    if (w[EST_ACKED] >= per) {
+        uint32_t steps = w[EST_ACKED] / per;
         w[W_EST] += steps;
         w[EST_ACKED] -= steps * per;
     }
@@ -109,10 +111,10 @@ static void ack(struct tcp_ctx *x, struct tcp_conn *c, uint32_t *w, const struct
     if (w[EPOCH] == 0)
         begin_epoch(x, c, w);
     w[CNT_ACKED] += left;
+    w[EST_ACKED] += left;
     if (w[CNT_ACKED] < c->mss)
         return;
     uint32_t segments = w[CNT_ACKED] / c->mss;
-    w[EST_ACKED] += segments;
     if (w[CNT] == 0 || w[UPDATED] != x->coarse)
         update(x, c, w);
     if (segments >= w[CNT]) {

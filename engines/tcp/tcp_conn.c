@@ -86,7 +86,8 @@ static bool next_tick(const struct tcp_ctx *x, const struct tcp_conn *c, uint32_
         any = true;
     }
     if (c->flags & TCP_F_STALLED) {
-        uint32_t again = x->tick + (pkt_vec_room(x->io->down) <= TCP_ROOM_RESERVE ? 0 : STALL_TICKS);
+        bool room = pkt_vec_room(x->io->down) <= TCP_ROOM_RESERVE || pkt_vec_room(x->io->up) <= TCP_UP_RESERVE;
+        uint32_t again = x->tick + (room ? 0 : STALL_TICKS); /* the vecs are empty next time, the pool may not be */
         at = any ? seq_min(at, again) : again;
         any = true;
     }
@@ -136,6 +137,8 @@ void tcp_flush_conn(struct tcp_ctx *x, struct tcp_conn *c) {
     tcp_output(x, c);
     if (UNLIKELY(x->dead))
         return;
+    if (UNLIKELY(c->ooo_head != TCP_NIL) && tcp_data_waits(x, c))
+        c->flags |= TCP_F_STALLED;
     if (c->flags & TCP_F_ACK_NOW)
         tcp_send_ack(x, c);
     give_notices(x, c);

@@ -190,15 +190,18 @@ static void acknowledge(struct tcp_ctx *x, struct tcp_conn *c, uint32_t len) {
     }
 }
 
+bool tcp_data_waits(struct tcp_ctx *x, const struct tcp_conn *c) {
+    return c->ooo_head != TCP_NIL && (c->flags & (TCP_F_ADOPTED | TCP_F_FIN_RCVD)) == TCP_F_ADOPTED &&
+           !seq_after(tcp_kept(x, c->ooo_head)->user, c->rcv_nxt);
+}
+
 void tcp_data_drain(struct tcp_ctx *x, struct tcp_conn *c) {
     while (c->ooo_head != TCP_NIL && (c->flags & TCP_F_ADOPTED) && !(c->flags & TCP_F_FIN_RCVD)) {
         struct pkt *p = tcp_kept(x, c->ooo_head);
         if (seq_after(p->user, c->rcv_nxt))
             break;
-        if (pkt_vec_room(x->io->up) <= PKT_BURST * 2) {
-            c->flags |= TCP_F_STALLED; /* the rest goes with the next call */
-            break;
-        }
+        if (pkt_vec_room(x->io->up) <= TCP_UP_RESERVE)
+            break; /* the rest goes with the next call */
         uint32_t ref = c->ooo_head, bytes = pkt_bytes(p);
         bool fin = p->user_data & 1;
         c->ooo_head = p->next;

@@ -7,10 +7,15 @@
 
 #include "engines/tcp/tcp_conn.h"
 
+/* Room in io->up that draining leaves for the packets of the call. */
+#define TCP_UP_RESERVE (PKT_BURST * 2u)
+
 /* Takes the packet of a segment with payload or FIN that passed the sequence checks: up, kept, or done/drop. */
 void tcp_data_input(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_rx *rx);
 /* Sends up what waits in order: after ADOPT, or after `up` was full. */
 void tcp_data_drain(struct tcp_ctx *x, struct tcp_conn *c);
+/* Whether there is something to drain. */
+bool tcp_data_waits(struct tcp_ctx *x, const struct tcp_conn *c);
 /* The reader let go of `bytes`. */
 void tcp_data_credit(struct tcp_ctx *x, struct tcp_conn *c, uint32_t bytes);
 /* Lets go of everything kept out of order. */

@@ -104,8 +104,9 @@ static void update_reordering(struct tcp_conn *c, struct tcp_cold *k, const stru
 
 /* ---- recovery ---- */
 
+/* With repetitions of an earlier episode in flight the stamp could not tell whose answer an ACK is: then no undo. */
 static void remember_for_undo(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_cold *k) {
-    k->undo_cwnd = c->cwnd;
+    k->undo_cwnd = c->ca < TCP_CA_CWR && c->retrans == 0 ? c->cwnd : 0;
     k->undo_ssthresh = c->ssthresh;
     k->undo_stamp = x->coarse + k->ts_off;
     k->undo_left = 0;
@@ -124,10 +125,7 @@ static void reduce(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_cold *k) {
 static void enter_recovery(struct tcp_ctx *x, struct tcp_conn *c) {
     struct tcp_cold *k = tcp_cold(x->st, c);
     ENGINE_COUNT(x->io, TCP_COUNT_RECOVERY);
-    if (c->ca < TCP_CA_CWR)
-        remember_for_undo(x, c, k);
-    else
-        k->undo_cwnd = 0;
+    remember_for_undo(x, c, k);
     c->flags &= ~(uint32_t)TCP_F_TLP;
     reduce(x, c, k);
     c->ca = TCP_CA_RECOVERY;
@@ -154,7 +152,7 @@ static void prr(struct tcp_conn *c, struct tcp_cold *k, const struct tcp_acked *
 
 static void leave(struct tcp_ctx *x, struct tcp_conn *c) {
     struct tcp_cold *k = tcp_cold(x->st, c);
-    if (c->ca == TCP_CA_CWR || c->ca == TCP_CA_RECOVERY)
+    if ((c->ca == TCP_CA_CWR || c->ca == TCP_CA_RECOVERY) && !tcp_cc(c)->owns_cwnd)
         c->cwnd = max_u32(min_u32(c->ssthresh, UINT32_MAX >> 2), c->mss);
     c->ca = TCP_CA_OPEN;
     c->dupacks = 0;
@@ -213,7 +211,8 @@ static void detect(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_acked *a) {
         newreno_detect(x, c, a);
     else if (c->sacked != 0 || c->retrans != 0 || c->lost != 0 || (c->flags & TCP_F_SACK_REORDER))
         wait = rack_detect(x, c, a);
-    if (a->lost != 0 && c->ca < TCP_CA_RECOVERY)
+    /* What was found lost during the last recovery but sent after it began is a loss of its own. */
+    if (c->lost != c->retrans && c->ca < TCP_CA_RECOVERY)
         enter_recovery(x, c);
     else if (c->ca == TCP_CA_OPEN && (c->sacked != 0 || c->dupacks != 0))
         c->ca = TCP_CA_DISORDER;
@@ -269,8 +268,7 @@ void tcp_loss_rto(struct tcp_ctx *x, struct tcp_conn *c) {
     ENGINE_COUNT(x->io, TCP_COUNT_RTO);
     bool first = c->ca != TCP_CA_LOSS || c->backoff == 0;
     if (first) {
-        if (c->ca < TCP_CA_CWR)
-            remember_for_undo(x, c, k);
+        remember_for_undo(x, c, k);
         reduce(x, c, k);
     }
     bool reneged = c->seg_head != TCP_NIL && (tcp_seg_at(x->st, c->seg_head)->flags & TCP_SEG_SACKED);

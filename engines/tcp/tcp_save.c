@@ -441,7 +441,7 @@ static void drop_conn(struct tcp_ctx *x, struct tcp_conn *c) {
 }
 
 static bool valid_conn(struct tcp_engine *st, const struct tcp_conn *c) {
-    return c->cc < 4 && (c->flags & TCP_F_ADOPTED) && c->sink != 0 && c->mss != 0 && c->cwnd != 0 &&
+    return tcp_cc_name(c->cc)[0] != '\0' && (c->flags & TCP_F_ADOPTED) && c->sink != 0 && c->mss != 0 && c->cwnd != 0 &&
            c->rtx <= TCP_RTX_PERSIST && c->ca <= TCP_CA_LOSS &&
            tcp_find_conn(st, &c->flow, hash_flow(&st->key, &c->flow)) == TCP_NIL;
 }

@@ -14,7 +14,7 @@ extern const struct engine_ops usher_engine_tcp;
 #define OPS (&usher_engine_tcp)
 
 #define REGION_SIZE (32u << 20)
-#define REGION_PART (REGION_SIZE / LINK_SOCK_MAX)
+#define REGION_PART (REGION_SIZE / 2 / LINK_SOCK_MAX) /* the first one has the other half */
 
 static void check_engine(struct link *l, uint32_t h) {
     int broken = OPS->check(l->host[h].st);
@@ -45,8 +45,10 @@ static void route(void *arg, const struct ipaddr *dst, struct engine_route *ret_
 
 /* ---- life ---- */
 
-static void host_create(struct link *l, uint32_t i, const struct tcp_config *cfg, uint64_t seed) {
+static void host_create(struct link *l, uint32_t i, struct tcp_config config, uint64_t seed) {
     struct link_host *h = &l->host[i];
+    const struct tcp_config *cfg = &h->cfg;
+    h->cfg = config;
     char err[128];
     h->size = OPS->state_size(cfg, err, sizeof err);
     CHECK(h->size != 0);
@@ -80,6 +82,22 @@ static void host_create(struct link *l, uint32_t i, const struct tcp_config *cfg
                                .route_arg = &route_args[i]};
 }
 
+/* Sizes for tests where a config leaves them open. */
+static struct tcp_config with_defaults(const struct tcp_config *cfg, const struct tcp_config *standard) {
+    if (cfg == NULL)
+        return *standard;
+    struct tcp_config c = *cfg;
+    c.conn_max = c.conn_max != 0 ? c.conn_max : standard->conn_max;
+    c.listener_max = c.listener_max != 0 ? c.listener_max : standard->listener_max;
+    c.half_open_max = c.half_open_max != 0 ? c.half_open_max : standard->half_open_max;
+    c.time_wait_max = c.time_wait_max != 0 ? c.time_wait_max : standard->time_wait_max;
+    c.item_max = c.item_max != 0 ? c.item_max : standard->item_max;
+    c.segment_max = c.segment_max != 0 ? c.segment_max : standard->segment_max;
+    c.port_low = c.port_low != 0 ? c.port_low : standard->port_low;
+    c.port_high = c.port_high != 0 ? c.port_high : standard->port_high;
+    return c;
+}
+
 struct link *link_create(uint64_t seed, const struct tcp_config *a, const struct tcp_config *b) {
     static const struct tcp_config standard = {.conn_max = 256,
                                                .listener_max = 8,
@@ -95,8 +113,8 @@ struct link *link_create(uint64_t seed, const struct tcp_config *a, const struct
     l->rng = seed;
     l->now = 1000 * NS_PER_SEC + seed % 1000003;
     l->trace = 0xcbf29ce484222325ull;
-    host_create(l, 0, a != NULL ? a : &standard, seed * 2 + 1);
-    host_create(l, 1, b != NULL ? b : &standard, seed * 2 + 2);
+    host_create(l, 0, with_defaults(a, &standard), seed * 2 + 1);
+    host_create(l, 1, with_defaults(b, &standard), seed * 2 + 2);
     memset(link_last, 0, sizeof link_last);
     return l;
 }
@@ -135,8 +153,8 @@ static uint32_t sock_new(struct link_host *h) {
     memset(&h->socks[i], 0, sizeof h->socks[i]);
     h->socks[i].used = true;
     h->socks[i].sink = SINK(SINK_SESSION, 0, i + 1);
-    h->socks[i].region_at = (uint64_t)i * REGION_PART;
-    h->socks[i].region_size = REGION_PART;
+    h->socks[i].region_at = i == 0 ? 0 : REGION_SIZE / 2 + (uint64_t)i * REGION_PART;
+    h->socks[i].region_size = i == 0 ? REGION_SIZE / 2 : REGION_PART;
     h->socks[i].chunk = 16384;
     return i;
 }
@@ -519,12 +537,7 @@ void link_inject_icmp(struct link *l, uint32_t to, uint16_t sport, uint16_t dpor
 
 void link_upgrade(struct link *l, uint32_t host) {
     struct link_host *h = &l->host[host];
-    struct tcp_config cfg = {.conn_max = 256,
-                             .listener_max = 8,
-                             .half_open_max = 64,
-                             .time_wait_max = 64,
-                             .item_max = 16384,
-                             .segment_max = 16384};
+    const struct tcp_config cfg = h->cfg;
     size_t size = OPS->state_size(&cfg, NULL, 0);
     void *fresh = aligned_alloc(4096, (size + 4095) & ~(size_t)4095);
     static uint8_t buf[1 << 20];
@@ -550,14 +563,73 @@ void link_upgrade(struct link *l, uint32_t host) {
     check_engine(l, host);
 }
 
-uint32_t link_recover(struct link *l, uint32_t host) {
+static void pool_reset(struct link *l, uint32_t host, struct pkt_pool *pool) {
+    pool->free_count = 0;
+    for (uint32_t i = 0; i < pool->count; i++) {
+        bool carried = false;
+        for (uint32_t k = 0; k < l->flights && !carried; k++)
+            carried = l->flight[k].to == host && l->flight[k].p == &pool->pkts[i];
+        if (!carried)
+            pool->free[pool->free_count++] = &pool->pkts[i];
+    }
+}
+
+uint32_t link_crash(struct link *l, uint32_t host) {
     struct link_host *h = &l->host[host];
     uint32_t lost = 0;
     int error = OPS->recover(h->st, h->size, &lost);
     if (error != 0)
         link_check_failed("recover", error);
+    pool_reset(l, host, &h->small);
+    pool_reset(l, host, &h->large);
     check_engine(l, host);
+    for (uint32_t i = 0; i < LINK_SOCK_MAX; i++) {
+        struct link_sock *s = &h->socks[i];
+        if (!s->used || s->closed || !s->connected)
+            continue;
+        struct tcp_cmd_sync c = {.cmd = {TCP_CMD_SYNC, sizeof c}, .sock = s->sock, .sink = s->sink};
+        c.rx_bytes = s->rx_bytes;
+        c.held = (uint32_t)(s->rx_bytes - s->rx_credited);
+        s->hung_up = false; /* it is said again */
+        (void)link_command(l, host, &c);
+    }
     return lost;
+}
+
+bool link_all_closed(struct link *l) {
+    for (uint32_t h = 0; h < 2; h++)
+        for (uint32_t i = 0; i < LINK_SOCK_MAX; i++)
+            if (l->host[h].socks[i].used && !l->host[h].socks[i].closed)
+                return false;
+    return true;
+}
+
+struct link *link_stream(uint64_t seed, const struct tcp_config *cfg, const struct link_faults *f, uint64_t up,
+                         uint64_t down) {
+    struct link *l = link_create(seed, cfg, cfg);
+    if (f != NULL)
+        l->faults[0] = l->faults[1] = *f;
+    l->host[1].accept_as.tx_total = down;
+    l->host[1].accept_as.close_when_done = true;
+    (void)link_listen(l, 1, 80, NULL);
+    uint32_t s = link_connect(l, 0, 80, up, NULL);
+    l->host[0].socks[s].close_when_done = true;
+    return l;
+}
+
+const char *link_stream_wrong(struct link *l, uint64_t up, uint64_t down) {
+    static char text[160];
+    const struct link_sock *c = &l->host[0].socks[0], *s = &l->host[1].socks[0];
+    snprintf(text, sizeof text,
+             "errors %d %d, server %lu of %lu, client %lu of %lu, corrupt %u, hung up %d %d, done %lu %lu", c->error,
+             s->error, s->rx_bytes, up, c->rx_bytes, down, s->rx_corrupt + c->rx_corrupt, c->hung_up, s->hung_up,
+             c->tx_done, s->tx_done);
+    bool good = c->error == 0 && s->error == 0 && s->rx_bytes == up && c->rx_bytes == down &&
+                s->rx_corrupt + c->rx_corrupt == 0 && c->hung_up && s->hung_up && c->tx_done == up &&
+                s->tx_done == down;
+    if (!good)
+        return text;
+    return link_pools_whole(l) ? NULL : "packets are missing from a pool";
 }
 
 bool link_pools_whole(struct link *l) {

@@ -41,6 +41,7 @@ struct link_sock {
 struct link_host {
     void *st;
     size_t size;
+    struct tcp_config cfg;
     struct engine_io io;
     struct pkt_vec up, down, drop, done;
     struct pkt_pool small, large;
@@ -136,9 +137,18 @@ struct link_sent {
 };
 extern struct link_sent link_last[2];
 
-/* save() all of host i's engine into a fresh arena; recover() it where it is. */
+/* save() all of host i's engine into a fresh arena. */
 void link_upgrade(struct link *l, uint32_t host);
-uint32_t link_recover(struct link *l, uint32_t host);
+/* The daemon of host i dies and starts again on the same arena: packets it had are gone, recover() runs, and the host
+ * tells what its clients have (TCP_CMD_SYNC). Returns the records lost. */
+uint32_t link_crash(struct link *l, uint32_t host);
+/* A listener and a connection that sends `up` bytes and gets `down`; both ends close when they are done. The engines'
+ * configs may be NULL. */
+struct link *link_stream(uint64_t seed, const struct tcp_config *cfg, const struct link_faults *f, uint64_t up,
+                         uint64_t down);
+bool link_all_closed(struct link *l);
+/* NULL, or what is wrong with the streams that have ended. */
+const char *link_stream_wrong(struct link *l, uint64_t up, uint64_t down);
 /* No packet is missing from a pool except those the engines keep and the link carries. */
 bool link_pools_whole(struct link *l);
 
