@@ -95,7 +95,8 @@ static void count_duplicate(struct tcp_conn *c, const struct tcp_rx *rx, bool wi
 
 static void sample_rtt(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_opts *o, const struct tcp_acked *a) {
     struct tcp_cold *k = tcp_cold(x->st, c);
-    if (a->rtt != UINT32_MAX) {
+    /* What waited behind a repetition measures the repair, not the path. */
+    if (a->rtt != UINT32_MAX && !a->repeated) {
         tcp_rtt_sample(x, c, a->rtt);
         k->min_rtt = min_u32(k->min_rtt, max_u32(a->rtt_last, 1));
         return;

@@ -9,7 +9,8 @@
 #include "engines/tcp/tcp_loss.h"
 #include "engines/tcp/tcp_syn.h"
 
-#define MARKED 0x7ffffff0u /* in free_next of a live item: some connection reaches it */
+#define MSS_MAX 65483u      /* IPv4 */
+#define MARKED  0x7ffffff0u /* in free_next of a live item: some connection reaches it */
 
 enum broken {
     BROKEN_UNDO = 1,   /* a change is open */
@@ -25,7 +26,7 @@ enum broken {
     BROKEN_LEAK,       /* items or ranges that nothing reaches */
     BROKEN_LISTENER,   /* its counts are wrong */
     BROKEN_WAIT,       /* TIME-WAIT queue */
-    BROKEN_CWND,
+    BROKEN_CWND,       /* window, segment size or timeout out of range */
 };
 
 static struct tcp_conn *live_conn(struct tcp_engine *st, uint32_t i) {
@@ -42,7 +43,7 @@ static uint32_t queue_position(const struct tcp_conn *c) {
     return seq_min(seq_max(c->snd_nxt, c->iss + 1), c->snd_end);
 }
 
-static int check_state(const struct tcp_conn *c) {
+int tcp_check_fields(const struct tcp_conn *c) {
     if (c->state == TCP_CLOSED || c->state == TCP_LISTEN || c->state >= TCP_TIME_WAIT || c->flow.proto != PROTO_TCP)
         return BROKEN_STATE;
     bool sent = c->flags & TCP_F_FIN_SENT, rcvd = c->flags & TCP_F_FIN_RCVD;
@@ -57,7 +58,8 @@ static int check_state(const struct tcp_conn *c) {
         return BROKEN_SEQUENCE;
     if (seq_before(c->rcv_adv, c->rcv_nxt) && !(c->flags & TCP_F_FIN_RCVD))
         return BROKEN_WINDOW;
-    return c->mss == 0 || c->cwnd == 0 ? BROKEN_CWND : 0;
+    bool sizes = c->mss != 0 && c->mss <= MSS_MAX && c->cwnd != 0 && c->rto != 0;
+    return !sizes ? BROKEN_CWND : 0;
 }
 
 static int check_scoreboard(struct tcp_engine *st, const struct tcp_conn *c, uint32_t *segs) {
@@ -111,7 +113,7 @@ static bool in_index(const struct tcp_engine *st, const struct hash_index *ix, u
 
 static int check_conn(struct tcp_engine *st, uint32_t i, uint32_t *segs, uint32_t *items) {
     const struct tcp_conn *c = live_conn(st, i);
-    int broken = check_state(c);
+    int broken = tcp_check_fields(c);
     if (broken == 0)
         broken = check_scoreboard(st, c, segs);
     if (broken == 0)
@@ -245,7 +247,7 @@ static bool repair_conn(struct tcp_ctx *x, uint32_t i) {
     memset(k->sack, 0, sizeof k->sack);
     k->dsack = (struct tcp_range){0, 0};
     /* Nobody was told of a connection that is not adopted; its peer gets a reset when it speaks. */
-    if (!(c->flags & TCP_F_ADOPTED) || check_state(c) != 0 || !repair_queue(st, c) || !repair_flight(x, c))
+    if (!(c->flags & TCP_F_ADOPTED) || tcp_check_fields(c) != 0 || !repair_queue(st, c) || !repair_flight(x, c))
         return false;
     uint32_t hash = hash_flow(&st->key, &c->flow);
     if (tcp_find_conn(st, &c->flow, hash) != TCP_NIL)

@@ -25,6 +25,8 @@ void tcp_keys_derive(struct tcp_engine *st);
 
 /* tcp_check.c */
 int tcp_check(const void *state);
+/* What can be said of one hot record alone; 0 or what is broken. */
+int tcp_check_fields(const struct tcp_conn *c);
 /* Records that no code of ours could have written are removed; returns how many. */
 uint32_t tcp_recover_records(struct tcp_engine *st);
 

@@ -146,7 +146,7 @@ void tcp_data_credit(struct tcp_ctx *x, struct tcp_conn *c, uint32_t bytes) {
     if ((int32_t)told < 0)
         told = 0;
     uint32_t step = min_u32(c->rcv_limit / 2, 2u * c->rcv_mss);
-    if (told < c->rcv_limit / 2 && wnd >= told + step && !(c->flags & TCP_F_FIN_RCVD))
+    if (told < c->rcv_limit / 4 && wnd >= told + step && !(c->flags & TCP_F_FIN_RCVD))
         c->flags |= TCP_F_ACK_NOW;
 }
 

@@ -104,9 +104,10 @@ static void update_reordering(struct tcp_conn *c, struct tcp_cold *k, const stru
 
 /* ---- recovery ---- */
 
-/* With repetitions of an earlier episode in flight the stamp could not tell whose answer an ACK is: then no undo. */
+/* If the first segment was repeated before, an ACK of it could answer that repetition: then no undo. */
 static void remember_for_undo(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_cold *k) {
-    k->undo_cwnd = c->ca < TCP_CA_CWR && c->retrans == 0 ? c->cwnd : 0;
+    bool repeated = c->seg_head != TCP_NIL && (tcp_seg_at(x->st, c->seg_head)->flags & TCP_SEG_EVER);
+    k->undo_cwnd = c->ca < TCP_CA_CWR && !repeated ? c->cwnd : 0;
     k->undo_ssthresh = c->ssthresh;
     k->undo_stamp = x->coarse + k->ts_off;
     k->undo_left = 0;
@@ -135,7 +136,7 @@ static void enter_recovery(struct tcp_ctx *x, struct tcp_conn *c) {
 static void prr(struct tcp_conn *c, struct tcp_cold *k, const struct tcp_acked *a) {
     uint32_t pipe = tcp_flight(c), send;
     k->prr_delivered += a->delivered;
-    if (pipe > c->ssthresh) {
+    if (pipe > c->ssthresh && k->prr_flight != 0) {
         uint64_t due = ((uint64_t)k->prr_delivered * c->ssthresh + k->prr_flight - 1) / k->prr_flight;
         send = due > k->prr_out ? (uint32_t)(due - k->prr_out) : 0;
     } else {
@@ -143,7 +144,7 @@ static void prr(struct tcp_conn *c, struct tcp_cold *k, const struct tcp_acked *
         limit = max_u32(limit, a->delivered);
         if (a->advanced && a->lost == 0)
             limit += c->mss;
-        send = min_u32(c->ssthresh - pipe, limit);
+        send = min_u32(c->ssthresh > pipe ? c->ssthresh - pipe : 0, limit);
     }
     if (k->prr_out == 0)
         send = max_u32(send, c->mss); /* the fast retransmission itself */

@@ -412,7 +412,8 @@ static bool settle_scoreboard(struct tcp_engine *st, struct tcp_conn *c) {
     for (uint32_t i = c->seg_head; i != TCP_NIL; i = tcp_seg_at(st, i)->next) {
         struct tcp_seg *s = tcp_seg_at(st, i);
         uint32_t len = s->end, data = len - !!(s->flags & TCP_SEG_SYN) - !!(s->flags & TCP_SEG_FIN);
-        if (len > left || data > queued)
+        bool odd = (s->flags & TCP_SEG_SACKED) && (s->flags & (TCP_SEG_LOST | TCP_SEG_RETRANS));
+        if (len > left || data > queued || odd)
             return false;
         s->seq = seq;
         s->end = seq += len;
@@ -442,7 +443,7 @@ static void drop_conn(struct tcp_ctx *x, struct tcp_conn *c) {
 
 static bool valid_conn(struct tcp_engine *st, const struct tcp_conn *c) {
     return tcp_cc_name(c->cc)[0] != '\0' && (c->flags & TCP_F_ADOPTED) && c->sink != 0 && c->mss != 0 && c->cwnd != 0 &&
-           c->rtx <= TCP_RTX_PERSIST && c->ca <= TCP_CA_LOSS &&
+           tcp_check_fields(c) == 0 && c->rtx <= TCP_RTX_PERSIST && c->ca <= TCP_CA_LOSS &&
            tcp_find_conn(st, &c->flow, hash_flow(&st->key, &c->flow)) == TCP_NIL;
 }
 

@@ -314,7 +314,7 @@ void tcp_listen_ack(struct tcp_ctx *x, struct tcp_rx *rx, uint32_t listener) {
     const struct tcp_listener *l = tcp_listener_at(st, listener);
     struct tcp_cookie cookie;
     struct tcp_opts o;
-    bool expected = st->cookies_at != 0 && x->coarse - st->cookies_at < COOKIES_FOR;
+    bool expected = st->cookies_at != 0 && time_since(x->coarse, st->cookies_at) < COOKIES_FOR;
     if (!expected || (rx->flags & (TCP_RST | TCP_ACK)) != TCP_ACK ||
         !tcp_opts_parse(rx->p->data - rx->header + TCP_LEN, rx->header - TCP_LEN, false, &o) ||
         !tcp_cookie_check(st, rx, &o, x->coarse, &cookie)) {

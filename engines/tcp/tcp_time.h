@@ -30,6 +30,9 @@ static inline uint32_t seq_max(uint32_t a, uint32_t b) { return seq_before(a, b)
 static inline uint32_t seq_min(uint32_t a, uint32_t b) { return seq_before(a, b) ? a : b; }
 static inline bool time_reached(uint32_t now, uint32_t at) { return (int32_t)(now - at) >= 0; }
 
+/* Stamps that use 0 for "none" are set with | 1 and may lie one unit ahead. */
+static inline uint32_t time_since(uint32_t now, uint32_t at) { return time_reached(now, at) ? now - at : 0; }
+
 static inline uint32_t min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
 static inline uint32_t max_u32(uint32_t a, uint32_t b) { return a > b ? a : b; }
 

@@ -40,7 +40,7 @@ static void suspect_black_hole(struct tcp_ctx *x, struct tcp_conn *c) {
 
 static void look_again_at_route(struct tcp_ctx *x, struct tcp_conn *c) {
     struct tcp_cold *k = tcp_cold(x->st, c);
-    if (k->black_hole_at != 0 && x->coarse - k->black_hole_at < BLACK_HOLE_RETRY)
+    if (k->black_hole_at != 0 && time_since(x->coarse, k->black_hole_at) < BLACK_HOLE_RETRY)
         return;
     k->black_hole_at = 0;
     uint16_t mss = c->mss;
@@ -54,7 +54,7 @@ static bool waited_too_long(struct tcp_ctx *x, const struct tcp_conn *c) {
     uint32_t limit = k->user_timeout != 0 ? k->user_timeout : GIVE_UP_AFTER;
     if (c->state < TCP_ESTABLISHED && k->user_timeout == 0)
         return c->backoff >= k->syn_retries;
-    return k->stuck_at != 0 && x->coarse - k->stuck_at >= limit;
+    return k->stuck_at != 0 && time_since(x->coarse, k->stuck_at) >= limit;
 }
 
 static void fire_rto(struct tcp_ctx *x, struct tcp_conn *c) {
@@ -90,7 +90,7 @@ static void fire_persist(struct tcp_ctx *x, struct tcp_conn *c) {
     if (k->stuck_at == 0)
         k->stuck_at = x->coarse | 1;
     bool deaf = c->probes >= PROBES_MAX; /* answers set it back: then it may take for ever (RFC 9293 MUST-37) */
-    if (deaf || (k->user_timeout != 0 && x->coarse - k->stuck_at >= k->user_timeout)) {
+    if (deaf || (k->user_timeout != 0 && time_since(x->coarse, k->stuck_at) >= k->user_timeout)) {
         give_up(x, c);
         return;
     }
