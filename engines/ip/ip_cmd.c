@@ -173,7 +173,11 @@ static int cmd_neigh(struct ip_state *st, struct engine_io *io, const struct eng
         return ip_neigh_find(st, &c->addr, c->port) == ARENA_NIL ? -ENOSPC : 0;
     }
     uint32_t i = ip_neigh_find(st, &c->addr, c->port);
-    if (i != ARENA_NIL)
+    if (i == ARENA_NIL)
+        return 0;
+    /* An old entry that goes while a new answer is awaited says nothing about the answer. */
+    const struct ip_neigh *n = (const struct ip_neigh *)ip_get(st, IP_TABLE_NEIGH, i);
+    if (c->state == 0 || n->state != NEIGH_INCOMPLETE)
         ip_neigh_event(st, io, i, NEIGH_EV_LOST, NULL);
     return 0;
 }

@@ -4,7 +4,8 @@
  * ICMP, ARP, reassembly. The header without options or extensions is the straight path; everything else leaves it.
  * Nothing here trusts a byte: each length is checked against what is really there before it is used.
  *
- * Lines touched per packet on the straight path: the packet's 0 and 1, one of its header. No copies.
+ * Lines touched per packet on the straight path: the packet's 0, 1 and 3, one of its header. No copies. 30 cycles.
+ * (Cycles here and in the other engines: TSC at 2.6 GHz, medians of bursts of 32, warm; tests/engines-cycles measures.)
  */
 #include "engines/ip/ip.h"
 #include "engines/ip/ip_icmp.h"

@@ -194,3 +194,80 @@ Test(ip_neigh_table, every_cell) {
         }
     }
 }
+
+/* ---- any commands in any order ---- */
+
+static uint64_t draw(uint64_t *seed, uint64_t below) {
+    *seed = *seed * 6364136223846793005ull + 1442695040888963407ull;
+    return (*seed >> 33) % below;
+}
+
+static struct ipaddr some_addr(uint64_t *seed) {
+    static const char *const base[] = {"10.0.0.0", "fd00::", "172.16.0.0", "ff02::", "0.0.0.0", "127.0.0.0"};
+    struct ipaddr a = testkit_addr(base[draw(seed, ARRAY_LEN(base))]);
+    a.b[15] = (uint8_t)draw(seed, 6);
+    return a;
+}
+
+static void some_command(struct fixture *f, uint64_t *seed) {
+    union {
+        struct engine_cmd cmd;
+        struct ip_cmd_addr addr;
+        struct ip_cmd_route route;
+        struct ip_cmd_neigh neigh;
+        struct ip_cmd_flush flush;
+    } c;
+    memset(&c, 0, sizeof c);
+    c.cmd = (struct engine_cmd){1 + (uint32_t)draw(seed, 4), sizeof c};
+    uint16_t port = (uint16_t)(draw(seed, 8) == 0 ? 0xfff0 + draw(seed, 16) : draw(seed, 2));
+    if (c.cmd.id == IP_CMD_ADDR) {
+        c.addr.addr = some_addr(seed);
+        c.addr.port = port;
+        c.addr.prefix_len = (uint8_t)draw(seed, 132);
+        c.addr.remove = draw(seed, 3) == 0;
+        c.addr.dedicated = draw(seed, 2);
+        c.addr.broadcast = draw(seed, 4) == 0;
+    } else if (c.cmd.id == IP_CMD_ROUTE) {
+        c.route.prefix = some_addr(seed);
+        c.route.gateway = draw(seed, 2) ? some_addr(seed) : ipaddr_any();
+        c.route.port = port;
+        c.route.prefix_len = (uint8_t)draw(seed, 132);
+        c.route.remove = draw(seed, 3) == 0;
+        c.route.metric = (uint32_t)draw(seed, 2);
+    } else if (c.cmd.id == IP_CMD_NEIGH) {
+        c.neigh.addr = some_addr(seed);
+        c.neigh.port = port;
+        c.neigh.state = (uint8_t)draw(seed, 4);
+    } else {
+        c.flush.begin = draw(seed, 2);
+    }
+    (void)testkit_command(f->tk, &f->ip, &c);
+}
+
+Test(ip_random, commands_sends_deaths_and_time) {
+    struct ip_config cfg = {
+        .addr_max = 8, .route_max = 8, .neigh_max = 6, .pmtu_max = 4, .reassembly_max = 2, .neigh_queue_max = 3};
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        uint64_t s = seed;
+        struct fixture f = fx_make_with(&cfg, seed & 1);
+        for (uint32_t step = 0; step < 1500; step++) {
+            if (draw(&s, 2))
+                some_command(&f, &s);
+            struct pkt *p = fx_datagram(&f, "::", "10.0.0.2", (uint32_t)draw(&s, 1800));
+            p->flow.remote = some_addr(&s);
+            p->flow.local = draw(&s, 4) ? ipaddr_any() : some_addr(&s);
+            p->flags |= (uint16_t)draw(&s, 2) * PKT_MCAST_LOOP | (uint16_t)draw(&s, 2) * PKT_BROADCAST;
+            fx_output(&f, p);
+            f.tk->io.now += draw(&s, 3 * NS_PER_SEC);
+            (void)testkit_run(f.tk, &f.ip, 64);
+            testkit_clear(f.tk);
+            cr_assert_eq(f.ip.ops->check(f.ip.st), 0, "seed %lu step %u", (unsigned long)seed, step);
+            if (draw(&s, 100) == 0) {
+                f.ip.ops->fini(f.ip.st, &f.tk->io);
+                testkit_clear(f.tk);
+                cr_assert_eq(testkit_recover(&f.ip), 0);
+            }
+        }
+        fx_end(&f);
+    }
+}

@@ -145,3 +145,45 @@ Test(udp_random, bytes_and_fields_never_leak_or_crash) {
     }
     end(&f);
 }
+
+static void some_command(struct fixture *f, uint64_t *seed) {
+    static const char *const addr[] = {"::", "0.0.0.0", "10.0.0.1", "fd00::1", "239.0.0.1"};
+    *seed = *seed * 6364136223846793005ull + 1442695040888963407ull;
+    uint32_t r = (uint32_t)(*seed >> 32);
+    struct spec s = {.local = addr[r % 5],
+                     .local_port = (uint16_t)(r >> 3) % 4,
+                     .reuseport = r & 1,
+                     .v6only = r >> 1 & 1,
+                     .spread = (uint8_t)(r >> 7) % 3,
+                     .ifindex = (r >> 9) % 3};
+    if (r >> 12 & 1) {
+        s.remote = addr[(r >> 13) % 5];
+        s.remote_port = (uint16_t)(r >> 16) % 3;
+    }
+    struct udp_cmd_open open = open_cmd(&s, r >> 20 & 7);
+    open.sock = r >> 23 & 15;
+    struct udp_cmd_close close = {.cmd = {UDP_CMD_CLOSE, sizeof close}, .sock = open.sock};
+    struct udp_cmd_group group = {.cmd = {UDP_CMD_GROUP, sizeof group},
+                                  .sock = open.sock,
+                                  .group = testkit_addr(addr[r % 5]),
+                                  .leave = r >> 27 & 1};
+    const void *const cmds[] = {&open, &open, &close, &group};
+    if (r >> 28 & 1)
+        open.cmd.id = UDP_CMD_UPDATE;
+    (void)testkit_command(f->tk, &f->udp, cmds[r >> 30]);
+}
+
+Test(udp_random, commands_and_deaths_keep_the_state_whole) {
+    for (uint64_t seed = 1; seed <= 30; seed++) {
+        uint64_t s = seed;
+        struct fixture f = make();
+        for (uint32_t step = 0; step < 1000; step++) {
+            some_command(&f, &s);
+            (void)deliver(&f, "10.0.0.1", step % 4, "10.0.0.2", (uint16_t)(step % 3));
+            if (step % 100 == 99)
+                cr_assert_eq(testkit_recover(&f.udp), 0);
+            cr_assert_eq(f.udp.ops->check(f.udp.st), 0, "seed %lu step %u", (unsigned long)seed, step);
+        }
+        end(&f);
+    }
+}
