@@ -97,8 +97,14 @@ INLINE int load(void *ctx, const enum hook hook, __u32 off, void *to, const __u3
         __builtin_memcpy(to, at, len);
         return 0;
     }
-    if (hook == HOOK_TC)
-        return bpf_skb_load_bytes(ctx, off, to, len) == 0 ? 0 : -1;
+    if (hook == HOOK_TC) {
+        struct __sk_buff *s = ctx;
+        void *at = (void *)(long)s->data + off;
+        if (at + len > (void *)(long)s->data_end) /* not in the linear part: the helper finds it, at 15 ns a call */
+            return bpf_skb_load_bytes(ctx, off, to, len) == 0 ? 0 : -1;
+        __builtin_memcpy(to, at, len);
+        return 0;
+    }
     return bpf_skb_load_bytes_relative(ctx, off, to, len, BPF_HDR_START_NET) == 0 ? 0 : -1;
 }
 
