@@ -58,7 +58,8 @@ static uint64_t serve(struct usher_context *ctx, uint64_t count) {
     struct usher_msg replies[BURST];
     uint64_t answered = 0;
     while (!stop && answered < count) {
-        int n = usher_wait(ctx, events, BURST, -1);
+        /* Not for ever: a signal that comes between the look at `stop` and the wait does not interrupt the wait. */
+        int n = usher_wait(ctx, events, BURST, 1000000000);
         uint32_t out = 0;
         for (int i = 0; i < n; i++) {
             out += answer(ctx, &events[i], &replies[out]);
