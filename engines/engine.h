@@ -68,6 +68,7 @@ enum notice_kind {
     NOTICE_CLOSED,     /* the socket's last state is gone and its index with it: no request may name it any more, what
                           it had borrowed is free */
     NOTICE_TX_DONE,    /* extra = bytes that left the send queue; value = send limit the engine advises, 0 = none */
+    NOTICE_URGENT,     /* a stream's urgent data ends after byte `extra` of it, modulo 2^32 (RFC 9293 section 3.8.5) */
 };
 
 /* The host hands packets in `up` on before it looks at the notices of the same call. */

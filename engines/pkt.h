@@ -54,6 +54,7 @@ enum pkt_flag {
     PKT_ICMP_ERROR = 1 << 8,   /* up: about a packet we sent; down: refuse this received packet. See above */
     PKT_DONT_FRAGMENT = 1 << 9, /* send: too big for the path is an error (EMSGSIZE), never fragments */
     PKT_MCAST_LOOP = 1 << 10,   /* send to a group: members on this host get a copy; with ttl 0 nobody else does */
+    PKT_URGENT = 1 << 12,       /* send request to a stream: its last byte is urgent */
     PKT_REGION = 1 << 11,       /* send request to a stream: the payload is the frag_len bytes at offset `user` of the
                                    TX region of session SINK_INDEX(sink). The engine remembers the place, not the
                                    packet: it comes back in `done` at once, and the bytes stay put until

@@ -484,3 +484,82 @@ Test(tcp_feature, sync_goes_back_to_what_the_client_has) {
     cr_assert_eq(s->rx_bytes, 1400u);
     link_destroy(l);
 }
+
+/* ---- marks on segments ---- */
+
+static struct {
+    uint8_t tos, ttl, flags;
+    uint16_t urgent;
+} seen;
+
+static bool look(struct link *l, uint32_t from, struct pkt *p, void *arg) {
+    (void)l;
+    (void)arg;
+    if (from == 0) {
+        seen.tos = p->tos;
+        seen.ttl = p->ttl;
+        seen.flags = p->data[13];
+        seen.urgent = be16_load(p->data + 18);
+    }
+    return true;
+}
+
+Test(tcp_feature, dscp_and_ttl_reach_the_packets) {
+    struct link *l = open_pair(NULL, MS);
+    l->filter = look;
+    cr_assert_eq(link_option(l, 0, 0, TCP_OPT_TOS, 0xb8), 0);
+    cr_assert_eq(link_option(l, 0, 0, TCP_OPT_TTL, 7), 0);
+    send_bytes(l, 0, 10);
+    cr_assert(seen.tos == 0xb8 && seen.ttl == 7);
+    cr_assert_eq(link_option(l, 0, 0, TCP_OPT_TOS, 0x20), 0); /* it may change on the way */
+    link_step_time(l, l->now + SEC);
+    send_bytes(l, 0, 10);
+    cr_assert_eq(seen.tos, 0x20);
+    link_destroy(l);
+}
+
+Test(tcp_feature, psh_marks_the_end_of_what_is_queued) {
+    struct link *l = open_pair(NULL, MS);
+    l->filter = look;
+    l->host[0].socks[0].chunk = 5 * 1448;
+    send_bytes(l, 0, 5 * 1448);
+    cr_assert(seen.flags & PSH);
+    cr_assert_eq(link_last[0].len, 1448u);
+    link_destroy(l);
+}
+
+Test(tcp_feature, urgent_data_is_announced) {
+    struct link *l = open_pair(NULL, MS);
+    l->filter = look;
+    l->host[0].socks[0].urgent_at = 5000;
+    send_bytes(l, 0, 10000);
+    link_step_time(l, l->now + SEC);
+    struct link_sock *s = &l->host[1].socks[0];
+    cr_assert_eq(s->rx_bytes, 10000u);
+    cr_assert_eq(s->rx_corrupt, 0u);
+    cr_assert_eq(s->urgent_end, 5000u);
+    cr_assert_eq(s->urgents, 1u);
+    cr_assert_not(seen.flags & 0x20); /* it has passed */
+    l->host[0].socks[0].urgent_at = 10100;
+    send_bytes(l, 0, 100);
+    cr_assert(seen.flags & 0x20);
+    cr_assert_eq(seen.urgent, 100u);
+    link_step_time(l, l->now + SEC);
+    cr_assert(s->urgents == 2 && s->urgent_end == 10100);
+    link_destroy(l);
+}
+
+Test(tcp_feature, icmp_refuses_a_connect) {
+    struct link *l = link_create(5, NULL, NULL);
+    uint32_t client = 0;
+    cut_off(l, &client);
+    struct tcp_cmd_connect c = {.flow.local_port = 1234};
+    (void)link_connect(l, 0, 80, 0, &c);
+    link_inject_icmp(l, 0, 1234, 80, link_last[0].seq, EHOSTUNREACH, 0); /* soft: it goes on trying */
+    link_step_time(l, l->now + 10 * SEC);
+    cr_assert_not(l->host[0].socks[0].closed);
+    link_inject_icmp(l, 0, 1234, 80, link_last[0].seq, ECONNREFUSED, 0);
+    link_step_time(l, l->now + MS);
+    cr_assert_eq(l->host[0].socks[0].error, ECONNREFUSED);
+    link_destroy(l);
+}

@@ -374,6 +374,28 @@ Test(tcp_hostile, no_mss_option_means_536) {
     link_destroy(p.l);
 }
 
+Test(tcp_hostile, reset_counts_at_a_closed_window) {
+    struct peer p = peer_open(NULL, 0, 3000);
+    uint8_t data[1000] = {0};
+    server(&p)->socks[0].no_read = true;
+    link_step_time(p.l, p.l->now + MS);
+    while (link_info(p.l, 1, 0).rcv_wnd > 0) {
+        struct tcp_info i = link_info(p.l, 1, 0);
+        uint32_t n = i.rcv_wnd < sizeof data ? i.rcv_wnd : (uint32_t)sizeof data;
+        inject(&p, p.snd, p.rcv, ACK, data, n);
+        p.snd += n;
+    }
+    uint64_t have = server(&p)->socks[0].rx_bytes;
+    inject(&p, p.snd, p.rcv, ACK, "x", 1);
+    cr_assert_eq(server(&p)->socks[0].rx_bytes, have);
+    cr_assert_eq(link_last[1].ack, p.snd);
+    inject(&p, p.snd, p.rcv + 536, ACK, NULL, 0); /* the ACK still counts */
+    cr_assert_eq(server(&p)->socks[0].tx_done, 536u);
+    inject(&p, p.snd, p.rcv + 536, RST, NULL, 0);
+    cr_assert_eq(server(&p)->socks[0].error, ECONNRESET);
+    link_destroy(p.l);
+}
+
 /* ---- ICMP ---- */
 
 Test(tcp_hostile, icmp_must_quote_what_is_in_flight) {

@@ -118,6 +118,7 @@ struct tcp_conn {
     uint8_t probes;        /* keep-alive or window probes without an answer */
     uint32_t slow_at;      /* coarse: keep-alive, FIN-WAIT-2, user timeout; 0 = none */
     uint32_t iss;
+    uint32_t snd_up;       /* behind the last urgent byte; not after snd_una: none is on its way */
 } CACHE_ALIGNED;
 STATIC_ASSERT(sizeof(struct tcp_conn) == 256, "two lines a direction, and the undo slot");
 STATIC_ASSERT(offsetof(struct tcp_conn, rcv_nxt) == 64 && offsetof(struct tcp_conn, snd_una) == 128, "lines");
@@ -154,8 +155,9 @@ struct tcp_cold {
     uint32_t max_pacing;   /* bytes per 2^20 ns, as pacing_rate */
     uint32_t pacing_rate;
     uint32_t listener;     /* index while not adopted, else TCP_NIL */
-    uint32_t retransmits;
-    uint32_t black_hole_at; /* coarse: when the MSS was cut for want of an answer; 0 = it was not */
+    uint32_t rcv_up;       /* behind the last urgent byte the reader was told of */
+    uint16_t retransmits;  /* stops at its maximum */
+    uint16_t black_hole_at; /* coarse >> 10: when the MSS was cut for want of an answer; 0 = it was not */
     uint16_t rx_high, tx_high; /* high parts of the 48-bit byte counts */
     uint16_t keep_idle, keep_interval;
     uint16_t port;         /* slot of the route */

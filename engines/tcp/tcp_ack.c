@@ -71,6 +71,7 @@ static void advance(struct tcp_ctx *x, struct tcp_conn *c, uint32_t ack, struct 
     tcp_seg_ack(x, c, ack, a);
     a->data = a->acked - a->syn - a->fin;
     c->snd_una = ack;
+    c->snd_up = seq_max(c->snd_up, ack); /* so that it never looks new again after half the space */
     k->fack = seq_max(k->fack, ack);
     if (a->data != 0) {
         tcp_queue_acked(x, c, a->data);

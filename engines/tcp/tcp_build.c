@@ -56,7 +56,8 @@ void tcp_push_down(struct tcp_ctx *x, struct pkt *p, const struct tcp_head *h) {
     at[12] = (uint8_t)(len << 2);
     at[13] = h->flags;
     be16_store(at + 14, h->wnd);
-    be32_store(at + 16, 0); /* checksum is ip's, see engines/pkt.h; no urgent pointer, ever */
+    be16_store(at + 16, 0); /* checksum is ip's, see engines/pkt.h */
+    be16_store(at + 18, h->urgent);
     if (h->opts_len != 0)
         memcpy(at + TCP_LEN, h->opts, h->opts_len);
     p->flow = *h->flow;
@@ -183,11 +184,13 @@ void tcp_build_send(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_buil
         flags = (uint8_t)(flags | (c->flags & TCP_F_CWR ? TCP_CWR : 0));
         c->flags &= ~(uint32_t)TCP_F_CWR;
     }
+    bool urgent = UNLIKELY(seq_after(c->snd_up, b->seq)) && seq_after(c->snd_up, c->snd_una);
     const struct tcp_head h = {.flow = &c->flow,
+                               .urgent = (uint16_t)(urgent ? min_u32(c->snd_up - b->seq, UINT16_MAX) : 0),
                                .seq = b->seq,
                                .ack = c->rcv_nxt,
                                .wnd = tcp_window(x, c),
-                               .flags = flags,
+                               .flags = (uint8_t)(flags | (urgent ? TCP_URG : 0)),
                                .tos = tos,
                                .ttl = k->ttl,
                                .opts_len = (uint8_t)write_options(x, c, opts),

@@ -281,7 +281,7 @@ static bool can_send(const struct tcp_conn *c) {
 static bool enqueue(struct tcp_ctx *x, struct tcp_conn *c, struct pkt *p) {
     bool region = p->flags & PKT_REGION;
     uint32_t len = region ? p->frag_len : pkt_bytes(p), ref = TCP_NIL, off = p->user;
-    bool more = p->flags & PKT_MORE;
+    bool more = p->flags & PKT_MORE, urgent = p->flags & PKT_URGENT;
     if (len == 0 || len > INT32_MAX - (c->snd_end - c->snd_una)) {
         reject(x->io, p);
         return false;
@@ -305,6 +305,8 @@ static bool enqueue(struct tcp_ctx *x, struct tcp_conn *c, struct pkt *p) {
         (void)tcp_fsm(x, c, TCP_EV_ABORT);
         return false;
     }
+    if (UNLIKELY(urgent))
+        c->snd_up = c->snd_end;
     c->flags = more ? c->flags | TCP_F_MORE : c->flags & ~(uint32_t)TCP_F_MORE;
     if (tcp_cold(x->st, c)->notsent_lowat != 0 && c->snd_end - c->snd_nxt >= tcp_cold(x->st, c)->notsent_lowat)
         c->flags |= TCP_F_LOWAT;

@@ -237,6 +237,7 @@ static void init_hot(struct tcp_engine *st, struct tcp_conn *c, const struct tcp
     c->scales = (uint8_t)(b->flags & TCP_F_WSCALE ? b->snd_wscale | (uint32_t)st->rcv_wscale << 4 : 0);
     c->iss = c->snd_una = c->snd_nxt = b->iss;
     c->snd_end = b->iss + 1;
+    c->snd_up = b->iss;
     c->irs = b->irs;
     c->rcv_nxt = c->rcv_acked = c->rcv_adv = b->irs + 1;
     c->ts_recent = b->ts_recent;
@@ -260,7 +261,7 @@ static void init_cold(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_bi
     k->rack_end = k->fack = k->reo_end = b->iss;
     k->quickacks = QUICKACKS;
     k->reo_mult = 1;
-    k->drs_seq = c->rcv_nxt;
+    k->drs_seq = k->rcv_up = c->rcv_nxt;
     k->drs_at = x->tick;
     k->delivered_at = k->first_sent = x->tick;
 }

@@ -137,6 +137,19 @@ static bool takes_data(const struct tcp_conn *c) {
     return c->state == TCP_ESTABLISHED || c->state == TCP_FIN_WAIT_1 || c->state == TCP_FIN_WAIT_2;
 }
 
+/* Urgent data is delivered in line; its reader is told where it ends, once for each new end (RFC 9293 section 3.8.5,
+ * RFC 6093). */
+static void take_urgent(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_rx *rx) {
+    struct tcp_cold *k = tcp_cold(x->st, c);
+    uint32_t up = rx->seq + be16_load(rx->p->data - rx->header + 18);
+    bool pending = k->rcv_up - c->rcv_nxt - 1 < UINT16_MAX;
+    ENGINE_COUNT(x->io, TCP_COUNT_URGENT);
+    if (!seq_after(up, c->rcv_nxt) || (pending && !seq_after(up, k->rcv_up)) || !(c->flags & TCP_F_ADOPTED))
+        return;
+    k->rcv_up = up;
+    tcp_notice(x, c, NOTICE_URGENT, 0, up - c->irs - 1);
+}
+
 /* Text and FIN (steps six to eight). Takes the packet. */
 static void take_text(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_rx *rx) {
     if (rx->len == 0 && !(rx->flags & TCP_FIN)) {
@@ -144,7 +157,7 @@ static void take_text(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_rx *rx) 
         return;
     }
     if (UNLIKELY(rx->flags & TCP_URG))
-        ENGINE_COUNT(x->io, TCP_COUNT_URGENT); /* delivered in line, RFC 9293 SHLD-13 */
+        take_urgent(x, c, rx);
     if (UNLIKELY((c->flags & TCP_F_ORPHAN) && seq_after(rx->seq + rx->len, c->rcv_nxt))) {
         ENGINE_COUNT(x->io, TCP_COUNT_AFTER_CLOSE); /* RFC 9293 SHLD-3: nobody will read it */
         pkt_drop(x->io, rx->p, DROP_TCP_NO_SOCKET);

@@ -98,7 +98,7 @@ static bool repeat(struct tcp_ctx *x, struct tcp_conn *c, uint32_t index, uint32
         b.flags |= TCP_PSH;
     tcp_seg_repeated(x, c, s);
     k->undo_left += got;
-    k->retransmits++;
+    k->retransmits = (uint16_t)(k->retransmits + (k->retransmits < UINT16_MAX));
     ENGINE_COUNT(x->io, TCP_COUNT_RETRANS);
     tcp_build_send(x, c, &b, p);
     after_send(x, c, got);
@@ -162,7 +162,8 @@ static uint32_t choose(struct tcp_ctx *x, struct tcp_conn *c) {
         return 0;
     if (len < segment)
         return x->force || small_may_go(c, len, len == unsent) ? len : 0;
-    uint32_t super = tcp_super_max(x, c, segment);
+    /* A port that cuts a super-segment would repeat its urgent pointer. */
+    uint32_t super = seq_after(c->snd_up, c->snd_nxt) ? segment : tcp_super_max(x, c, segment);
     if (super > segment && better_later(c, len, unsent, super))
         return 0;
     len = pacing_limit(x, c, min_u32(len, super), segment);
@@ -380,7 +381,7 @@ bool tcp_send_syn(struct tcp_ctx *x, struct tcp_conn *c) {
         (void)tcp_emit(x, &h);
     if (again) {
         tcp_seg_repeated(x, c, tcp_seg_at(x->st, c->seg_head));
-        k->retransmits++;
+        k->retransmits = (uint16_t)(k->retransmits + (k->retransmits < UINT16_MAX));
         ENGINE_COUNT(x->io, TCP_COUNT_RETRANS);
     } else {
         tcp_rtx_arm(x, c);

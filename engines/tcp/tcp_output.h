@@ -32,6 +32,7 @@ struct tcp_head {
     uint32_t seq, ack;
     uint16_t wnd;   /* as it goes on the wire */
     uint8_t flags;  /* enum tcp_wire_flag */
+    uint16_t urgent; /* with TCP_URG */
     uint8_t tos, ttl;
     uint8_t opts_len;
     const uint8_t *opts;

@@ -16,7 +16,7 @@
 #define BLACK_HOLE_RTOS  3u
 #define BLACK_HOLE_MTU4  576u
 #define BLACK_HOLE_MTU6  1280u
-#define BLACK_HOLE_RETRY TCP_COARSE_S(600)
+#define BLACK_HOLE_RETRY 559u /* of 2^30 ns: ten minutes */
 
 static void give_up(struct tcp_ctx *x, struct tcp_conn *c) {
     (void)tcp_fsm(x, c, TCP_EV_GIVE_UP);
@@ -34,13 +34,13 @@ static void suspect_black_hole(struct tcp_ctx *x, struct tcp_conn *c) {
         return;
     ENGINE_COUNT(x->io, TCP_COUNT_BLACK_HOLE);
     k->mtu = (uint16_t)floor;
-    k->black_hole_at = x->coarse | 1;
+    k->black_hole_at = (uint16_t)(x->coarse >> 10 | 1);
     tcp_conn_mss(x->st, c);
 }
 
 static void look_again_at_route(struct tcp_ctx *x, struct tcp_conn *c) {
     struct tcp_cold *k = tcp_cold(x->st, c);
-    if (k->black_hole_at != 0 && time_since(x->coarse, k->black_hole_at) < BLACK_HOLE_RETRY)
+    if (k->black_hole_at != 0 && (uint16_t)((x->coarse >> 10 | 1) - k->black_hole_at) < BLACK_HOLE_RETRY)
         return;
     k->black_hole_at = 0;
     uint16_t mss = c->mss;

@@ -228,6 +228,10 @@ static void take_notice(struct link *l, uint32_t hi, const struct notice *n) {
     case NOTICE_ERROR:
         s->error = (int)n->value;
         break;
+    case NOTICE_URGENT:
+        s->urgents++;
+        s->urgent_end = n->extra;
+        break;
     case NOTICE_TX_DONE:
         s->tx_done += n->extra;
         CHECK(s->tx_done <= s->tx_queued);
@@ -352,6 +356,8 @@ static bool send_chunk(struct link *l, uint32_t hi, struct link_sock *s) {
     uint64_t n = s->tx_total - s->tx_queued;
     n = n < s->chunk ? n : s->chunk;
     n = n < s->region_size - at ? n : s->region_size - at;
+    if (s->urgent_at > s->tx_queued && s->urgent_at < s->tx_queued + n)
+        n = s->urgent_at - s->tx_queued;
     if (n == 0 || n > room || s->shut || s->closed || s->tx_queued - s->tx_done > s->region_size / 2)
         return false;
     uint8_t *to = (uint8_t *)(uintptr_t)h->region.base + s->region_at + at;
@@ -360,7 +366,7 @@ static bool send_chunk(struct link *l, uint32_t hi, struct link_sock *s) {
     struct pkt *p = pkt_alloc(&h->small);
     if (p == NULL)
         return false;
-    p->flags |= PKT_REGION;
+    p->flags |= (uint16_t)(PKT_REGION | (s->urgent_at == s->tx_queued + n ? PKT_URGENT : 0));
     p->sock = s->sock;
     p->sink = s->sink;
     p->user = (uint32_t)(s->region_at + at);

@@ -36,6 +36,9 @@ struct link_sock {
     uint64_t read_rate;              /* bytes a ms the program takes; 0 = at once */
     uint32_t rx_corrupt;             /* bytes that were not what the peer sent */
     bool no_read;
+    uint64_t urgent_at; /* a send that ends here is urgent */
+    uint64_t urgent_end; /* where the peer's urgent data ends */
+    uint32_t urgents;
 };
 
 struct link_host {
