@@ -58,7 +58,7 @@ Test(tcp_feature, zero_window_is_probed_and_opens) {
     l->host[1].socks[0].no_read = true;
     send_bytes(l, 0, 1 << 20);
     link_step_time(l, l->now + 3600 * SEC);
-    struct tcp_info server = link_info(l, 1, 0);
+    struct tcp_conn_info server = link_info(l, 1, 0);
     cr_assert_eq(server.rcv_wnd, 0u);
     cr_assert_geq(l->host[1].socks[0].rx_bytes, server.rcv_limit);
     cr_assert_leq(l->host[1].socks[0].rx_bytes, server.rcv_limit + 4096); /* scale rounds a promise up, never back */
@@ -197,8 +197,8 @@ Test(tcp_feature, half_close_still_receives) {
     link_shutdown(l, 0, 0);
     link_step_time(l, l->now + SEC);
     cr_assert(l->host[1].socks[0].hung_up);
-    cr_assert_eq(link_info(l, 0, 0).state, TCP_FIN_WAIT_2);
-    cr_assert_eq(link_info(l, 1, 0).state, TCP_CLOSE_WAIT);
+    cr_assert_eq(link_info(l, 0, 0).state, TCP_STATE_FIN_WAIT_2);
+    cr_assert_eq(link_info(l, 1, 0).state, TCP_STATE_CLOSE_WAIT);
     send_bytes(l, 1, 50000);
     link_step_time(l, l->now + 100 * SEC); /* not an orphan: FIN-WAIT-2 has no end */
     cr_assert_eq(l->host[0].socks[0].rx_bytes, 50000u);
@@ -216,7 +216,7 @@ Test(tcp_feature, both_close_at_once) {
     link_shutdown(l, 0, 0);
     link_shutdown(l, 1, 0);
     link_step_time(l, l->now + 15 * MS);
-    cr_assert_eq(link_info(l, 0, 0).state, TCP_CLOSING);
+    cr_assert_eq(link_info(l, 0, 0).state, TCP_STATE_CLOSING);
     link_step_time(l, l->now + SEC);
     cr_assert(l->host[0].socks[0].closed && l->host[1].socks[0].closed);
     cr_assert(l->host[0].socks[0].hung_up && l->host[1].socks[0].hung_up);

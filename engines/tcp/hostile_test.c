@@ -294,7 +294,7 @@ Test(tcp_hostile, random_overlaps_lose_nothing) {
 
 Test(tcp_hostile, beyond_the_window_is_cut) {
     struct peer p = peer_open(NULL, 0, 0);
-    struct tcp_info i = link_info(p.l, 1, 0);
+    struct tcp_conn_info i = link_info(p.l, 1, 0);
     inject(&p, p.snd + i.rcv_wnd, p.rcv, ACK, "x", 1);
     cr_assert_eq(server(&p)->drops[DROP_TCP_WINDOW], 1u);
     cr_assert_eq(link_last[1].ack, p.snd);
@@ -380,7 +380,7 @@ Test(tcp_hostile, reset_counts_at_a_closed_window) {
     server(&p)->socks[0].no_read = true;
     link_step_time(p.l, p.l->now + MS);
     while (link_info(p.l, 1, 0).rcv_wnd > 0) {
-        struct tcp_info i = link_info(p.l, 1, 0);
+        struct tcp_conn_info i = link_info(p.l, 1, 0);
         uint32_t n = i.rcv_wnd < sizeof data ? i.rcv_wnd : (uint32_t)sizeof data;
         inject(&p, p.snd, p.rcv, ACK, data, n);
         p.snd += n;

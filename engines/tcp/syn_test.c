@@ -229,7 +229,7 @@ Test(tcp_syn, groups_share_and_addresses_conflict) {
     for (uint32_t i = 0; i < 40; i++)
         (void)link_connect(l, 0, 80, 0, NULL);
     link_step_time(l, l->now + SEC);
-    struct tcp_info info;
+    struct tcp_conn_info info;
     struct tcp_cmd_info q = {.cmd = {TCP_CMD_INFO, sizeof q}, .info = &info};
     uint32_t seen = 0;
     for (q.each = true;; q.sock++) {
@@ -237,7 +237,7 @@ Test(tcp_syn, groups_share_and_addresses_conflict) {
         if (r.error == -ENOENT)
             break;
         q.sock = r.value;
-        seen += info.state == TCP_LISTEN;
+        seen += info.state == TCP_STATE_LISTEN;
     }
     cr_assert_eq(seen, 2u);
     cr_assert_eq(l->host[1].accepts, 40u);
@@ -338,7 +338,7 @@ Test(tcp_syn, commands_judge_their_arguments) {
     for (uint32_t id = TCP_CMD_ADOPT; id <= TCP_CMD_INFO; id++) {
         uint8_t buf[256] = {0};
         struct engine_cmd cmd = {id, sizeof buf};
-        struct tcp_info info;
+        struct tcp_conn_info info;
         struct tcp_cmd_info *q = (struct tcp_cmd_info *)(void *)buf;
         memcpy(buf, &cmd, sizeof cmd);
         q->sock = 4711;

@@ -390,7 +390,7 @@ static inline uint32_t tcp_flight(const struct tcp_conn *c) {
 static inline uint32_t tcp_snd_scale(const struct tcp_conn *c) { return c->scales & 15u; }
 static inline uint32_t tcp_rcv_scale(const struct tcp_conn *c) { return c->scales >> 4; }
 
-static inline bool tcp_synchronized(const struct tcp_conn *c) { return c->state >= TCP_ESTABLISHED; }
+static inline bool tcp_synchronized(const struct tcp_conn *c) { return c->state >= TCP_STATE_ESTABLISHED; }
 
 /* tcp.c */
 void tcp_ctx_init(struct tcp_ctx *x, struct tcp_engine *st, struct engine_io *io);

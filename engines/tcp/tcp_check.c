@@ -44,12 +44,14 @@ static uint32_t queue_position(const struct tcp_conn *c) {
 }
 
 int tcp_check_fields(const struct tcp_conn *c) {
-    if (c->state == TCP_CLOSED || c->state == TCP_LISTEN || c->state >= TCP_TIME_WAIT || c->flow.proto != PROTO_TCP)
+    if (c->state == TCP_STATE_CLOSED || c->state == TCP_STATE_LISTEN || c->state >= TCP_STATE_TIME_WAIT ||
+        c->flow.proto != PROTO_TCP)
         return BROKEN_STATE;
     bool sent = c->flags & TCP_F_FIN_SENT, rcvd = c->flags & TCP_F_FIN_RCVD;
-    bool want_sent =
-        c->state == TCP_FIN_WAIT_1 || c->state == TCP_FIN_WAIT_2 || c->state == TCP_CLOSING || c->state == TCP_LAST_ACK;
-    bool want_rcvd = c->state == TCP_CLOSE_WAIT || c->state == TCP_CLOSING || c->state == TCP_LAST_ACK;
+    bool want_sent = c->state == TCP_STATE_FIN_WAIT_1 || c->state == TCP_STATE_FIN_WAIT_2 ||
+                     c->state == TCP_STATE_CLOSING || c->state == TCP_STATE_LAST_ACK;
+    bool want_rcvd =
+        c->state == TCP_STATE_CLOSE_WAIT || c->state == TCP_STATE_CLOSING || c->state == TCP_STATE_LAST_ACK;
     if (sent != want_sent || rcvd != want_rcvd || (sent && !(c->flags & TCP_F_FIN_QUEUED)))
         return BROKEN_STATE;
     uint32_t end = c->snd_end + sent;

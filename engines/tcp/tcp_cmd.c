@@ -124,7 +124,7 @@ static int cmd_adopt(struct tcp_ctx *x, const struct engine_cmd *cmd, struct eng
 
 /* The program will send no more: FIN follows what is queued. */
 static void queue_fin(struct tcp_ctx *x, struct tcp_conn *c) {
-    if (c->state == TCP_SYN_SENT && c->seg_head == TCP_NIL)
+    if (c->state == TCP_STATE_SYN_SENT && c->seg_head == TCP_NIL)
         (void)tcp_send_syn(x, c); /* fast open that waited for data in vain */
     c->flags |= TCP_F_FIN_QUEUED;
     c->flags &= ~(uint32_t)(TCP_F_CORK | TCP_F_MORE);
@@ -186,7 +186,7 @@ static int cmd_close(struct tcp_ctx *x, const struct engine_cmd *cmd, struct eng
     (void)tcp_begin(x, a->sock);
     c->flags |= TCP_F_ORPHAN;
     bool unread = a->unread || (c->ooo_head != TCP_NIL && !seq_after(tcp_kept(x, c->ooo_head)->user, c->rcv_nxt));
-    if (a->abort || unread || c->state == TCP_SYN_SENT || (c->flags & TCP_F_ADOPTED) == 0) {
+    if (a->abort || unread || c->state == TCP_STATE_SYN_SENT || (c->flags & TCP_F_ADOPTED) == 0) {
         (void)tcp_fsm(x, c, TCP_EV_ABORT);
     } else {
         queue_fin(x, c);
@@ -272,8 +272,8 @@ static void reject(struct engine_io *io, struct pkt *p) {
 }
 
 static bool can_send(const struct tcp_conn *c) {
-    return (c->state == TCP_ESTABLISHED || c->state == TCP_CLOSE_WAIT || c->state == TCP_SYN_SENT ||
-            c->state == TCP_SYN_RCVD) &&
+    return (c->state == TCP_STATE_ESTABLISHED || c->state == TCP_STATE_CLOSE_WAIT || c->state == TCP_STATE_SYN_SENT ||
+            c->state == TCP_STATE_SYN_RCVD) &&
            !(c->flags & (TCP_F_FIN_QUEUED | TCP_F_ORPHAN)) && (c->flags & TCP_F_ADOPTED);
 }
 
@@ -327,7 +327,7 @@ void tcp_send(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n) 
         }
         (void)tcp_begin(&x, p->sock);
         tcp_touch(&x, c);
-        if (enqueue(&x, c, p) && c->state == TCP_SYN_SENT && c->seg_head == TCP_NIL)
+        if (enqueue(&x, c, p) && c->state == TCP_STATE_SYN_SENT && c->seg_head == TCP_NIL)
             (void)tcp_send_syn(&x, c);
         tcp_end(&x);
     }

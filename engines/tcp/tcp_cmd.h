@@ -153,22 +153,23 @@ struct tcp_cmd_option {
     char name[TCP_CC_NAME_MAX];
 };
 
+/* Not the names of netinet/tcp.h, which users of this header may need as well. */
 enum tcp_state {
-    TCP_CLOSED,
-    TCP_LISTEN,
-    TCP_SYN_SENT,
-    TCP_SYN_RCVD,
-    TCP_ESTABLISHED,
-    TCP_FIN_WAIT_1,
-    TCP_FIN_WAIT_2,
-    TCP_CLOSE_WAIT,
-    TCP_CLOSING,
-    TCP_LAST_ACK,
-    TCP_TIME_WAIT,
+    TCP_STATE_CLOSED,
+    TCP_STATE_LISTEN,
+    TCP_STATE_SYN_SENT,
+    TCP_STATE_SYN_RCVD,
+    TCP_STATE_ESTABLISHED,
+    TCP_STATE_FIN_WAIT_1,
+    TCP_STATE_FIN_WAIT_2,
+    TCP_STATE_CLOSE_WAIT,
+    TCP_STATE_CLOSING,
+    TCP_STATE_LAST_ACK,
+    TCP_STATE_TIME_WAIT,
     TCP_STATE_COUNT
 };
 
-struct tcp_info {
+struct tcp_conn_info {
     struct flow flow;
     uint64_t sink;
     uint64_t rx_bytes, tx_bytes;       /* in-order bytes that went up; bytes acknowledged */
@@ -194,7 +195,7 @@ struct tcp_cmd_info {
     struct engine_cmd cmd;
     uint32_t sock;
     bool each;
-    struct tcp_info *info;
+    struct tcp_conn_info *info;
 };
 
 struct tcp_stats {
@@ -207,8 +208,8 @@ struct tcp_cmd_stats {
 };
 
 /* After a crash the host may have delivered less than the engine had handed up. rx_bytes = how much of the stream
- * reached the client (as counted by tcp_info.rx_bytes): the receive side goes back to it; no ACK for more has left,
- * because the host delivers before it transmits. What the client still holds of it is `held`. Notices for what
+ * reached the client (as counted by tcp_conn_info.rx_bytes): the receive side goes back to it; no ACK for more has
+ * left, because the host delivers before it transmits. What the client still holds of it is `held`. Notices for what
  * happened (hang-up) are given again. */
 struct tcp_cmd_sync {
     struct engine_cmd cmd;

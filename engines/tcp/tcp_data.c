@@ -251,8 +251,9 @@ static uint32_t kept_end(const struct pkt *p) {
     return p->user + pkt_bytes(p);
 }
 
-static bool may_keep(const struct tcp_ctx *x) {
-    const struct pkt_pool *pool = x->io->pool;
+/* The pool that the packet came from must not run dry: what fills the gap needs a buffer of it too. */
+static bool may_keep(const struct tcp_ctx *x, const struct pkt *p) {
+    const struct pkt_pool *pool = p->pool == x->io->pool_large && p->frag_count == 0 ? p->pool : x->io->pool;
     return x->st->ooo_packets < x->st->cfg.ooo_packet_max && pool->free_count > pool->count / POOL_RESERVE;
 }
 
@@ -311,7 +312,7 @@ static void keep(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_rx *rx, bool 
     struct pkt *p = rx->p;
     uint32_t before, seq = rx->seq;
     c->flags |= c->flags & TCP_F_ADOPTED ? TCP_F_ACK_NOW : 0u;
-    if (!may_keep(x) || !find_before(x, c, seq, &before)) {
+    if (!may_keep(x, p) || !find_before(x, c, seq, &before)) {
         ENGINE_COUNT(x->io, TCP_COUNT_OOO_LIMIT);
         pkt_drop(x->io, p, DROP_TCP_OUT_OF_ORDER);
         return;

@@ -49,7 +49,7 @@ static void refused(struct tcp_ctx *x, struct tcp_conn *c) {
 
 static void reset(struct tcp_ctx *x, struct tcp_conn *c) {
     ENGINE_COUNT(x->io, TCP_COUNT_RESET_IN);
-    end(x, c, c->state == TCP_CLOSE_WAIT ? EPIPE : ECONNRESET);
+    end(x, c, c->state == TCP_STATE_CLOSE_WAIT ? EPIPE : ECONNRESET);
 }
 
 static void closed(struct tcp_ctx *x, struct tcp_conn *c) {
@@ -102,62 +102,62 @@ struct cell {
 };
 
 /* clang-format off */
-#define GONE(act) {act, TCP_CLOSED}
+#define GONE(act) {act, TCP_STATE_CLOSED}
 static const struct cell table[TCP_STATE_COUNT][TCP_EV_COUNT] = {
-    [TCP_CLOSED] = {
-        [TCP_EV_OPEN]       = {nothing, TCP_SYN_SENT},
-        [TCP_EV_ACCEPT]     = {accepted, TCP_ESTABLISHED},
-        [TCP_EV_ACCEPT_TFO] = {accepted, TCP_SYN_RCVD},
+    [TCP_STATE_CLOSED] = {
+        [TCP_EV_OPEN]       = {nothing, TCP_STATE_SYN_SENT},
+        [TCP_EV_ACCEPT]     = {accepted, TCP_STATE_ESTABLISHED},
+        [TCP_EV_ACCEPT_TFO] = {accepted, TCP_STATE_SYN_RCVD},
     },
-    [TCP_SYN_SENT] = {
-        [TCP_EV_SYN]        = {nothing, TCP_SYN_RCVD},
-        [TCP_EV_SYN_ACKED]  = {opened, TCP_ESTABLISHED},
+    [TCP_STATE_SYN_SENT] = {
+        [TCP_EV_SYN]        = {nothing, TCP_STATE_SYN_RCVD},
+        [TCP_EV_SYN_ACKED]  = {opened, TCP_STATE_ESTABLISHED},
         [TCP_EV_RST]        = GONE(refused),
         [TCP_EV_ABORT]      = GONE(abort_silent),
         [TCP_EV_GIVE_UP]    = GONE(not_opened),
     },
-    [TCP_SYN_RCVD] = {
-        [TCP_EV_SYN_ACKED]  = {opened, TCP_ESTABLISHED},
-        [TCP_EV_FIN_SENT]   = {nothing, TCP_FIN_WAIT_1},
-        [TCP_EV_FIN]        = {hang_up, TCP_CLOSE_WAIT},
+    [TCP_STATE_SYN_RCVD] = {
+        [TCP_EV_SYN_ACKED]  = {opened, TCP_STATE_ESTABLISHED},
+        [TCP_EV_FIN_SENT]   = {nothing, TCP_STATE_FIN_WAIT_1},
+        [TCP_EV_FIN]        = {hang_up, TCP_STATE_CLOSE_WAIT},
         [TCP_EV_RST]        = GONE(refused),
         [TCP_EV_ABORT]      = GONE(abort_reset),
         [TCP_EV_GIVE_UP]    = GONE(not_opened),
     },
-    [TCP_ESTABLISHED] = {
-        [TCP_EV_FIN_SENT]   = {nothing, TCP_FIN_WAIT_1},
-        [TCP_EV_FIN]        = {hang_up, TCP_CLOSE_WAIT},
+    [TCP_STATE_ESTABLISHED] = {
+        [TCP_EV_FIN_SENT]   = {nothing, TCP_STATE_FIN_WAIT_1},
+        [TCP_EV_FIN]        = {hang_up, TCP_STATE_CLOSE_WAIT},
         [TCP_EV_RST]        = GONE(reset),
         [TCP_EV_ABORT]      = GONE(abort_reset),
         [TCP_EV_GIVE_UP]    = GONE(timed_out),
     },
-    [TCP_FIN_WAIT_1] = {
-        [TCP_EV_FIN_ACKED]  = {fin_wait, TCP_FIN_WAIT_2},
-        [TCP_EV_FIN]        = {hang_up, TCP_CLOSING},
+    [TCP_STATE_FIN_WAIT_1] = {
+        [TCP_EV_FIN_ACKED]  = {fin_wait, TCP_STATE_FIN_WAIT_2},
+        [TCP_EV_FIN]        = {hang_up, TCP_STATE_CLOSING},
         [TCP_EV_RST]        = GONE(reset),
         [TCP_EV_ABORT]      = GONE(abort_reset),
         [TCP_EV_GIVE_UP]    = GONE(timed_out),
     },
-    [TCP_FIN_WAIT_2] = {
-        [TCP_EV_FIN]        = {time_wait, TCP_TIME_WAIT},
+    [TCP_STATE_FIN_WAIT_2] = {
+        [TCP_EV_FIN]        = {time_wait, TCP_STATE_TIME_WAIT},
         [TCP_EV_RST]        = GONE(reset),
         [TCP_EV_ABORT]      = GONE(abort_reset),
         [TCP_EV_GIVE_UP]    = GONE(timed_out),
         [TCP_EV_EXPIRE]     = GONE(closed),
     },
-    [TCP_CLOSE_WAIT] = {
-        [TCP_EV_FIN_SENT]   = {nothing, TCP_LAST_ACK},
+    [TCP_STATE_CLOSE_WAIT] = {
+        [TCP_EV_FIN_SENT]   = {nothing, TCP_STATE_LAST_ACK},
         [TCP_EV_RST]        = GONE(reset),
         [TCP_EV_ABORT]      = GONE(abort_reset),
         [TCP_EV_GIVE_UP]    = GONE(timed_out),
     },
-    [TCP_CLOSING] = {
-        [TCP_EV_FIN_ACKED]  = {time_wait, TCP_TIME_WAIT},
+    [TCP_STATE_CLOSING] = {
+        [TCP_EV_FIN_ACKED]  = {time_wait, TCP_STATE_TIME_WAIT},
         [TCP_EV_RST]        = GONE(closed),
         [TCP_EV_ABORT]      = GONE(abort_reset),
         [TCP_EV_GIVE_UP]    = GONE(timed_out),
     },
-    [TCP_LAST_ACK] = {
+    [TCP_STATE_LAST_ACK] = {
         [TCP_EV_FIN_ACKED]  = GONE(closed),
         [TCP_EV_RST]        = GONE(closed),
         [TCP_EV_ABORT]      = GONE(abort_reset),

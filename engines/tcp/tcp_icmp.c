@@ -34,7 +34,7 @@ static void take(struct tcp_ctx *x, struct tcp_conn *c, const struct pkt *p) {
     struct tcp_cold *k = tcp_cold(x->st, c);
     k->error = (uint8_t)(error <= UINT8_MAX ? error : EHOSTUNREACH);
     /* Refused for good before there is a connection: RFC 9293 SHLD-26. */
-    if (c->state == TCP_SYN_SENT && (error == ECONNREFUSED || error == ENOPROTOOPT || error == EACCES))
+    if (c->state == TCP_STATE_SYN_SENT && (error == ECONNREFUSED || error == ENOPROTOOPT || error == EACCES))
         (void)tcp_fsm(x, c, TCP_EV_GIVE_UP);
 }
 

@@ -134,7 +134,7 @@ static void take_ecn(struct tcp_conn *c, const struct tcp_rx *rx) {
 /* ---- act ---- */
 
 static bool takes_data(const struct tcp_conn *c) {
-    return c->state == TCP_ESTABLISHED || c->state == TCP_FIN_WAIT_1 || c->state == TCP_FIN_WAIT_2;
+    return c->state == TCP_STATE_ESTABLISHED || c->state == TCP_STATE_FIN_WAIT_1 || c->state == TCP_STATE_FIN_WAIT_2;
 }
 
 /* Urgent data is delivered in line; its reader is told where it ends, once for each new end (RFC 9293 section 3.8.5,
@@ -210,7 +210,8 @@ static bool finish_handshake(struct tcp_ctx *x, struct tcp_conn *c, const struct
 
 /* Established, next in order, plain flags, and a timestamp that is not old. */
 static bool predicted(const struct tcp_conn *c, const struct tcp_rx *rx, const struct tcp_opts *o) {
-    return c->state == TCP_ESTABLISHED && (rx->flags & ~(TCP_PSH | TCP_FIN)) == TCP_ACK && rx->seq == c->rcv_nxt &&
+    return c->state == TCP_STATE_ESTABLISHED && (rx->flags & ~(TCP_PSH | TCP_FIN)) == TCP_ACK &&
+           rx->seq == c->rcv_nxt &&
            (!(c->flags & TCP_F_TS) || ((o->present & TCP_O_TS) && !seq_before(o->tsval, c->ts_recent)));
 }
 
@@ -219,7 +220,7 @@ static void syn_sent_input(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_rx 
 void tcp_conn_input(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_rx *rx) {
     struct tcp_opts o;
     enum drop_reason why = DROP_TCP_OPTIONS;
-    if (UNLIKELY(c->state == TCP_SYN_SENT)) {
+    if (UNLIKELY(c->state == TCP_STATE_SYN_SENT)) {
         syn_sent_input(x, c, rx);
         return;
     }
@@ -236,7 +237,7 @@ void tcp_conn_input(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_rx *rx) {
         return;
     }
     c->heard_at = x->coarse;
-    if (UNLIKELY(c->state == TCP_SYN_RCVD) && !finish_handshake(x, c, rx)) {
+    if (UNLIKELY(c->state == TCP_STATE_SYN_RCVD) && !finish_handshake(x, c, rx)) {
         pkt_drop(x->io, rx->p, DROP_TCP_ACK);
         return;
     }

@@ -308,7 +308,7 @@ void tcp_loss_dsack(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_range bloc
 /* RFC 8985 section 7.2: a probe after two round trips, while nothing points to a loss. */
 static bool probe_fits(const struct tcp_conn *c) {
     return (c->flags & (TCP_F_SACK | TCP_F_TLP)) == TCP_F_SACK && c->ca == TCP_CA_OPEN && c->srtt != 0 &&
-           c->state >= TCP_ESTABLISHED && c->backoff == 0 && c->sacked == 0;
+           c->state >= TCP_STATE_ESTABLISHED && c->backoff == 0 && c->sacked == 0;
 }
 
 void tcp_rtx_arm(struct tcp_ctx *x, struct tcp_conn *c) {

@@ -174,7 +174,7 @@ int tcp_cmd_option_run(struct tcp_ctx *x, const struct engine_cmd *cmd, struct e
 
 /* ---- information ---- */
 
-static void fill_rates(const struct tcp_conn *c, const struct tcp_cold *k, struct tcp_info *i) {
+static void fill_rates(const struct tcp_conn *c, const struct tcp_cold *k, struct tcp_conn_info *i) {
     i->rx_bytes = ((uint64_t)k->rx_high << 32 | (c->rcv_nxt - c->irs)) - 1 - ((c->flags & TCP_F_FIN_RCVD) != 0);
     i->tx_bytes = ((uint64_t)k->tx_high << 32 | (c->snd_una - c->iss));
     i->tx_bytes -= i->tx_bytes > 0;
@@ -189,40 +189,40 @@ static void fill_rates(const struct tcp_conn *c, const struct tcp_cold *k, struc
     i->pmtu = k->mtu;
 }
 
-static void fill_info(struct tcp_engine *st, const struct tcp_conn *c, struct tcp_info *i) {
-    *i = (struct tcp_info){.flow = c->flow,
-                           .sink = c->sink,
-                           .cwnd = c->cwnd,
-                           .ssthresh = c->ssthresh,
-                           .snd_wnd = c->snd_wnd,
-                           .rcv_wnd = c->rcv_adv - c->rcv_nxt,
-                           .mss = c->mss,
-                           .unacked = c->snd_nxt - c->snd_una,
-                           .unsent = seq_after(c->snd_end, c->snd_nxt) ? c->snd_end - c->snd_nxt : 0,
-                           .sacked = c->sacked,
-                           .lost = c->lost,
-                           .rcv_limit = c->rcv_limit,
-                           .rcv_held = c->rcv_held,
-                           .rcv_ooo = c->ooo_bytes,
-                           .state = c->state,
-                           .ca_state = c->ca,
-                           .backoff = c->backoff,
-                           .snd_wscale = (uint8_t)tcp_snd_scale(c),
-                           .rcv_wscale = (uint8_t)tcp_rcv_scale(c),
-                           .timestamps = (c->flags & TCP_F_TS) != 0,
-                           .sack = (c->flags & TCP_F_SACK) != 0,
-                           .ecn = (c->flags & TCP_F_ECN) != 0};
+static void fill_info(struct tcp_engine *st, const struct tcp_conn *c, struct tcp_conn_info *i) {
+    *i = (struct tcp_conn_info){.flow = c->flow,
+                                .sink = c->sink,
+                                .cwnd = c->cwnd,
+                                .ssthresh = c->ssthresh,
+                                .snd_wnd = c->snd_wnd,
+                                .rcv_wnd = c->rcv_adv - c->rcv_nxt,
+                                .mss = c->mss,
+                                .unacked = c->snd_nxt - c->snd_una,
+                                .unsent = seq_after(c->snd_end, c->snd_nxt) ? c->snd_end - c->snd_nxt : 0,
+                                .sacked = c->sacked,
+                                .lost = c->lost,
+                                .rcv_limit = c->rcv_limit,
+                                .rcv_held = c->rcv_held,
+                                .rcv_ooo = c->ooo_bytes,
+                                .state = c->state,
+                                .ca_state = c->ca,
+                                .backoff = c->backoff,
+                                .snd_wscale = (uint8_t)tcp_snd_scale(c),
+                                .rcv_wscale = (uint8_t)tcp_rcv_scale(c),
+                                .timestamps = (c->flags & TCP_F_TS) != 0,
+                                .sack = (c->flags & TCP_F_SACK) != 0,
+                                .ecn = (c->flags & TCP_F_ECN) != 0};
     fill_rates(c, tcp_cold(st, c), i);
     memcpy(i->congestion, tcp_cc_name(c->cc), sizeof i->congestion);
 }
 
-static void fill_listener(const struct tcp_listener *l, struct tcp_info *i) {
-    *i = (struct tcp_info){.flow = l->flow,
-                           .sink = l->sink,
-                           .owner = l->owner,
-                           .backlog = l->backlog,
-                           .pending = l->pending,
-                           .state = TCP_LISTEN};
+static void fill_listener(const struct tcp_listener *l, struct tcp_conn_info *i) {
+    *i = (struct tcp_conn_info){.flow = l->flow,
+                                .sink = l->sink,
+                                .owner = l->owner,
+                                .backlog = l->backlog,
+                                .pending = l->pending,
+                                .state = TCP_STATE_LISTEN};
 }
 
 /* Connections by index, then listeners. */

@@ -252,7 +252,7 @@ void tcp_output(struct tcp_ctx *x, struct tcp_conn *c) {
         while (more && burst++ < BURST_MAX && !pacing_blocks(x, c))
             more = pkt_vec_room(x->io->down) > TCP_ROOM_RESERVE && repeat_lost(x, c);
     }
-    if (x->dead || c->state < TCP_SYN_RCVD || (c->state == TCP_SYN_RCVD && !(c->flags & TCP_F_TFO)))
+    if (x->dead || c->state < TCP_STATE_SYN_RCVD || (c->state == TCP_STATE_SYN_RCVD && !(c->flags & TCP_F_TFO)))
         return;
     if (c->snd_una == c->snd_nxt) {
         c->flags &= ~TCP_F_SMALL_OUT;
@@ -345,7 +345,7 @@ void tcp_send_tail_probe(struct tcp_ctx *x, struct tcp_conn *c) {
 /* SYN, or SYN-ACK when the peer's SYN is known: first time or again. */
 bool tcp_send_syn(struct tcp_ctx *x, struct tcp_conn *c) {
     struct tcp_cold *k = tcp_cold(x->st, c);
-    bool reply = c->state == TCP_SYN_RCVD, again = c->seg_head != TCP_NIL;
+    bool reply = c->state == TCP_STATE_SYN_RCVD, again = c->seg_head != TCP_NIL;
     if (!again) {
         if (!tcp_seg_append(x, c, c->iss, c->iss + 1, TCP_SEG_SYN, (struct tcp_cursor){TCP_NIL, 0}))
             return false;

@@ -52,7 +52,7 @@ static void look_again_at_route(struct tcp_ctx *x, struct tcp_conn *c) {
 static bool waited_too_long(struct tcp_ctx *x, const struct tcp_conn *c) {
     const struct tcp_cold *k = tcp_cold(x->st, c);
     uint32_t limit = k->user_timeout != 0 ? k->user_timeout : GIVE_UP_AFTER;
-    if (c->state < TCP_ESTABLISHED && k->user_timeout == 0)
+    if (c->state < TCP_STATE_ESTABLISHED && k->user_timeout == 0)
         return c->backoff >= k->syn_retries;
     return k->stuck_at != 0 && time_since(x->coarse, k->stuck_at) >= limit;
 }
@@ -65,7 +65,7 @@ static void fire_rto(struct tcp_ctx *x, struct tcp_conn *c) {
         give_up(x, c);
         return;
     }
-    if (c->state == TCP_SYN_SENT && (c->flags & TCP_F_TFO))
+    if (c->state == TCP_STATE_SYN_SENT && (c->flags & TCP_F_TFO))
         tcp_fastopen_failed(x, c);
     tcp_loss_rto(x, c);
     if (c->backoff == BLACK_HOLE_RTOS && tcp_synchronized(c))
@@ -129,7 +129,7 @@ static void fire_rtx(struct tcp_ctx *x, struct tcp_conn *c) {
 
 void tcp_timer_slow(struct tcp_ctx *x, struct tcp_conn *c) {
     const struct tcp_cold *k = tcp_cold(x->st, c);
-    if (c->state == TCP_FIN_WAIT_2 && (c->flags & TCP_F_ORPHAN))
+    if (c->state == TCP_STATE_FIN_WAIT_2 && (c->flags & TCP_F_ORPHAN))
         c->slow_at = (x->coarse + TCP_COARSE_S(k->linger2)) | 1;
     else if (c->flags & TCP_F_KEEPALIVE)
         c->slow_at = (c->heard_at + TCP_COARSE_S(k->keep_idle)) | 1;
@@ -160,7 +160,7 @@ static void fire_keepalive(struct tcp_ctx *x, struct tcp_conn *c) {
 
 static void fire_slow(struct tcp_ctx *x, struct tcp_conn *c) {
     c->slow_at = 0;
-    if (c->state == TCP_FIN_WAIT_2 && (c->flags & TCP_F_ORPHAN))
+    if (c->state == TCP_STATE_FIN_WAIT_2 && (c->flags & TCP_F_ORPHAN))
         (void)tcp_fsm(x, c, TCP_EV_EXPIRE);
     else if ((c->flags & TCP_F_KEEPALIVE) && tcp_synchronized(c))
         fire_keepalive(x, c);

@@ -333,8 +333,8 @@ int link_option(struct link *l, uint32_t host, uint32_t s, uint32_t option, int6
     return link_command(l, host, &c).error;
 }
 
-struct tcp_info link_info(struct link *l, uint32_t host, uint32_t s) {
-    struct tcp_info info = {0};
+struct tcp_conn_info link_info(struct link *l, uint32_t host, uint32_t s) {
+    struct tcp_conn_info info = {0};
     struct tcp_cmd_info c = {.cmd = {TCP_CMD_INFO, sizeof c}, .info = &info};
     c.sock = l->host[host].socks[s].sock;
     (void)link_command(l, host, &c);

@@ -107,7 +107,7 @@ void link_pump(struct link *l, uint32_t host);
 void link_close(struct link *l, uint32_t host, uint32_t s, bool abort);
 void link_shutdown(struct link *l, uint32_t host, uint32_t s);
 int link_option(struct link *l, uint32_t host, uint32_t s, uint32_t option, int64_t value);
-struct tcp_info link_info(struct link *l, uint32_t host, uint32_t s);
+struct tcp_conn_info link_info(struct link *l, uint32_t host, uint32_t s);
 struct tcp_stats link_stats(struct link *l, uint32_t host);
 uint8_t link_byte(uint64_t key, uint64_t at);
 
