@@ -283,6 +283,7 @@ Test(tcp_syn, server_in_time_wait_takes_a_new_syn) {
     s.ack = iss + 2;
     s.flags = FIN | ACK;
     link_inject(l, 1, &s);
+    link_step_time(l, l->now + MS);
     cr_assert_eq(link_stats(l, 1).time_wait, 1u);
     link_inject(l, 1, &s); /* the FIN again: acknowledged again */
     cr_assert_eq(link_last[1].ack, 1002u);

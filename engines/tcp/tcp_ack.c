@@ -104,9 +104,10 @@ static void sample_rtt(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_o
     }
     /* Only repeated segments were acknowledged: the timestamp still tells which transmission was answered. */
     if (a->advanced && (c->flags & TCP_F_TS) && (o->present & TCP_O_TS) && o->tsecr != 0) {
-        uint32_t coarse = x->coarse + k->ts_off - o->tsecr;
-        if (coarse < TCP_COARSE_S(60))
-            tcp_rtt_sample(x, c, max_u32(coarse, 1) << 10);
+        /* An ACK of something the peer had before carries an older stamp: it counts for no more than the time that was
+         * really waited. */
+        uint32_t coarse = min_u32(x->coarse + k->ts_off - o->tsecr, TCP_COARSE_S(3600));
+        tcp_rtt_sample(x, c, min_u32(max_u32(coarse, 1) << 10, a->rto));
     }
 }
 
@@ -137,7 +138,7 @@ static void window_opened(struct tcp_ctx *x, struct tcp_conn *c) {
 bool tcp_ack(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_rx *rx, const struct tcp_opts *o) {
     if (!acceptable(x, c, rx->ack))
         return false;
-    struct tcp_acked a = {.rtt = UINT32_MAX, .flight = tcp_flight(c)};
+    struct tcp_acked a = {.rtt = UINT32_MAX, .flight = tcp_flight(c), .rto = tcp_rto(c)};
     bool window_changed = update_window(c, rx);
     c->probes = 0;
     if (c->rtx == TCP_RTX_PERSIST)

@@ -44,14 +44,14 @@ static uint32_t queue_position(const struct tcp_conn *c) {
 }
 
 int tcp_check_fields(const struct tcp_conn *c) {
-    if (c->state == TCP_STATE_CLOSED || c->state == TCP_STATE_LISTEN || c->state >= TCP_STATE_TIME_WAIT ||
+    if (c->state == TCP_STATE_CLOSED || c->state == TCP_STATE_LISTEN || c->state > TCP_STATE_TIME_WAIT ||
         c->flow.proto != PROTO_TCP)
         return BROKEN_STATE;
     bool sent = c->flags & TCP_F_FIN_SENT, rcvd = c->flags & TCP_F_FIN_RCVD;
-    bool want_sent = c->state == TCP_STATE_FIN_WAIT_1 || c->state == TCP_STATE_FIN_WAIT_2 ||
-                     c->state == TCP_STATE_CLOSING || c->state == TCP_STATE_LAST_ACK;
-    bool want_rcvd =
-        c->state == TCP_STATE_CLOSE_WAIT || c->state == TCP_STATE_CLOSING || c->state == TCP_STATE_LAST_ACK;
+    static const uint8_t fins[TCP_STATE_COUNT] = {
+        [TCP_STATE_FIN_WAIT_1] = 1, [TCP_STATE_FIN_WAIT_2] = 1, [TCP_STATE_CLOSE_WAIT] = 2,
+        [TCP_STATE_CLOSING] = 3,    [TCP_STATE_LAST_ACK] = 3,   [TCP_STATE_TIME_WAIT] = 3};
+    bool want_sent = fins[c->state] & 1, want_rcvd = fins[c->state] & 2;
     if (sent != want_sent || rcvd != want_rcvd || (sent && !(c->flags & TCP_F_FIN_QUEUED)))
         return BROKEN_STATE;
     uint32_t end = c->snd_end + sent;
@@ -220,6 +220,7 @@ static bool repair_flight(struct tcp_ctx *x, struct tcp_conn *c) {
     c->seg_count = c->sacked = c->lost = c->retrans = 0;
     c->ca = TCP_CA_OPEN;
     c->dupacks = 0;
+    c->backoff = 0; /* the silence was ours: try again at once */
     c->rtx = TCP_RTX_NONE;
     if (c->snd_una == c->snd_nxt)
         return true;
@@ -247,6 +248,7 @@ static bool repair_conn(struct tcp_ctx *x, uint32_t i) {
     c->ooo_bytes = 0;
     c->cwnd = max_u32(c->cwnd, c->mss);
     memset(k->sack, 0, sizeof k->sack);
+    k->stuck_at = 0;
     k->dsack = (struct tcp_range){0, 0};
     /* Nobody was told of a connection that is not adopted; its peer gets a reset when it speaks. */
     if (!(c->flags & TCP_F_ADOPTED) || tcp_check_fields(c) != 0 || !repair_queue(st, c) || !repair_flight(x, c))
@@ -355,7 +357,7 @@ uint32_t tcp_recover_records(struct tcp_engine *st) {
         if (c == NULL || repair_conn(&x, i))
             continue;
         tcp_seg_release_all(st, c);
-        lost += (c->flags & TCP_F_ADOPTED) != 0;
+        lost += (c->flags & TCP_F_ADOPTED) && c->state != TCP_STATE_CLOSED; /* closed: it was about to go */
         arena_release(t, c, i);
     }
     free_unmarked(st);

@@ -197,26 +197,41 @@ static int cmd_close(struct tcp_ctx *x, const struct engine_cmd *cmd, struct eng
     return 0;
 }
 
+/* Back to what the reader has: what came later was never acknowledged to the peer, a FIN included. */
+static void rewind_rx(struct tcp_ctx *x, struct tcp_conn *c, uint32_t lost) {
+    if (c->flags & TCP_F_FIN_RCVD) {
+        (void)tcp_fsm(x, c, TCP_EV_REWIND);
+        c->flags &= ~(uint32_t)(TCP_F_FIN_RCVD | TCP_F_HUNG_UP);
+        lost++;
+        c->slow_at = 0;
+        tcp_timer_slow(x, c);
+    }
+    c->rcv_nxt -= lost;
+    c->rcv_acked = seq_min(c->rcv_acked, c->rcv_nxt);
+}
+
 static int cmd_sync(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
     const struct tcp_cmd_sync *a = (const struct tcp_cmd_sync *)cmd;
     struct tcp_conn *c = find(x, a->sock, a->sink);
-    (void)r;
     if (c == NULL)
         return -ENOENT;
-    bool fin = c->flags & TCP_F_FIN_RCVD;
-    uint32_t have = c->rcv_nxt - c->irs - 1 - fin, lost = have - (uint32_t)a->rx_bytes;
-    if (lost > c->rcv_limit || a->held > c->rcv_limit)
+    bool fin = c->flags & TCP_F_FIN_RCVD, open = c->state >= TCP_STATE_ESTABLISHED;
+    uint32_t lost = open ? c->rcv_nxt - c->irs - 1 - fin - (uint32_t)a->rx_bytes : 0;
+    if (lost > INT32_MAX || a->held > INT32_MAX)
         return -EINVAL;
     (void)tcp_begin(x, a->sock);
     c->rcv_held = a->held;
-    if (lost != 0 && fin)
-        (void)tcp_fsm(x, c, TCP_EV_ABORT); /* the state has moved past what the reader has: only honest end */
-    else if (lost != 0)
-        c->rcv_nxt = c->rcv_acked = c->rcv_nxt - lost;
-    if (fin && lost == 0 && !(c->flags & TCP_F_ORPHAN))
+    c->tx_done = 0; /* the reply says it all */
+    r->value = c->snd_end - c->iss - 1;
+    r->value64 = (uint64_t)tcp_cold(x->st, c)->tx_high << 32 | (seq_min(c->snd_una, c->snd_end) - c->iss);
+    r->value64 -= r->value64 > 0;
+    if (open && !(c->flags & TCP_F_PASSIVE))
+        tcp_notice(x, c, NOTICE_CONNECTED, 0, c->mss);
+    if (lost != 0)
+        rewind_rx(x, c, lost);
+    else if (fin && !(c->flags & TCP_F_ORPHAN))
         tcp_notice(x, c, NOTICE_HANGUP, 0, 0);
-    if (!x->dead)
-        tcp_flush_conn(x, c);
+    tcp_flush_conn(x, c);
     tcp_end(x);
     return 0;
 }

@@ -207,10 +207,13 @@ struct tcp_cmd_stats {
     struct tcp_stats *stats;
 };
 
-/* After a crash the host may have delivered less than the engine had handed up. rx_bytes = how much of the stream
- * reached the client (as counted by tcp_conn_info.rx_bytes): the receive side goes back to it; no ACK for more has
- * left, because the host delivers before it transmits. What the client still holds of it is `held`. Notices for what
- * happened (hang-up) are given again. */
+/* After a crash and recover(), once for each socket: the host may have delivered less than the engine had handed up,
+ * and the engine may have taken less than the host had sent. rx_bytes = how much of the stream reached the client (as
+ * counted by tcp_conn_info.rx_bytes): the receive side goes back to it; no ACK for more has left, because the host
+ * delivers before it transmits. What the client still holds of it is `held`. reply.value = bytes of the send stream
+ * that the engine has taken, modulo 2^32: the host sends again what comes after; reply.value64 = bytes acknowledged:
+ * what NOTICE_TX_DONE has told, or would have. Notices for what happened (connected, hang-up) are given again.
+ * -ENOENT: the connection ended, and its NOTICE_CLOSED is lost. */
 struct tcp_cmd_sync {
     struct engine_cmd cmd;
     uint32_t sock;

@@ -19,7 +19,8 @@ enum tcp_event {
     TCP_EV_RST,
     TCP_EV_ABORT,      /* the program wants it gone, or a limit does */
     TCP_EV_GIVE_UP,    /* the peer does not answer */
-    TCP_EV_EXPIRE,     /* nobody waits for it in FIN-WAIT-2 any more */
+    TCP_EV_EXPIRE,     /* nobody waits for it in FIN-WAIT-2 any more; its TIME-WAIT may become a record of its own */
+    TCP_EV_REWIND,     /* after a crash: the peer's FIN was taken but its reader has not got all before it */
     TCP_EV_COUNT
 };
 

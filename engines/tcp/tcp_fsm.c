@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The state machine of RFC 9293 section 3.3.2 as a table. One function writes a connection's state: tcp_fsm(). Cells
- * that are not listed count as unexpected and change nothing. LISTEN, half-open and TIME-WAIT are records of their own
- * (tcp_syn.c, tcp_wait.c), so those rows are empty here. Runs on the shard's worker, inside a change.
+ * that are not listed count as unexpected and change nothing. LISTEN and half-open are records of their own
+ * (tcp_syn.c), and so is TIME-WAIT one call after it began (tcp_wait.c). Runs on the shard's worker, inside a change.
  */
 #include <errno.h>
 
@@ -90,8 +90,14 @@ static void fin_wait(struct tcp_ctx *x, struct tcp_conn *c) {
         c->slow_at = (x->coarse + TCP_COARSE_S(tcp_cold(x->st, c)->linger2)) | 1;
 }
 
-static void time_wait(struct tcp_ctx *x, struct tcp_conn *c) {
+/* What came with the FIN is only now on its way to the reader. The record stays as it is until the next call, when the
+ * host has it: should we die in between, TCP_CMD_SYNC can go back. Never ahead of the clock, and not 0. */
+static void soon_time_wait(struct tcp_ctx *x, struct tcp_conn *c) {
     hang_up(x, c);
+    c->slow_at = (x->coarse - 1) | 1;
+}
+
+static void time_wait(struct tcp_ctx *x, struct tcp_conn *c) {
     tcp_wait_enter(x, c);
     end(x, c, 0);
 }
@@ -139,7 +145,7 @@ static const struct cell table[TCP_STATE_COUNT][TCP_EV_COUNT] = {
         [TCP_EV_GIVE_UP]    = GONE(timed_out),
     },
     [TCP_STATE_FIN_WAIT_2] = {
-        [TCP_EV_FIN]        = {time_wait, TCP_STATE_TIME_WAIT},
+        [TCP_EV_FIN]        = {soon_time_wait, TCP_STATE_TIME_WAIT},
         [TCP_EV_RST]        = GONE(reset),
         [TCP_EV_ABORT]      = GONE(abort_reset),
         [TCP_EV_GIVE_UP]    = GONE(timed_out),
@@ -150,18 +156,26 @@ static const struct cell table[TCP_STATE_COUNT][TCP_EV_COUNT] = {
         [TCP_EV_RST]        = GONE(reset),
         [TCP_EV_ABORT]      = GONE(abort_reset),
         [TCP_EV_GIVE_UP]    = GONE(timed_out),
+        [TCP_EV_REWIND]     = {nothing, TCP_STATE_ESTABLISHED},
     },
     [TCP_STATE_CLOSING] = {
-        [TCP_EV_FIN_ACKED]  = {time_wait, TCP_STATE_TIME_WAIT},
+        [TCP_EV_FIN_ACKED]  = {soon_time_wait, TCP_STATE_TIME_WAIT},
         [TCP_EV_RST]        = GONE(closed),
         [TCP_EV_ABORT]      = GONE(abort_reset),
         [TCP_EV_GIVE_UP]    = GONE(timed_out),
+        [TCP_EV_REWIND]     = {nothing, TCP_STATE_FIN_WAIT_1},
     },
     [TCP_STATE_LAST_ACK] = {
         [TCP_EV_FIN_ACKED]  = GONE(closed),
         [TCP_EV_RST]        = GONE(closed),
         [TCP_EV_ABORT]      = GONE(abort_reset),
         [TCP_EV_GIVE_UP]    = GONE(timed_out),
+        [TCP_EV_REWIND]     = {nothing, TCP_STATE_FIN_WAIT_1},
+    },
+    [TCP_STATE_TIME_WAIT] = {
+        [TCP_EV_EXPIRE]     = GONE(time_wait),
+        [TCP_EV_ABORT]      = GONE(time_wait),
+        [TCP_EV_REWIND]     = {nothing, TCP_STATE_FIN_WAIT_2},
     },
 };
 /* clang-format on */

@@ -20,6 +20,7 @@ struct tcp_acked {
     uint32_t rtt;       /* ticks; of the oldest range acknowledged, UINT32_MAX = no sample */
     uint32_t rtt_last;  /* of the latest one */
     uint32_t prior_delivered, prior_at, sent_at, first_sent; /* rate sample: of the latest range delivered */
+    uint32_t rto;       /* ticks, with backoff, before this ACK */
     uint32_t interval;  /* ticks of the rate sample, 0 = none */
     uint32_t data;      /* queue bytes among acked */
     bool app_limited;

@@ -129,6 +129,8 @@ static void fire_rtx(struct tcp_ctx *x, struct tcp_conn *c) {
 
 void tcp_timer_slow(struct tcp_ctx *x, struct tcp_conn *c) {
     const struct tcp_cold *k = tcp_cold(x->st, c);
+    if (c->state == TCP_STATE_TIME_WAIT)
+        return; /* it ends at once */
     if (c->state == TCP_STATE_FIN_WAIT_2 && (c->flags & TCP_F_ORPHAN))
         c->slow_at = (x->coarse + TCP_COARSE_S(k->linger2)) | 1;
     else if (c->flags & TCP_F_KEEPALIVE)
@@ -160,7 +162,7 @@ static void fire_keepalive(struct tcp_ctx *x, struct tcp_conn *c) {
 
 static void fire_slow(struct tcp_ctx *x, struct tcp_conn *c) {
     c->slow_at = 0;
-    if (c->state == TCP_STATE_FIN_WAIT_2 && (c->flags & TCP_F_ORPHAN))
+    if (c->state == TCP_STATE_TIME_WAIT || (c->state == TCP_STATE_FIN_WAIT_2 && (c->flags & TCP_F_ORPHAN)))
         (void)tcp_fsm(x, c, TCP_EV_EXPIRE);
     else if ((c->flags & TCP_F_KEEPALIVE) && tcp_synchronized(c))
         fire_keepalive(x, c);

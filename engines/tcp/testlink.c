@@ -11,7 +11,8 @@
 #include "engines/wire.h"
 
 extern const struct engine_ops usher_engine_tcp;
-#define OPS (&usher_engine_tcp)
+const struct engine_ops *link_ops = &usher_engine_tcp;
+#define OPS link_ops
 
 #define REGION_SIZE (32u << 20)
 #define REGION_PART (REGION_SIZE / 2 / LINK_SOCK_MAX) /* the first one has the other half */
@@ -219,7 +220,7 @@ static void take_notice(struct link *l, uint32_t hi, const struct notice *n) {
     switch (n->kind) {
     case NOTICE_CONNECTED:
         CHECK(!s->connected);
-        s->connected = true;
+        s->connected = s->adopted = true;
         break;
     case NOTICE_HANGUP:
         CHECK(!s->hung_up);
@@ -580,25 +581,46 @@ static void pool_reset(struct link *l, uint32_t host, struct pkt_pool *pool) {
     }
 }
 
+/* What a host does for each socket after a restart. */
+static void resync(struct link *l, uint32_t host, uint32_t i) {
+    struct link_host *h = &l->host[host];
+    struct link_sock *s = &h->socks[i];
+    struct tcp_cmd_sync c = {.cmd = {TCP_CMD_SYNC, sizeof c}, .sock = s->sock, .sink = s->sink};
+    c.rx_bytes = s->rx_bytes;
+    c.held = (uint32_t)(s->rx_bytes - s->rx_credited);
+    s->hung_up = false; /* it is said again */
+    s->connected = false;
+    struct engine_reply r;
+    h->io.now = l->now;
+    OPS->command(h->st, &h->io, &c.cmd, &r);
+    if (r.error == -ENOENT) {
+        s->closed = s->hung_up = s->connected = true;
+        s->tx_done = s->tx_queued;
+    } else if (r.error != 0) {
+        link_check_failed("sync", r.error);
+    } else {
+        s->tx_queued = r.value; /* no stream of a test is longer than 4 GiB */
+        s->tx_done = r.value64;
+    }
+    settle(l, host);
+    s->connected = s->adopted; /* only the side that connected is told again */
+    if (s->shut && !s->closed)
+        link_shutdown(l, host, i);
+}
+
 uint32_t link_crash(struct link *l, uint32_t host) {
     struct link_host *h = &l->host[host];
     uint32_t lost = 0;
+    h->up.count = h->down.count = h->drop.count = h->done.count = h->io.notice_count = 0;
     int error = OPS->recover(h->st, h->size, &lost);
     if (error != 0)
         link_check_failed("recover", error);
     pool_reset(l, host, &h->small);
     pool_reset(l, host, &h->large);
     check_engine(l, host);
-    for (uint32_t i = 0; i < LINK_SOCK_MAX; i++) {
-        struct link_sock *s = &h->socks[i];
-        if (!s->used || s->closed || !s->connected)
-            continue;
-        struct tcp_cmd_sync c = {.cmd = {TCP_CMD_SYNC, sizeof c}, .sock = s->sock, .sink = s->sink};
-        c.rx_bytes = s->rx_bytes;
-        c.held = (uint32_t)(s->rx_bytes - s->rx_credited);
-        s->hung_up = false; /* it is said again */
-        (void)link_command(l, host, &c);
-    }
+    for (uint32_t i = 0; i < LINK_SOCK_MAX; i++)
+        if (h->socks[i].used && !h->socks[i].closed)
+            resync(l, host, i);
     return lost;
 }
 

@@ -93,6 +93,9 @@ struct link {
     void (*each_step)(struct link *l);
 };
 
+/* The engine under test; a test may put another build of it here before it makes a link. */
+extern const struct engine_ops *link_ops;
+
 struct link *link_create(uint64_t seed, const struct tcp_config *a, const struct tcp_config *b);
 void link_destroy(struct link *l);
 /* Runs until nothing is left to do, `until` is reached or `done` says so. Returns false when time ran out first. */
