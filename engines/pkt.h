@@ -21,6 +21,13 @@
  * least 8 bytes, already checked), user = errno, user_data = path MTU in IP bytes when errno is EMSGSIZE. The transport
  * turns it into a notice. A packet that goes *down* with PKT_ICMP_ERROR is a received one that its transport refuses:
  * user = enum pkt_refusal, drop = the reason under which it is counted when no ICMP error is sent for it.
+ *
+ * Bounces. A datagram whose destination only the kernel reaches (a route over an interface that Usher does not run, a
+ * local port where no socket of Usher's listens) is lost for good unless its sender can hand it to the kernel. So a
+ * sender that has a kernel socket gets it back: the transport asks with PKT_BOUNCE, and whoever finds out that the
+ * datagram cannot go passes it up with PKT_BOUNCED: sock, sink, flow and gso_size are as the transport sent them, data
+ * is at the transport header when it comes from the link engine, at the payload from the transport on. Filters let it
+ * pass: nothing arrives. Its pool is that of the sender's shard, to which the host takes it.
  */
 #ifndef USHER_ENGINES_PKT_H
 #define USHER_ENGINES_PKT_H
@@ -60,6 +67,8 @@ enum pkt_flag {
                                    packet: it comes back in `done` at once, and the bytes stay put until
                                    NOTICE_TX_DONE has counted them. len, frag_count = 0. Without the flag the engine
                                    keeps the packet */
+    PKT_BOUNCE = 1 << 12,  /* send: when only the kernel reaches the destination, the sender wants it back. See below */
+    PKT_BOUNCED = 1 << 13, /* up: a send request on its way back to its own sender */
 };
 
 /* Token of a frag in a TX region that the engine made: whose memory the packet borrows. */

@@ -23,6 +23,7 @@ static const struct engine_counter counters[IP_COUNT_COUNT] = {
     [IP_COUNT_NEIGH_ASKED] = {"neighbour_events", "next hops asked of control, or given back"},
     [IP_COUNT_ICMP_IN] = {"icmp_error_in_packets", "ICMP errors about packets of ours"},
     [IP_COUNT_ICMP_OUT] = {"icmp_out_packets", "ICMP messages sent"},
+    [IP_COUNT_BOUNCED] = {"bounced_packets", "packets given back to their senders: only the kernel reaches the peer"},
     [IP_COUNT_PMTU] = {"path_mtu_events", "path MTUs learnt"},
 };
 

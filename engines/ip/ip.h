@@ -82,7 +82,16 @@ struct ip_pmtu {
     struct hash_link link;
 };
 
-enum ip_dest_kind { IP_DEST_NONE, IP_DEST_WIRE, IP_DEST_LOCAL, IP_DEST_WAIT, IP_DEST_BROADCAST, IP_DEST_ERROR };
+/* KERNEL and what follows it: the source address is not ours to judge. */
+enum ip_dest_kind {
+    IP_DEST_NONE,
+    IP_DEST_WIRE,
+    IP_DEST_LOCAL,
+    IP_DEST_WAIT,
+    IP_DEST_BROADCAST,
+    IP_DEST_KERNEL, /* only the kernel's interfaces reach it */
+    IP_DEST_ERROR,
+};
 
 struct ip_dest {
     struct ipaddr dst;
@@ -158,6 +167,7 @@ enum ip_counter {
     IP_COUNT_ICMP_IN,
     IP_COUNT_ICMP_OUT,
     IP_COUNT_PMTU,
+    IP_COUNT_BOUNCED,
     IP_COUNT_COUNT
 };
 

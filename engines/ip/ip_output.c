@@ -146,6 +146,17 @@ static int source(struct ip_state *st, struct pkt *p, const struct ip_dest *d) {
     return d->kind != IP_DEST_LOCAL && ipaddr_is_loopback(local) ? EINVAL : 0;
 }
 
+/* Only the kernel reaches the destination: the sender gets its datagram back, or learns that it cannot go. */
+static void bounce(struct engine_io *io, struct pkt *p) {
+    if ((p->flags & PKT_BOUNCE) && pkt_vec_room(io->up) > 0) {
+        p->flags |= PKT_BOUNCED;
+        ENGINE_COUNT(io, IP_COUNT_BOUNCED);
+        (void)pkt_vec_push(io->up, p);
+        return;
+    }
+    ip_output_fail(io, p, ENETUNREACH, 0, DROP_IP_NO_ROUTE);
+}
+
 /* Everything that is not one packet to a known next hop. */
 static void output_slow(struct ip_state *st, struct engine_io *io, struct pkt *p, const struct ip_dest *d) {
     switch ((enum ip_dest_kind)d->kind) {
@@ -163,6 +174,9 @@ static void output_slow(struct ip_state *st, struct engine_io *io, struct pkt *p
             ip_output_fail(io, p, ENETDOWN, 0, DROP_PORT_DOWN);
         else if (!(p->flags & PKT_MCAST_LOOP) || send_group_copy(io, p))
             ip_cut(st, io, p, d);
+        return;
+    case IP_DEST_KERNEL:
+        bounce(io, p);
         return;
     default:
         ip_output_fail(io, p, d->error, 0, d->error == EHOSTUNREACH ? DROP_IP_NEIGH_FAILED : DROP_IP_NO_ROUTE);
@@ -184,7 +198,7 @@ static void output_one(struct ip_state *st, struct engine_io *io, struct pkt *p,
         pkt_drop(io, p, DROP_NO_BUFFER);
         return;
     }
-    int error = d->kind == IP_DEST_ERROR ? 0 : source(st, p, d);
+    int error = d->kind >= IP_DEST_KERNEL ? 0 : source(st, p, d);
     if (UNLIKELY(error != 0)) {
         ip_output_fail(io, p, error, 0, DROP_IP_NO_ROUTE);
         return;

@@ -88,6 +88,24 @@ Test(ip_route, preferred_source_and_unreachable) {
     fx_end(&f);
 }
 
+Test(ip_route, what_only_the_kernel_reaches_goes_back) {
+    struct fixture f = fx_make();
+    cr_assert_eq(fx_route_add(&f, "8.8.8.0", 96 + 24, NULL, PORT_SLOT_KERNEL), 0);
+    for (int i = 0; i < 2; i++) { /* resolved, then from the cache */
+        struct pkt *p = fx_datagram(&f, "127.0.0.1", "8.8.8.8", 10);
+        p->flags |= PKT_BOUNCE;
+        fx_output(&f, p);
+        cr_assert_eq(f.tk->up.count, 1);
+        p = f.tk->up.v[0];
+        cr_assert(p->flags & PKT_BOUNCED);
+        cr_assert_eq(p->len, UDP_LEN + 10, "data is at the transport header");
+        struct ipaddr from = testkit_addr("127.0.0.1");
+        cr_assert(ipaddr_equal(&p->flow.local, &from), "the kernel judges the source");
+        testkit_clear(f.tk);
+    }
+    fx_end(&f);
+}
+
 Test(ip_route, link_local_sources_for_link_local_destinations) {
     struct fixture f = fx_make();
     cr_assert_eq(fx_addr(&f, "fe80::1", 64, 0, 0), 0);

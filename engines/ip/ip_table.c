@@ -397,6 +397,8 @@ struct ip_dest *ip_dest_resolve(struct ip_state *st, struct engine_io *io, const
         } else if (h.port < PORT_SLOT_MAX) {
             d.mtu = path_mtu(st, io, dst, h.port, h.mtu);
             dest_link(st, io, &h, &d);
+        } else {
+            d.kind = IP_DEST_KERNEL;
         }
     }
     d.generation = st->generation; /* after everything that may have raised it */

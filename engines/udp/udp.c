@@ -18,6 +18,7 @@ static const struct engine_counter counters[UDP_COUNT_COUNT] = {
     [UDP_COUNT_CLONES] = {"clone_packets", "copies made for further receivers of a group or broadcast"},
     [UDP_COUNT_CLONE_FAILED] = {"clone_failed_packets", "copies not made for want of a buffer"},
     [UDP_COUNT_ERRORS] = {"icmp_error_packets", "ICMP errors handed to a socket"},
+    [UDP_COUNT_BOUNCED] = {"bounced_packets", "datagrams given back to their senders: only the kernel can carry them"},
     [UDP_COUNT_DIRECT] = {"direct_packets", "datagrams between sockets of this host that did not pass the link engine"},
 };
 

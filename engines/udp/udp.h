@@ -98,6 +98,7 @@ enum udp_counter {
     UDP_COUNT_CLONE_FAILED,
     UDP_COUNT_ERRORS,
     UDP_COUNT_DIRECT,
+    UDP_COUNT_BOUNCED,
     UDP_COUNT_COUNT
 };
 
@@ -133,6 +134,8 @@ uint32_t udp_key_bound(const struct udp_state *st, const struct ipaddr *local, u
 
 /* udp_local.c: datagrams from one socket of this host to another. */
 void udp_local_learn(struct udp_state *st, const struct engine_io *io, const struct pkt *p);
+/* The packet that was turned round for another socket and found none: addresses as its sender sees them. */
+void udp_flow_turn(struct flow *f);
 /* Hands a send request that stays here to its receiver; false: it must go down. */
 bool udp_local_take(struct udp_state *st, struct engine_io *io, struct pkt *p);
 

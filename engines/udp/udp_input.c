@@ -36,8 +36,31 @@ static enum drop_reason parse(struct pkt *p) {
     return DROP_NONE;
 }
 
+/* A send request of this host's that only the kernel can carry goes back to its sender, data at the payload. */
+static void bounce(struct engine_io *io, struct pkt *p) {
+    p->flags |= PKT_BOUNCED;
+    ENGINE_COUNT(io, UDP_COUNT_BOUNCED);
+    (void)pkt_vec_push(io->up, p);
+}
+
+/* The link engine had no way for it. */
+static void input_bounced(struct udp_state *st, struct engine_io *io, struct pkt *p) {
+    const struct udp_socket *s = udp_socket_get(st, p->sock);
+    if (p->len < UDP_LEN || s == NULL || s->sink != p->sink) {
+        pkt_drop(io, p, DROP_UDP_NO_SOCKET); /* closed in between */
+        return;
+    }
+    pkt_pull(p, UDP_LEN);
+    bounce(io, p);
+}
+
 /* Nobody wants it: ip answers with an ICMP error where it is ours to answer, else counts the drop. */
 static void refuse(struct engine_io *io, struct pkt *p) {
+    if ((p->flags & (PKT_LOCAL | PKT_BOUNCE)) == (PKT_LOCAL | PKT_BOUNCE)) {
+        udp_flow_turn(&p->flow); /* a socket of the kernel's may listen there */
+        bounce(io, p);
+        return;
+    }
     if ((p->flags & PKT_BROADCAST) || p->l3_off == 0) {
         pkt_drop(io, p, DROP_UDP_NO_SOCKET);
         return;
@@ -212,6 +235,10 @@ static bool input_special(struct udp_state *st, struct engine_io *io, struct pkt
         input_error(st, io, p);
         return true;
     }
+    if (p->flags & PKT_BOUNCED) {
+        input_bounced(st, io, p);
+        return true;
+    }
     enum drop_reason why = parse(p);
     if (why != DROP_NONE)
         pkt_drop(io, p, why);
@@ -221,7 +248,7 @@ static bool input_special(struct udp_state *st, struct engine_io *io, struct pkt
 }
 
 static bool is_special(const struct pkt *p) {
-    return (p->flags & (PKT_ICMP_ERROR | PKT_BROADCAST)) || ipaddr_is_multicast(&p->flow.local);
+    return (p->flags & (PKT_ICMP_ERROR | PKT_BROADCAST | PKT_BOUNCED)) || ipaddr_is_multicast(&p->flow.local);
 }
 
 /* First pass. Returns how many packets are in keep[], with the hashes of their flows in hash[]. */

@@ -26,7 +26,7 @@ void udp_local_learn(struct udp_state *st, const struct engine_io *io, const str
     st->near_until = n->until;
 }
 
-static void flow_turn(struct flow *f) {
+void udp_flow_turn(struct flow *f) {
     struct ipaddr addr = f->local;
     uint16_t port = f->local_port;
     f->local = f->remote;
@@ -41,11 +41,11 @@ bool udp_local_take(struct udp_state *st, struct engine_io *io, struct pkt *p) {
         !ipaddr_equal(&n->dst, &p->flow.remote))
         return false;
     uint16_t port = p->port;
-    flow_turn(&p->flow);
+    udp_flow_turn(&p->flow);
     p->port = UDP_SLOT_LOCAL;
     uint32_t sock = udp_look_up(st, io, p, hash_flow(&st->key, &p->flow));
     if (UNLIKELY(sock == ARENA_NIL)) { /* ip answers that nobody is there */
-        flow_turn(&p->flow);
+        udp_flow_turn(&p->flow);
         p->port = port;
         return false;
     }

@@ -89,3 +89,66 @@ Test(udp_local, not_while_somebody_wants_to_see_it) {
     cr_assert_not(send_direct(&f, THERE, 7), "a restart knows nothing");
     end(&f);
 }
+
+/* ---- what only the kernel can carry ---- */
+
+/* A datagram of the client's that the link engine has turned round: nobody has `port` here. */
+static struct pkt *turned(struct fixture *f, uint16_t port, uint64_t sink) {
+    struct flow flow = testkit_flow(THERE, port, HERE, 5000);
+    struct pkt *p = arrive(f, &flow, "hello", 5);
+    p->flags |= PKT_LOCAL | (SINK_KIND(sink) == SINK_SESSION ? PKT_BOUNCE : 0);
+    p->sink = sink;
+    p->sock = client;
+    return p;
+}
+
+static void expect_bounced(struct fixture *f, uint16_t port) {
+    cr_assert_eq(f->tk->up.count, 1);
+    const struct pkt *p = f->tk->up.v[0];
+    struct flow want = testkit_flow(HERE, 5000, THERE, port);
+    cr_assert(p->flags & PKT_BOUNCED);
+    cr_assert(ipaddr_equal(&p->flow.local, &want.local) && ipaddr_equal(&p->flow.remote, &want.remote));
+    cr_assert(p->flow.local_port == 5000 && p->flow.remote_port == port);
+    cr_assert_eq(p->sink, SINK(SINK_SESSION, 1, 1));
+    cr_assert_eq(p->sock, client);
+    cr_assert_eq(p->len, 5);
+    cr_assert_eq(memcmp(p->data, "hello", 5), 0);
+    testkit_clear(f->tk);
+}
+
+Test(udp_bounce, a_port_without_a_socket_goes_back_to_the_sender) {
+    struct fixture f = make_pair();
+    struct pkt *p = turned(&f, 8, SINK(SINK_SESSION, 1, 1));
+    testkit_input(f.tk, &f.udp, &p, 1);
+    expect_bounced(&f, 8);
+    p = turned(&f, 8, SINK(SINK_ENGINE, 2, 0));
+    testkit_input(f.tk, &f.udp, &p, 1);
+    cr_assert_eq(f.tk->down.count, 1, "an engine has no kernel socket: ip tells it that nobody is there");
+    cr_assert(f.tk->down.v[0]->flags & PKT_ICMP_ERROR);
+    testkit_clear(f.tk);
+    end(&f);
+}
+
+Test(udp_bounce, what_the_link_engine_gives_back_goes_on_to_the_sender) {
+    struct fixture f = make_pair();
+    struct flow to = testkit_flow("::", 0, THERE, 9);
+    struct pkt *p = testkit_request(f.tk, client, &to, "hello", 5);
+    testkit_output(f.tk, &f.udp, &p, 1);
+    cr_assert_eq(f.tk->down.count, 1);
+    p = testkit_take(&f.tk->down, 0);
+    cr_assert(p->flags & PKT_BOUNCE);
+    p->flags |= PKT_BOUNCED;
+    testkit_input(f.tk, &f.udp, &p, 1);
+    expect_bounced(&f, 9);
+
+    p = testkit_request(f.tk, client, &to, "hello", 5);
+    testkit_output(f.tk, &f.udp, &p, 1);
+    p = testkit_take(&f.tk->down, 0);
+    p->flags |= PKT_BOUNCED;
+    struct udp_cmd_close c = {.cmd = {UDP_CMD_CLOSE, sizeof c}, .sock = client};
+    cr_assert_eq(testkit_command(f.tk, &f.udp, &c).error, 0);
+    testkit_input(f.tk, &f.udp, &p, 1);
+    cr_assert_eq(f.tk->drop.count, 1, "its sender is gone");
+    testkit_clear(f.tk);
+    end(&f);
+}

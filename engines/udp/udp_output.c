@@ -70,6 +70,8 @@ static void set_options(struct udp_state *st, const struct udp_socket *s, struct
         flags |= PKT_DONT_FRAGMENT;
     if (s->flags & UDP_SOCKET_BROADCAST)
         flags |= PKT_BROADCAST;
+    if (SINK_KIND(s->sink) == SINK_SESSION) /* its owner has a kernel socket */
+        flags |= PKT_BOUNCE;
     p->ttl = s->ttl;
     if (UNLIKELY(ipaddr_is_multicast(&p->flow.remote))) {
         p->ttl = s->mcast_ttl;

@@ -600,7 +600,7 @@ Test(udp_output, options_reach_the_packet) {
     p[1]->tos = 0x10;
     testkit_output(f.tk, &f.udp, p, 2);
     cr_assert(f.tk->down.v[0]->tos == 0x28 && f.tk->down.v[0]->ttl == 9);
-    cr_assert_eq(f.tk->down.v[0]->flags, PKT_CSUM_PARTIAL | PKT_DONT_FRAGMENT | PKT_BROADCAST);
+    cr_assert_eq(f.tk->down.v[0]->flags, PKT_CSUM_PARTIAL | PKT_DONT_FRAGMENT | PKT_BROADCAST | PKT_BOUNCE);
     cr_assert(f.tk->down.v[1]->tos == 0x10 && f.tk->down.v[1]->ttl == 3);
     cr_assert(f.tk->down.v[1]->flags & PKT_MCAST_LOOP);
     testkit_clear(f.tk);
