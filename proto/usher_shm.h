@@ -89,7 +89,7 @@ struct ush_set {
 enum ush_op {
     USH_OP_NOP = 0,
     USH_OP_SEND = 1,    /* one datagram, or `gso_size` pieces of one buffer, or stream bytes */
-    USH_OP_RELEASE = 2, /* gives RX cells back */
+    USH_OP_RELEASE = 2, /* gives RX cells back: to the set whose completion ring brought them */
 };
 
 enum ush_send_flag {
@@ -130,6 +130,12 @@ enum ush_cq_type {
 enum ush_recv_flag {
     USH_RECV_TRUNC = 1 << 0,
     USH_RECV_CE = 1 << 1, /* congestion experienced */
+    /* Not received: a datagram of the socket's own that usherd cannot carry, because only the kernel reaches `peer` (a
+     * foreign interface, or a local port where none of Usher's sockets listens). Cell, len, gso_size and tos are those
+     * of the send; `local` is its source address or all zero. The client sends it by its kernel socket and releases the
+     * cell. Bounces of a socket come in the order of its sends, each before tx_done counts it; one that finds no room
+     * is an USH_EVENT_ERROR with ENOBUFS. */
+    USH_RECV_BOUNCED = 1 << 2,
 };
 
 enum ush_event {

@@ -188,8 +188,23 @@ static void to_engine(struct shard *sh, struct pkt **pkts, uint32_t n) {
         node_input(sh, &sh->node[index], pkts, n);
 }
 
+/* A datagram that found nobody at its destination's port goes back to the shard its sender lives in. */
+static uint32_t bounce_home(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct pkt *p = pkts[i];
+        if (LIKELY(!(p->flags & PKT_BOUNCED) || p->pool->shard == sh->index))
+            pkts[kept++] = p;
+        else
+            shard_cross(sh, p->pool->shard, HOP_SINK, p);
+    }
+    return kept;
+}
+
 /* Runs of one kind of sink, and of one engine, stay together. */
 static void hop_sink(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    if (UNLIKELY(sh->shard_count > 1))
+        n = bounce_home(sh, pkts, n);
     for (uint32_t i = 0, end; i < n; i = end) {
         enum sink_kind kind = SINK_KIND(pkts[i]->sink);
         uint64_t group = kind == SINK_ENGINE ? SINK_INDEX(pkts[i]->sink) : 0;

@@ -6,6 +6,8 @@
  * Cost of a small datagram: the cell's line and the completion's line are written (both were last read by the client),
  * four private lines are touched (socket, slab, cell word, packet), one copy of the payload.
  */
+#include <errno.h>
+
 #include "dataplane/session/session_internal.h"
 
 /* ---- the completion ring ---- */
@@ -66,6 +68,8 @@ static void cqe_recv(struct ush_cqe *e, const struct pkt *p, uint32_t handle, ui
     uint8_t flags = (p->flags & PKT_ECN_CE) ? USH_RECV_CE : 0;
     if (UNLIKELY(len < pkt_bytes(p)))
         flags |= USH_RECV_TRUNC;
+    if (UNLIKELY(p->flags & PKT_BOUNCED))
+        flags = USH_RECV_BOUNCED;
     cqe_head(e, USH_CQ_RECV, flags, 0, p->tos);
     e->recv.handle = handle;
     e->recv.cell = cell;
@@ -105,10 +109,17 @@ static enum drop_reason deliver_one(struct shard *sh, struct sess_set *set, stru
     }
     payload_copy(set->rx + cell, p, len);
     sk->rx_held += size;
-    sk->rx_packets++;
+    sk->rx_packets += !(p->flags & PKT_BOUNCED);
     cqe_recv(e, p, handle, cell, len);
     cq_commit(sh, set, e);
     return DROP_NONE;
+}
+
+/* The client's own datagram cannot even be given back: it learns that it is lost. */
+static void bounce_lost(struct shard *sh, const struct pkt *p) {
+    const struct notice n = {
+        .sink = p->sink, .kind = NOTICE_ERROR, .value = ENOBUFS, .port = p->flow.remote_port, .addr = p->flow.remote};
+    session_notices(sh, &n, 1);
 }
 
 void session_deliver(struct shard *sh, struct pkt **pkts, uint32_t n) {
@@ -119,6 +130,8 @@ void session_deliver(struct shard *sh, struct pkt **pkts, uint32_t n) {
         struct sess_set *set = SINK_KIND(p->sink) == SINK_SESSION && slot < sh->session_max ? sh->set[slot] : NULL;
         enum drop_reason why = LIKELY(set != NULL) ? deliver_one(sh, set, p) : DROP_SESSION_GONE;
         if (UNLIKELY(why != DROP_NONE)) {
+            if (p->flags & PKT_BOUNCED)
+                bounce_lost(sh, p);
             shard_drop(sh, p, why);
             continue;
         }
