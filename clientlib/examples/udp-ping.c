@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,8 @@ struct ping {
     long count, size, timeout_ms, interval_us;
     int64_t *rtt_ns;
     long answered, lost, by_kernel;
+    const struct sockaddr *to; /* of each datagram; NULL: the socket is connected */
+    socklen_t to_len;
 };
 
 static int64_t now_ns(void) {
@@ -37,13 +40,23 @@ static void help(FILE *to) {
           "  --timeout MS    after which an answer counts as lost (default 1000)\n"
           "  --interval US   pause between round trips (default 0)\n"
           "  --bind ADDR:PORT local address\n"
+          "  --unconnected   name the address with each datagram\n"
           "  --socket PATH   usherd's session socket (default: $USHER_SOCKET or /run/usher/session.sock)\n",
           to);
+}
+
+static int send_to(struct ping *p, uint64_t seq) {
+    static char data[65507];
+    memcpy(data, &seq, sizeof(seq));
+    ssize_t n = usher_sendto(p->sock, data, (size_t)p->size, p->to, p->to_len);
+    return n < 0 ? (int)n : 0;
 }
 
 /* Sends number `seq`; 0 or a negative errno. */
 static int send_one(struct ping *p, uint64_t seq) {
     struct usher_msg m = {.sock = p->sock, .len = (uint32_t)p->size};
+    if (p->to)
+        return send_to(p, seq);
     int rc = usher_tx_alloc(p->ctx, m.len, &m.buf);
     if (rc < 0)
         return rc;
@@ -124,17 +137,13 @@ static void report(struct ping *p, const char *target) {
 
 static struct usher_context_params params = {.spin_us = -1, .flags = USHER_SINGLE_THREAD};
 
-static const char *parse(struct ping *p, int argc, char **argv) {
+static const char *parse(struct ping *p, int argc, char **argv, bool *ret_unconnected) {
     static const struct option options[] = {
-        {"count", required_argument, 0, 'c'},
-        {"size", required_argument, 0, 'z'},
-        {"spin", required_argument, 0, 's'},
-        {"timeout", required_argument, 0, 't'},
-        {"interval", required_argument, 0, 'i'},
-        {"bind", required_argument, 0, 'b'},
-        {"socket", required_argument, 0, 'S'},
-        {"help", no_argument, 0, 'h'},
-        {0},
+        {"count", required_argument, 0, 'c'},    {"size", required_argument, 0, 'z'},
+        {"spin", required_argument, 0, 's'},     {"timeout", required_argument, 0, 't'},
+        {"interval", required_argument, 0, 'i'}, {"bind", required_argument, 0, 'b'},
+        {"unconnected", no_argument, 0, 'u'},    {"socket", required_argument, 0, 'S'},
+        {"help", no_argument, 0, 'h'},           {0},
     };
     const char *bind_to = NULL;
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
@@ -157,6 +166,9 @@ static const char *parse(struct ping *p, int argc, char **argv) {
         case 'b':
             bind_to = optarg;
             break;
+        case 'u':
+            *ret_unconnected = true;
+            break;
         case 'S':
             params.socket_path = optarg;
             break;
@@ -175,7 +187,8 @@ static const char *parse(struct ping *p, int argc, char **argv) {
 int main(int argc, char **argv) {
     struct ping p = {.count = 1000, .size = 64, .timeout_ms = 1000};
     struct sockaddr_storage addr, local;
-    const char *bind_to = parse(&p, argc, argv), *target = argv[optind];
+    bool unconnected = false;
+    const char *bind_to = parse(&p, argc, argv, &unconnected), *target = argv[optind];
     socklen_t len = args_address(target, &addr);
     p.rtt_ns = calloc((size_t)p.count, sizeof(*p.rtt_ns));
     if (!p.rtt_ns)
@@ -187,7 +200,10 @@ int main(int argc, char **argv) {
         socklen_t local_len = args_address(bind_to, &local);
         args_check(usher_bind(p.sock, (struct sockaddr *)&local, local_len), "bind");
     }
-    args_check(usher_connect(p.sock, (struct sockaddr *)&addr, len), "connect");
+    p.to = unconnected ? (struct sockaddr *)&addr : NULL;
+    p.to_len = len;
+    if (!unconnected)
+        args_check(usher_connect(p.sock, (struct sockaddr *)&addr, len), "connect");
     run(&p);
     report(&p, target);
     usher_context_close(p.ctx);

@@ -30,19 +30,26 @@ void client_cq_publish(struct client_set *s) {
     __atomic_store_n(&s->shared->cq_head, s->cq_pos, __ATOMIC_RELEASE);
 }
 
-static void take_address(const struct usher_socket *sock, const uint8_t mapped[16], uint8_t ret_addr[16]) {
-    if (sock->v6)
-        memcpy(ret_addr, mapped, 16);
-    else {
-        memset(ret_addr, 0, 16);
-        memcpy(ret_addr, mapped + 12, 4);
-    }
+bool client_cell_valid(const struct usher_context *ctx, const struct ush_cqe *e) {
+    uint32_t cell = e->recv.cell, len = e->recv.len;
+    return cell < ctx->h.rx_size && len <= ctx->h.rx_size - cell && !(cell & (ctx->h.rx_cell_min - 1));
+}
+
+/* A datagram of the socket's own: it goes on by the kernel, which may have something to say about it. */
+static enum verdict take_bounced(struct usher_context *ctx, struct client_set *s, struct usher_socket *sock,
+                                 const struct ush_cqe *e, struct usher_event *ret_ev) {
+    int error = client_bounce_send(sock, e);
+    client_release_cell(ctx, s, e->recv.cell, e->recv.len);
+    if (error == 0)
+        return SKIP;
+    *ret_ev = (struct usher_event){.type = USHER_EV_ERROR, .error = error, .sock = sock};
+    return TAKEN;
 }
 
 static enum verdict take_recv(struct usher_context *ctx, struct client_set *s, const struct ush_cqe *e,
                               struct usher_event *ret_ev) {
     uint32_t handle = e->recv.handle, cell = e->recv.cell, len = e->recv.len;
-    if (UNLIKELY(cell >= ctx->h.rx_size || len > ctx->h.rx_size - cell || cell & (ctx->h.rx_cell_min - 1))) {
+    if (UNLIKELY(!client_cell_valid(ctx, e))) {
         client_go_down(ctx, "a completion names bytes outside the RX region");
         return SKIP;
     }
@@ -53,9 +60,13 @@ static enum verdict take_recv(struct usher_context *ctx, struct client_set *s, c
         client_release_cell(ctx, s, cell, len);
         return SKIP;
     }
+    if (UNLIKELY(e->flags & USH_RECV_BOUNCED))
+        return take_bounced(ctx, s, sock, e, ret_ev);
     __builtin_prefetch(ctx->rx + cell);
-    if (UNLIKELY(ctx->peer_used))
-        client_peer_by_rings(ctx, e->recv.peer);
+    if (UNLIKELY(ctx->peer_used)) {
+        client_peer_by_rings(ctx, e->recv.peer, e->recv.peer_port);
+        sock->kernel_peer = false; /* who is connected hears its peer only */
+    }
     ret_ev->type = USHER_EV_RECV;
     ret_ev->error = 0;
     ret_ev->sock = sock;
@@ -69,19 +80,18 @@ static enum verdict take_recv(struct usher_context *ctx, struct client_set *s, c
     m->family = sock->v6 ? AF_INET6 : AF_INET;
     m->peer_port = e->recv.peer_port;
     m->scope = 0;
-    take_address(sock, e->recv.peer, m->peer);
-    take_address(sock, e->recv.local, m->local);
+    client_addr_unmap(sock->v6, e->recv.peer, m->peer);
+    client_addr_unmap(sock->v6, e->recv.local, m->local);
     m->rx_ns = e->recv.rx_ns;
     m->user_data = 0;
     return TAKEN;
 }
 
-static enum verdict take_tx_free(struct usher_context *ctx, const struct ush_cqe *e) {
+void client_take_tx_free(struct usher_context *ctx, const struct ush_cqe *e) {
     uint32_t n = e->count < 14 ? e->count : 14;
     for (uint32_t i = 0; i < n; i++)
         txbuf_return(&ctx->txbuf, e->tx_free.off[i]);
     ctx->tx_freed = true;
-    return SKIP;
 }
 
 static enum verdict take_event(struct usher_context *ctx, const struct ush_cqe *e, struct usher_event *ret_ev) {
@@ -102,7 +112,8 @@ static enum verdict take_entry(struct usher_context *ctx, struct client_set *s, 
     case USH_CQ_RECV:
         return take_recv(ctx, s, e, ret_ev);
     case USH_CQ_TX_FREE:
-        return take_tx_free(ctx, e);
+        client_take_tx_free(ctx, e);
+        return SKIP;
     case USH_CQ_EVENT:
         return take_event(ctx, e, ret_ev);
     default:
@@ -193,6 +204,8 @@ static void purge(struct usher_context *ctx, struct client_set *s, uint32_t hand
         if (__atomic_load_n(&e->seq, __ATOMIC_ACQUIRE) != pos + 1)
             break;
         if (e->type == USH_CQ_RECV && e->recv.handle == handle) {
+            if (e->flags & USH_RECV_BOUNCED && client_cell_valid(ctx, e))
+                (void)client_bounce_send(ctx->by_handle[handle], e); /* sent before the close: it still goes */
             client_release_cell(ctx, s, e->recv.cell, e->recv.len);
             e->type = 0; /* consumed: usherd does not read its completions again */
         } else if (e->type == USH_CQ_EVENT && e->event.handle == handle) {

@@ -43,6 +43,7 @@ struct client_set {
     uint32_t release_count, release_room;
     uint32_t release_bytes;
     uint32_t index;
+    uint32_t scan_pos; /* completions before it were searched for bounces */
     /* line 1: what sending touches */
     struct ush_sqe *sq;
     uint32_t *sq_buf; /* by slot: block to free once usherd has consumed the entry, or TXBUF_NONE */
@@ -77,6 +78,8 @@ struct usher_socket {
     bool blocked; /* a send answered -EAGAIN: WRITABLE is owed */
     bool kernel_blocked; /* ... because the kernel socket's buffer was full */
     bool watched; /* in the epoll set */
+    bool bouncing;    /* sends came back and others may still: what follows goes behind them */
+    bool kernel_peer; /* the connected peer is reached by the kernel only */
     bool muted;   /* readable, but its share of parked datagrams is used up */
     int fd;
     int error; /* parked asynchronous errno, positive: the next call on it, or poll, tells */
@@ -141,7 +144,8 @@ struct usher_context {
     uint32_t kbuf_cached;
     uint8_t *scratch; /* overflow of a kernel receive */
     int64_t looked_ns;
-    uint8_t peer[CLIENT_PEERS][16]; /* v4-mapped addresses whose datagrams come by the kernel */
+    uint8_t peer[CLIENT_PEERS][16];   /* v4-mapped addresses that the kernel reaches, ... */
+    uint16_t peer_port[CLIENT_PEERS]; /* ... and which port of theirs, 0 = all */
     int epoll_fd, wake_fd, session_fd, timer_fd, memfd;
     bool timer_on;
     /* waiting */
@@ -240,6 +244,17 @@ void client_handle_forget(struct usher_socket *sock);
 /* Gives one received buffer back; a buffer given already is nothing. */
 void client_release_msg(struct usher_context *ctx, struct usher_msg *m);
 
+/* ---- bounce.c ---- */
+/* The entry brings a datagram of `sock` back: sends it by the kernel. 0, or a positive errno for the program. */
+int client_bounce_send(struct usher_socket *sock, const struct ush_cqe *e);
+/* Sends and buffers that came back and that nobody has polled for: a program may only send. */
+void client_bounce_scan(struct usher_context *ctx, struct client_set *s);
+/* May sends of this socket still come back? Then what goes straight to the kernel would overtake them. */
+bool client_bounce_pending(struct usher_socket *sock);
+void client_take_tx_free(struct usher_context *ctx, const struct ush_cqe *e);
+/* The entry names bytes of the RX region. */
+bool client_cell_valid(const struct usher_context *ctx, const struct ush_cqe *e);
+
 /* ---- park.c ---- */
 void client_park(struct usher_context *ctx, const struct usher_event *ev);
 bool client_unpark(struct usher_socket *sock, struct usher_event *ret_ev);
@@ -290,6 +305,9 @@ void client_socket_to_kernel(struct usher_socket *sock, const char *why);
 /* ---- kernel.c ---- */
 int client_kernel_watch(struct usher_socket *sock);
 void client_kernel_interest(struct usher_socket *sock);
+/* One sendmsg(): 0 or -errno. */
+int client_kernel_transmit(const struct usher_socket *sock, const struct usher_msg *msg, const void *data);
+/* The same for a program that will hear USHER_EV_WRITABLE after -EAGAIN. */
 int client_kernel_send(struct usher_socket *sock, const struct usher_msg *msg, const void *data);
 /* One datagram into *ret_ev; client_kernel_recv() brings a buffer of the library's.
  * Length or -errno. */
@@ -303,10 +321,10 @@ void client_drain_wake(struct usher_context *ctx);
 uint32_t client_look(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n);
 
 /* ---- peer.c ---- */
-/* Peers of accelerated sockets that sit behind an interface usherd does not run: answers go the way they came. */
-void client_peer_by_kernel(struct usher_context *ctx, uint8_t family, const uint8_t addr[16]);
-void client_peer_by_rings(struct usher_context *ctx, const uint8_t mapped[16]);
-bool client_peer_is_by_kernel(const struct usher_context *ctx, const struct usher_msg *msg);
+/* Peers of accelerated sockets that only the kernel reaches: sends go that way at once. port 0: all of its ports. */
+void client_peer_by_kernel(struct usher_context *ctx, uint8_t family, const uint8_t addr[16], uint16_t port);
+void client_peer_by_rings(struct usher_context *ctx, const uint8_t mapped[16], uint16_t port);
+bool client_peer_is_by_kernel(struct usher_socket *sock, const struct usher_msg *msg);
 
 /* ---- wait.c ---- */
 struct client_wait {
@@ -339,6 +357,12 @@ static inline void client_addr_map(uint8_t family, const uint8_t addr[16], uint8
     } else {
         memcpy(ret_mapped, addr, 16);
     }
+}
+
+static inline void client_addr_unmap(bool v6, const uint8_t mapped[16], uint8_t ret_addr[16])
+{
+    memset(ret_addr, 0, 16);
+    memcpy(ret_addr, v6 ? mapped : mapped + 12, v6 ? 16 : 4);
 }
 
 static inline bool client_addr_is_mapped(const uint8_t a[16])

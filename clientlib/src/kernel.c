@@ -119,8 +119,8 @@ ssize_t client_kernel_recv_into(struct usher_socket *sock, struct iovec *iov, in
     if (client_addr_from((struct sockaddr *)&from, h.msg_namelen, m))
         m->family = sock->v6 ? AF_INET6 : AF_INET;
     read_control(m, &h);
-    if (sock->set)
-        client_peer_by_kernel(sock->ctx, m->family, m->peer);
+    if (sock->set) /* of this host's own address, other ports may be Usher's */
+        client_peer_by_kernel(sock->ctx, m->family, m->peer, memcmp(m->peer, m->local, 16) == 0 ? m->peer_port : 0);
     return n;
 }
 
@@ -187,7 +187,7 @@ static void write_control(struct msghdr *h, const struct usher_socket *sock, con
     }
 }
 
-int client_kernel_send(struct usher_socket *sock, const struct usher_msg *msg, const void *data) {
+int client_kernel_transmit(const struct usher_socket *sock, const struct usher_msg *msg, const void *data) {
     struct sockaddr_storage to;
     union {
         struct cmsghdr h;
@@ -202,10 +202,15 @@ int client_kernel_send(struct usher_socket *sock, const struct usher_msg *msg, c
     write_control(&h, sock, msg);
     if (!h.msg_controllen)
         h.msg_control = NULL;
-    if (sendmsg(sock->fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+    return sendmsg(sock->fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0 ? 0 : -errno;
+}
+
+int client_kernel_send(struct usher_socket *sock, const struct usher_msg *msg, const void *data) {
+    int err = client_kernel_transmit(sock, msg, data);
+    if (err == 0)
         return 0;
-    if (errno != EAGAIN && errno != ENOBUFS)
-        return client_fail(-errno, "sending over the kernel socket: %s", strerror(errno));
+    if (err != -EAGAIN && err != -ENOBUFS)
+        return client_fail(err, "sending over the kernel socket: %s", strerror(-err));
     client_block_socket(sock);
     sock->kernel_blocked = true;
     client_kernel_interest(sock);

@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Which way to a peer? usherd reaches what lies behind its interfaces; loopback and the rest is the kernel's. A
- * wildcard socket serves both worlds, so the library notes whose datagrams came by the kernel and answers those the
- * same way. A small table, one place for each address: who is pushed out comes back with its next datagram. Under the
- * context's lock; costs a send one test of a word while nobody has come by the kernel.
+ * wildcard socket serves both worlds, so the library notes whose datagrams came by the kernel, and to whom its own were
+ * bounced, and sends to those the same way. A note names an address, or one port of it: other ports of this host's own
+ * address may be Usher's. A small table, one place for each note: who is pushed out comes back with its next datagram
+ * or bounce. Under the context's lock; costs a send one test of a word while nobody is by the kernel.
  */
 #include "clientlib/src/internal.h"
 
-static uint32_t place_of(const uint8_t mapped[16]) {
+static uint32_t place_of(const uint8_t mapped[16], uint16_t port) {
     uint64_t a, b;
     memcpy(&a, mapped, 8);
     memcpy(&b, mapped + 8, 8);
-    return (uint32_t)(((a ^ b) * UINT64_C(0x9e3779b97f4a7c15)) >> 58);
+    return (uint32_t)(((a ^ b ^ port) * UINT64_C(0x9e3779b97f4a7c15)) >> 58);
 }
 
-static bool holds(const struct usher_context *ctx, uint32_t place, const uint8_t mapped[16]) {
-    return ctx->peer_used >> place & 1 && memcmp(ctx->peer[place], mapped, 16) == 0;
+static bool holds(const struct usher_context *ctx, uint32_t place, const uint8_t mapped[16], uint16_t port) {
+    return ctx->peer_used >> place & 1 && ctx->peer_port[place] == port && memcmp(ctx->peer[place], mapped, 16) == 0;
 }
 
 static bool is_loopback(const uint8_t mapped[16]) {
@@ -23,28 +24,42 @@ static bool is_loopback(const uint8_t mapped[16]) {
     return (client_addr_is_mapped(mapped) && mapped[12] == 127) || memcmp(mapped, lo6, 16) == 0;
 }
 
-void client_peer_by_kernel(struct usher_context *ctx, uint8_t family, const uint8_t addr[16]) {
+void client_peer_by_kernel(struct usher_context *ctx, uint8_t family, const uint8_t addr[16], uint16_t port) {
     uint8_t mapped[16];
     client_addr_map(family, addr, mapped);
     if (is_loopback(mapped)) /* always by the kernel, no note needed */
         return;
-    uint32_t place = place_of(mapped);
+    uint32_t place = place_of(mapped, port);
     memcpy(ctx->peer[place], mapped, 16);
+    ctx->peer_port[place] = port;
     ctx->peer_used |= UINT64_C(1) << place;
 }
 
-void client_peer_by_rings(struct usher_context *ctx, const uint8_t mapped[16]) {
-    uint32_t place = place_of(mapped);
-    if (holds(ctx, place, mapped))
+static void unnote(struct usher_context *ctx, const uint8_t mapped[16], uint16_t port) {
+    uint32_t place = place_of(mapped, port);
+    if (holds(ctx, place, mapped, port))
         ctx->peer_used &= ~(UINT64_C(1) << place);
 }
 
-bool client_peer_is_by_kernel(const struct usher_context *ctx, const struct usher_msg *msg) {
+void client_peer_by_rings(struct usher_context *ctx, const uint8_t mapped[16], uint16_t port) {
+    unnote(ctx, mapped, 0);
+    unnote(ctx, mapped, port);
+}
+
+static bool noted(const struct usher_context *ctx, const uint8_t mapped[16], uint16_t port) {
+    return ctx->peer_used &&
+           (holds(ctx, place_of(mapped, 0), mapped, 0) || holds(ctx, place_of(mapped, port), mapped, port));
+}
+
+bool client_peer_is_by_kernel(struct usher_socket *sock, const struct usher_msg *msg) {
+    const struct usher_context *ctx = sock->ctx;
     if (LIKELY(!ctx->peer_used && msg->family == AF_INET))
         return msg->peer[0] == 127;
+    if (msg->family == 0)
+        return UNLIKELY(sock->kernel_peer) && !client_bounce_pending(sock);
     if (msg->scope) /* the rings cannot name an interface */
         return true;
     uint8_t mapped[16];
     client_addr_map(msg->family, msg->peer, mapped);
-    return is_loopback(mapped) || (ctx->peer_used && holds(ctx, place_of(mapped), mapped));
+    return is_loopback(mapped) || (noted(ctx, mapped, msg->peer_port) && !client_bounce_pending(sock));
 }

@@ -140,7 +140,7 @@ static int send_one(struct usher_context *ctx, struct usher_msg *m, bool more) {
     }
     if (UNLIKELY(err))
         return err;
-    if (LIKELY(sock->set && !(m->family && client_peer_is_by_kernel(ctx, m)))) {
+    if (LIKELY(sock->set && !client_peer_is_by_kernel(sock, m))) {
         err = submit(sock, m, off, more);
     } else {
         err = client_kernel_send(sock, m, ctx->tx + off);
@@ -175,6 +175,8 @@ int usher_send(struct usher_context *ctx, struct usher_msg *msgs, uint32_t n) {
     err = bind_unbound(ctx, msgs, n);
     uint32_t ready = err > 0 ? (uint32_t)err : 0;
     bool hold = false;
+    for (uint32_t set = 0; set < ctx->set_count; set++)
+        client_bounce_scan(ctx, ctx->sets[set]); /* a program that only sends never polls */
     for (; i < ready; i++) {
         hold = msgs[i].flags & USHER_MORE;
         err = send_one(ctx, &msgs[i], hold || i + 1 < ready);

@@ -202,6 +202,7 @@ int usher_connect(struct usher_socket *sock, const struct sockaddr *addr, sockle
     if (connect(sock->fd, addr, len) < 0)
         return client_fail(-errno, "connect: %s", strerror(errno));
     sock->connected = addr->sa_family != AF_UNSPEC;
+    sock->kernel_peer = false;
     return client_socket_announce(sock);
 }
 

@@ -157,7 +157,9 @@ uint32_t client_take_writable(struct usher_context *ctx, struct usher_event *ret
 }
 
 bool client_tx_available(struct usher_context *ctx) {
-    for (uint32_t i = 0; i < ctx->set_count; i++)
+    for (uint32_t i = 0; i < ctx->set_count; i++) {
         client_sq_reap(ctx, ctx->sets[i]);
+        client_bounce_scan(ctx, ctx->sets[i]);
+    }
     return ctx->tx_freed;
 }

@@ -59,6 +59,25 @@ def loopback_and_foreign_peers_stay(rig):
     check("carried by usherd" not in report and "not accelerated" in report, report)
 
 
+def the_kernels_peers_get_what_usherd_cannot_carry(rig):
+    """An unconnected socket of usherd's asks echoes that only the kernel reaches, and one that usherd does."""
+    rig.ip("a", "link add fa type veth peer name fb")
+    rig.ip("a", f"link set fb netns {rig.ns('b')}")
+    for host, number in (("a", 1), ("b", 2)):
+        rig.ip(host, f"addr add 10.98.0.{number}/24 dev f{host}")
+        rig.ip(host, f"-6 addr add fd98::{number}/64 dev f{host} nodad")
+        rig.ip(host, f"link set f{host} up")
+    rig.usherd()
+    for host in "ab":
+        rig.kernel_echo(host, 9000)
+    for address in ("127.0.0.1", A4, f"[{A6}]", "10.98.0.1", "10.98.0.2", "[fd98::2]"):
+        for size in (64, 9000):
+            report = rig.ping("--unconnected", "--count", 50, "--size", size, f"{address}:9000", answered=50)
+            check("carried by usherd" in report and "50 answers came by the kernel" in report, report)
+    report = rig.ping("--unconnected", "--count", 50, f"{B4}:9000", answered=50)
+    check("carried by usherd" in report and "by the kernel" not in report, report)
+
+
 def two_clients_of_one_host(rig):
     rig.usherd()
     rig.client("udp-echo", ":7000")
@@ -80,5 +99,5 @@ def one_version_leaves_the_other(rig):
 
 
 sys.exit(main([client_asks_kernel_peer, kernel_peer_asks_client, built_in_echo, kernel_keeps_the_rest,
-               loopback_and_foreign_peers_stay, two_clients_of_one_host,
+               loopback_and_foreign_peers_stay, the_kernels_peers_get_what_usherd_cannot_carry, two_clients_of_one_host,
                one_version_leaves_the_other]))

@@ -64,7 +64,7 @@ static bool deliver(struct fake *f, struct fake_set *s, const struct ush_cqe *he
     f->cell_lent[cell / f->config.cell_bytes] = true;
     memcpy(f->base + f->h.rx_off + cell, data, len);
     e->type = USH_CQ_RECV;
-    e->flags = 0;
+    e->flags = head->flags;
     e->count = 0;
     e->tos = head->tos;
     e->recv = head->recv;
@@ -118,6 +118,10 @@ static void take_send(struct fake *f, struct fake_set *s, const struct ush_sqe *
     head.recv.peer_port = e->flags & USH_SEND_TO ? e->send.port : sk->peer_port;
     memcpy(head.recv.peer, e->flags & USH_SEND_TO ? e->send.addr : sk->peer, 16);
     memcpy(head.recv.local, sk->local, 16);
+    if (f->config.bounce_port && head.recv.peer_port >= f->config.bounce_port) {
+        head.flags = USH_RECV_BOUNCED;
+        head.recv.gso_size = e->send.gso_size;
+    }
     bool lose = f->config.swallow || (f->config.wire_order_lossy && f->stats.sends % 3 == 0);
     if (!lose)
         deliver(f, s, &head, f->base + f->h.tx_off + e->send.off, e->send.len);

@@ -50,6 +50,7 @@ struct fake_config {
     bool manual;                     /* no worker thread: fake_step() */
     bool wire_order_lossy;           /* drops every third datagram */
     bool swallow;                    /* takes sends and answers none */
+    uint16_t bounce_port;            /* sends to ports from here on come back as USH_RECV_BOUNCED; 0 = none */
     bool greet;                      /* a datagram reaches each socket before the answer to its open does */
     enum fake_fault fault;
     enum fake_rpc fault_at;

@@ -132,7 +132,10 @@ enum usher_recv_flag {
 
 /* Sends up to n messages; takes the buffers of those it accepted. Returns how many, or a negative errno when not even
  * the first could go: -EAGAIN (out of credit or ring full: wait for USHER_EV_WRITABLE), -EMSGSIZE, -EDESTADDRREQ,
- * -ENETDOWN, or the socket's pending error. */
+ * -ENETDOWN, or the socket's pending error.
+ * A datagram to a peer that only the kernel reaches (loopback, an interface that usherd does not run, a local port
+ * where no Usher socket listens) goes out by the kernel socket. The first ones to such a peer do so within a later call
+ * on the context (send, poll, wait or close), because it is usherd that finds out; the order is kept. */
 int usher_send(struct usher_context *ctx, struct usher_msg *msgs, uint32_t n);
 /* Copies and sends one datagram, as sendto(2). Returns len or a negative errno. */
 ssize_t usher_sendto(struct usher_socket *sock, const void *data, size_t len, const struct sockaddr *addr,
