@@ -7,12 +7,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "engines/wire.h"
 
 extern const struct engine_ops usher_engine_tcp;
 const struct engine_ops *link_ops = &usher_engine_tcp;
 #define OPS link_ops
+uint32_t link_pool_size = LINK_POOL;
 
 #define REGION_SIZE (32u << 20)
 #define REGION_PART (REGION_SIZE / 2 / LINK_SOCK_MAX) /* the first one has the other half */
@@ -53,17 +55,14 @@ static void host_create(struct link *l, uint32_t i, struct tcp_config config, ui
     char err[128];
     h->size = OPS->state_size(cfg, err, sizeof err);
     CHECK(h->size != 0);
-    h->st = aligned_alloc(4096, (h->size + 4095) & ~(size_t)4095);
-    CHECK(h->st != NULL);
-    memset(h->st, 0, h->size);
+    h->st = link_map(h->size);
     CHECK(OPS->init(h->st, h->size, cfg, seed) == 0);
-    link_pool_create(&h->small, LINK_POOL, LINK_SMALL_SIZE);
+    link_pool_create(&h->small, link_pool_size, LINK_SMALL_SIZE);
     link_pool_create(&h->large, LINK_LARGE, LINK_LARGE_SIZE);
-    h->region.base = malloc(REGION_SIZE);
+    h->region.base = link_map(REGION_SIZE);
     h->region.size = REGION_SIZE;
     h->rng = seed + i;
     h->accept_as.chunk = 16384;
-    CHECK(h->region.base != NULL);
     route_args[i] = (struct route_arg){l, i};
     h->ports[0] = (struct port_info){.up = true, .mtu = l->mtu};
     h->io = (struct engine_io){.pool = &h->small,
@@ -133,8 +132,8 @@ void link_destroy(struct link *l) {
         put_all(h, &h->down);
         link_pool_destroy(&h->small);
         link_pool_destroy(&h->large);
-        free((void *)(uintptr_t)h->region.base);
-        free(h->st);
+        munmap((void *)(uintptr_t)h->region.base, REGION_SIZE);
+        munmap(h->st, h->size);
     }
     free(l);
 }
@@ -546,12 +545,10 @@ void link_upgrade(struct link *l, uint32_t host) {
     struct link_host *h = &l->host[host];
     const struct tcp_config cfg = h->cfg;
     size_t size = OPS->state_size(&cfg, NULL, 0);
-    void *fresh = aligned_alloc(4096, (size + 4095) & ~(size_t)4095);
+    void *fresh = link_map(size);
     static uint8_t buf[1 << 20];
     uint64_t cursor = 0;
     int64_t n;
-    CHECK(fresh != NULL);
-    memset(fresh, 0, size);
     CHECK(OPS->init(fresh, size, &cfg, 99) == 0);
     while ((n = OPS->save(h->st, &cursor, buf, sizeof buf)) > 0) {
         int error = OPS->load(fresh, OPS->layout_version, buf, (size_t)n);
@@ -564,7 +561,7 @@ void link_upgrade(struct link *l, uint32_t host) {
     put_all(h, &h->drop);
     put_all(h, &h->done);
     h->io.notice_count = 0;
-    free(h->st);
+    munmap(h->st, h->size);
     h->st = fresh;
     h->size = size;
     check_engine(l, host);

@@ -96,6 +96,8 @@ struct link {
 /* The engine under test; a test may put another build of it here before it makes a link. */
 extern const struct engine_ops *link_ops;
 
+extern uint32_t link_pool_size; /* small buffers of a host */
+
 struct link *link_create(uint64_t seed, const struct tcp_config *a, const struct tcp_config *b);
 void link_destroy(struct link *l);
 /* Runs until nothing is left to do, `until` is reached or `done` says so. Returns false when time ran out first. */

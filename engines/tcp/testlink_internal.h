@@ -10,6 +10,8 @@
 #define LINK_SMALL_SIZE 2304u
 #define LINK_LARGE_SIZE 69632u
 
+/* Zero, touched lazily, as the daemon's arenas are. */
+void *link_map(size_t size);
 void link_check_failed(const char *what, int code);
 void link_pool_create(struct pkt_pool *pool, uint32_t count, uint32_t size);
 void link_pool_destroy(struct pkt_pool *pool);

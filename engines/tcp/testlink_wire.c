@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "engines/tcp/testlink_internal.h"
 #include "engines/wire.h"
@@ -38,11 +39,17 @@ void link_check_failed(const char *what, int code) {
 
 /* ---- pools ---- */
 
+void *link_map(size_t size) {
+    void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(at != MAP_FAILED);
+    return at;
+}
+
 void link_pool_create(struct pkt_pool *pool, uint32_t count, uint32_t size) {
     pool->pkts = aligned_alloc(64, count * sizeof *pool->pkts);
     pool->free = calloc(count, sizeof *pool->free);
-    uint8_t *mem = malloc((size_t)count * size);
-    CHECK(pool->pkts != NULL && pool->free != NULL && mem != NULL);
+    uint8_t *mem = link_map((size_t)count * size);
+    CHECK(pool->pkts != NULL && pool->free != NULL);
     memset(pool->pkts, 0, count * sizeof *pool->pkts);
     pool->count = count;
     pool->buf_size = size;
@@ -56,7 +63,7 @@ void link_pool_create(struct pkt_pool *pool, uint32_t count, uint32_t size) {
 }
 
 void link_pool_destroy(struct pkt_pool *pool) {
-    free(pool->pkts[0].buf);
+    munmap(pool->pkts[0].buf, (size_t)pool->count * pool->buf_size);
     free(pool->pkts);
     free(pool->free);
 }
