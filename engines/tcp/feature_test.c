@@ -327,7 +327,8 @@ Test(tcp_feature, user_timeout_is_kept) {
     ns_t start = l->now;
     while (!l->host[0].socks[0].closed && l->now - start < 100 * SEC)
         link_step_time(l, l->now + SEC);
-    cr_assert(l->now - start >= 5 * SEC && l->now - start <= 12 * SEC, "after %lu ms", (l->now - start) / MS);
+    cr_assert(l->now - start >= 5 * SEC && l->now - start <= 12 * SEC, "after %llu ms",
+              (unsigned long long)((l->now - start) / MS));
     cr_assert_eq(l->host[0].socks[0].error, ETIMEDOUT);
     link_destroy(l);
 }

@@ -45,7 +45,8 @@ Test(tcp_link, bulk_fills_a_clean_link) {
     l->host[0].socks[0].chunk = 65536;
     ns_t start = l->now;
     finish(l, 20 << 20, 0, 2);
-    cr_assert_lt(l->now - start, SEC, "20 MiB at 1 Gbit/s take 0.17 s, it took %lu ms", (l->now - start) / MS);
+    cr_assert_lt(l->now - start, SEC, "20 MiB at 1 Gbit/s take 0.17 s, it took %llu ms",
+                 (unsigned long long)((l->now - start) / MS));
     link_destroy(l);
 }
 
