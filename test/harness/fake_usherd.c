@@ -297,7 +297,10 @@ void fake_error(struct fake *f, uint32_t handle, int error) {
 }
 
 struct ush_set *fake_set(struct fake *f, uint32_t index) {
-    return f->set[index].shm;
+    pthread_mutex_lock(&f->lock);
+    struct ush_set *set = f->set[index].shm;
+    pthread_mutex_unlock(&f->lock);
+    return set;
 }
 
 void fake_stats_get(struct fake *f, struct fake_stats *ret_stats) {
