@@ -465,6 +465,49 @@ Test(tcp_feature, super_segments_where_the_port_can) {
     link_destroy(l);
 }
 
+Test(tcp_feature, both_ends_on_one_host) {
+    struct link *l = link_create(7, NULL, NULL);
+    l->local = l->super = true;
+    l->mtu = 65535;
+    l->host[1].accept_as.tx_total = 1 << 20;
+    l->host[1].accept_as.close_when_done = true;
+    l->host[1].accept_as.chunk = 65536;
+    (void)link_listen(l, 1, 80, NULL);
+    uint32_t s = link_connect(l, 0, 80, 4 << 20, NULL);
+    l->host[0].socks[s].chunk = 65536;
+    l->host[0].socks[s].close_when_done = true;
+    cr_assert(link_run(l, l->now + 100 * SEC, link_all_closed));
+    cr_assert_null(link_stream_wrong(l, 4 << 20, 1 << 20));
+    cr_assert_lt(l->host[0].tx_packets, 300u);
+    link_destroy(l);
+}
+
+/* Readers that do not read hold at most the budget of all together, and one that reads is served meanwhile. */
+Test(tcp_feature, receive_budget_is_shared) {
+    struct tcp_config cfg = {.rx_budget = 300000};
+    struct link *l = link_create(7, &cfg, &cfg);
+    l->faults[0].delay = l->faults[1].delay = MS;
+    l->host[1].accept_as.no_read = true;
+    (void)link_listen(l, 1, 80, NULL);
+    for (uint32_t i = 0; i < 10; i++)
+        (void)link_connect(l, 0, 80, 200000, NULL);
+    link_step_time(l, l->now + 10 * SEC);
+    uint64_t held = 0;
+    for (uint32_t i = 0; i < 10; i++)
+        held += l->host[1].socks[i].rx_bytes;
+    cr_assert_leq(held, 10u * (131072 + 2048), "%lu", held); /* what first windows had promised, and no more */
+    l->host[1].accept_as.no_read = false;
+    uint32_t s = link_connect(l, 0, 80, 100000, NULL);
+    link_step_time(l, l->now + 20 * SEC);
+    cr_assert_eq(l->host[1].socks[s].rx_bytes, 100000u);
+    for (uint32_t i = 0; i < 10; i++)
+        l->host[1].socks[i].no_read = false;
+    link_step_time(l, l->now + 200 * SEC);
+    for (uint32_t i = 0; i < 10; i++)
+        cr_assert_eq(l->host[1].socks[i].rx_bytes, 200000u);
+    link_destroy(l);
+}
+
 /* ---- crash ---- */
 
 /* The daemon died between the engine's call and the client's ring: what had gone up comes again. */

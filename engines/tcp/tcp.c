@@ -36,8 +36,8 @@ static const struct config_default defaults[] = {
     DEFAULT(half_open_max, 16384, TABLE_LIMIT),  DEFAULT(time_wait_max, 65536, TABLE_LIMIT),
     DEFAULT(item_max, 524288, TABLE_LIMIT),      DEFAULT(segment_max, 262144, TABLE_LIMIT),
     DEFAULT(ooo_packet_max, 16384, TABLE_LIMIT), DEFAULT(rcvbuf, 131072, 1u << 30),
-    DEFAULT(rcvbuf_max, 6u << 20, 1u << 30),     DEFAULT(sndbuf_max, 4u << 20, 1u << 30),
-    DEFAULT(time_wait_ms, 60000, 600000),
+    DEFAULT(rcvbuf_max, 6u << 20, 1u << 30),     DEFAULT(rx_budget, 256u << 20, UINT32_MAX / 2),
+    DEFAULT(sndbuf_max, 4u << 20, 1u << 30),     DEFAULT(time_wait_ms, 60000, 600000),
 };
 
 /* NULL for what is not allowed, with a sentence in err. */
@@ -131,6 +131,7 @@ static void derive(struct tcp_engine *st) {
     st->wait_head = st->wait_tail = TCP_NIL;
     st->grave = TCP_NIL;
     st->ooo_packets = 0;
+    st->rx_held = 0;
 }
 
 static int init(void *state, size_t size, const void *cfg, uint64_t seed) {

@@ -292,6 +292,7 @@ struct tcp_engine {
     ns_t now; /* of the last call: what recovery and save go by */
     uint32_t wait_head, wait_tail; /* derived */
     uint32_t ooo_packets;          /* derived */
+    uint32_t rx_held;              /* derived: sum of rcv_held */
     uint32_t grave;                /* derived: kept packets to be given back */
     uint32_t challenge_at, challenge_left; /* RFC 5961 section 7: coarse second and what is left of it */
     uint32_t cookies_at;  /* coarse: when the last SYN cookie was sent; 0 = none */

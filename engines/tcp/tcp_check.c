@@ -26,6 +26,7 @@ enum broken {
     BROKEN_LEAK,       /* items or ranges that nothing reaches */
     BROKEN_LISTENER,   /* its counts are wrong */
     BROKEN_WAIT,       /* TIME-WAIT queue */
+    BROKEN_HELD,       /* what readers hold is not the sum over the connections */
     BROKEN_CWND,       /* window, segment size or timeout out of range */
 };
 
@@ -166,16 +167,20 @@ static int check_waits(struct tcp_engine *st) {
 
 int tcp_check(const void *state) {
     struct tcp_engine *st = (struct tcp_engine *)(uintptr_t)state;
-    uint32_t segs = 0, items = 0;
+    uint32_t segs = 0, items = 0, held = 0;
     if (st->a.undo_open)
         return BROKEN_UNDO;
     for (uint32_t i = 0; i < st->a.table[TCP_TABLE_CONN].high_water; i++) {
-        int broken = live_conn(st, i) != NULL ? check_conn(st, i, &segs, &items) : 0;
+        const struct tcp_conn *c = live_conn(st, i);
+        held += c != NULL ? c->rcv_held : 0;
+        int broken = c != NULL ? check_conn(st, i, &segs, &items) : 0;
         if (broken != 0)
             return broken;
     }
     if (segs != st->a.table[TCP_TABLE_SEG].live || items != st->a.table[TCP_TABLE_ITEM].live)
         return BROKEN_LEAK;
+    if (held != st->rx_held)
+        return BROKEN_HELD;
     int broken = check_listeners(st);
     return broken != 0 ? broken : check_waits(st);
 }
@@ -257,6 +262,7 @@ static bool repair_conn(struct tcp_ctx *x, uint32_t i) {
     if (tcp_find_conn(st, &c->flow, hash) != TCP_NIL)
         return false;
     hash_index_insert(&st->conn_ix, &st->a, i, hash);
+    st->rx_held += c->rcv_held;
     c->flags |= TCP_F_ARMED;
     c->wake_at = x->tick;
     wheel_arm(tcp_wheel(st), i, st->now);

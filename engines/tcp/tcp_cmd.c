@@ -220,6 +220,7 @@ static int cmd_sync(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engi
     if (lost > INT32_MAX || a->held > INT32_MAX)
         return -EINVAL;
     (void)tcp_begin(x, a->sock);
+    x->st->rx_held += a->held - c->rcv_held;
     c->rcv_held = a->held;
     c->tx_done = 0; /* the reply says it all */
     r->value = c->snd_end - c->iss - 1;

@@ -34,6 +34,7 @@ struct tcp_config {
     uint32_t ooo_packet_max; /* packets kept out of order, all connections together */
     uint32_t rcvbuf;        /* first receive window of a connection, bytes */
     uint32_t rcvbuf_max;    /* autotuning stops there */
+    uint32_t rx_budget;     /* bytes all readers together may hold before windows stop to grow */
     uint32_t sndbuf_max;    /* send limit the engine advises at most */
     uint32_t time_wait_ms;
     uint32_t flags;         /* enum tcp_config_flag */

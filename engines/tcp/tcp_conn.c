@@ -306,6 +306,7 @@ void tcp_conn_destroy(struct tcp_ctx *x, uint32_t index) {
         if ((c->flags & TCP_F_TFO) && (c->flags & TCP_F_PASSIVE))
             l->fastopen_used -= l->fastopen_used > 0;
     }
+    st->rx_held -= c->rcv_held;
     hash_index_remove(&st->conn_ix, &st->a, index);
     wheel_cancel(tcp_wheel(st), index);
     tcp_seg_release_all(st, c);

@@ -13,10 +13,14 @@
 #define WALK_MAX     512u /* steps of one insertion: a peer cannot make us walk a long list for a few bytes */
 #define POOL_RESERVE 8u   /* keep nothing while less than 1/8 of the pool is free */
 #define DRS_GROW     4u
+#define WINDOW_SMALL 16384u
 
 uint32_t tcp_window_free(const struct tcp_ctx *x, const struct tcp_conn *c) {
-    (void)x;
-    return c->rcv_limit > c->rcv_held ? c->rcv_limit - c->rcv_held : 0;
+    uint32_t wnd = c->rcv_limit > c->rcv_held ? c->rcv_limit - c->rcv_held : 0;
+    /* Over the budget of all readers, one that holds much gets no more; one that reads keeps a small window. */
+    if (UNLIKELY(x->st->rx_held > x->st->cfg.rx_budget) && c->rcv_held > WINDOW_SMALL)
+        return 0;
+    return UNLIKELY(x->st->rx_held > x->st->cfg.rx_budget) ? min_u32(wnd, WINDOW_SMALL) : wnd;
 }
 
 void tcp_payload_trim_front(struct pkt *p, uint32_t n) {
@@ -127,7 +131,7 @@ uint32_t tcp_sack_write(struct tcp_ctx *x, struct tcp_conn *c, uint8_t *at) {
 static void right_size(struct tcp_ctx *x, struct tcp_conn *c) {
     struct tcp_cold *k = tcp_cold(x->st, c);
     uint32_t rtt = max_u32(c->srtt >> 3, TCP_TICKS_US(100));
-    if (k->drs_space == UINT32_MAX || x->tick - k->drs_at < rtt)
+    if (k->drs_space == UINT32_MAX || x->st->rx_held > x->st->cfg.rx_budget / 2 || x->tick - k->drs_at < rtt)
         return;
     uint32_t taken = c->rcv_nxt - c->rcv_held - k->drs_seq;
     if ((int32_t)taken > 0 && taken > k->drs_space) {
@@ -140,7 +144,9 @@ static void right_size(struct tcp_ctx *x, struct tcp_conn *c) {
 }
 
 void tcp_data_credit(struct tcp_ctx *x, struct tcp_conn *c, uint32_t bytes) {
-    c->rcv_held -= min_u32(bytes, c->rcv_held);
+    bytes = min_u32(bytes, c->rcv_held);
+    c->rcv_held -= bytes;
+    x->st->rx_held -= bytes;
     right_size(x, c);
     uint32_t told = c->rcv_adv - c->rcv_nxt, wnd = tcp_window_free(x, c);
     if ((int32_t)told < 0)
@@ -162,8 +168,10 @@ static void count_bytes(struct tcp_ctx *x, struct tcp_conn *c, uint32_t n) {
 static void deliver(struct tcp_ctx *x, struct tcp_conn *c, struct pkt *p) {
     uint32_t n = pkt_bytes(p);
     count_bytes(x, c, n);
-    if (!(c->flags & TCP_F_APP_SINK))
+    if (!(c->flags & TCP_F_APP_SINK)) {
         c->rcv_held += n;
+        x->st->rx_held += n;
+    }
     p->sock = tcp_index(x->st, c);
     p->sink = c->sink;
     p->owner = tcp_cold(x->st, c)->owner;

@@ -476,6 +476,7 @@ static int load_conn(struct tcp_ctx *x, struct statewire_in body) {
     arena_publish(t, c);
     hash_index_insert(&st->conn_ix, &st->a, index, hash_flow(&st->key, &c->flow));
     wheel_arm(tcp_wheel(st), index, st->now);
+    st->rx_held += c->rcv_held;
     struct tcp_listener *l = tcp_listener_at(st, cold.listener);
     if (l != NULL)
         l->open++;

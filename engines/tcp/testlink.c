@@ -43,7 +43,7 @@ static struct route_arg route_args[2];
 static void route(void *arg, const struct ipaddr *dst, struct engine_route *ret_route) {
     const struct route_arg *a = arg;
     (void)dst;
-    *ret_route = (struct engine_route){.source = link_address(a->l, a->h), .mtu = a->l->mtu};
+    *ret_route = (struct engine_route){.source = link_address(a->l, a->h), .mtu = a->l->mtu, .local = a->l->local};
 }
 
 /* ---- life ---- */

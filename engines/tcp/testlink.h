@@ -82,6 +82,7 @@ struct link {
     uint16_t mtu;       /* both ends' */
     uint16_t path_mtu;  /* larger packets vanish; 0 = none do */
     bool icmp;          /* ... with an ICMP message */
+    bool local;         /* both ends on one host: any size, no checksums */
     bool super;         /* carry PKT_GSO whole, as a port with offloads does; else cut at the sender */
     bool v6;
     uint64_t trace;     /* hash over all that was delivered and when */

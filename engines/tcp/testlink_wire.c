@@ -144,6 +144,10 @@ struct pkt *link_arrive(struct link *l, uint32_t to, const struct pkt *meta, con
     p->l3_off = (uint16_t)(p->l4_off - (l->v6 ? 40 : 20));
     p->tos = meta->tos;
     p->rx_ns = l->now;
+    if (l->local) {
+        p->flags |= PKT_LOCAL;
+        return p;
+    }
     memset(p->data + 16, 0, 2);
     uint16_t sum = (uint16_t)~csum_fold(csum_pkt(csum_pseudo(&p->flow, len), p, p->data));
     memcpy(p->data + 16, &sum, 2);
