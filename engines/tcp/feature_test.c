@@ -318,6 +318,35 @@ Test(tcp_feature, silent_peer_is_given_up) {
     link_destroy(l);
 }
 
+Test(tcp_feature, what_a_program_left_behind_ends) {
+    struct link *l = open_pair(NULL, MS);
+    l->host[1].socks[0].no_read = true;
+    send_bytes(l, 0, 1 << 20);
+    link_step_time(l, l->now + SEC);
+    link_close(l, 0, 0, false); /* queued data, and a reader that never reads */
+    link_step_time(l, l->now + 60 * SEC);
+    cr_assert_not(l->host[0].socks[0].closed);
+    link_step_time(l, l->now + 240 * SEC);
+    cr_assert(l->host[0].socks[0].closed);
+    cr_assert_eq(l->host[1].socks[0].error, ECONNRESET);
+    link_destroy(l);
+}
+
+Test(tcp_feature, keepalive_from_birth) {
+    struct tcp_cmd_listen listen = {.backlog = 4, .opt = {.keepalive = true, .keep_idle = 5, .keep_count = 2}};
+    struct link *l = link_create(5, NULL, NULL);
+    uint32_t server = 1;
+    listen.opt.keep_interval = 1;
+    (void)link_listen(l, 1, 80, &listen);
+    (void)link_connect(l, 0, 80, 0, NULL);
+    link_step_time(l, l->now + 20 * SEC);
+    cr_assert_geq(l->host[1].counters[COUNT_KEEPALIVE], 2u);
+    cut_off(l, &server);
+    link_step_time(l, l->now + 20 * SEC);
+    cr_assert(l->host[1].socks[0].closed);
+    link_destroy(l);
+}
+
 Test(tcp_feature, user_timeout_is_kept) {
     struct link *l = open_pair(NULL, MS);
     uint32_t client = 0;

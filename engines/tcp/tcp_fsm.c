@@ -10,6 +10,7 @@
 #include "engines/tcp/tcp_fastopen.h"
 #include "engines/tcp/tcp_output.h"
 #include "engines/tcp/tcp_syn.h"
+#include "engines/tcp/tcp_timer.h"
 
 typedef void action_fn(struct tcp_ctx *x, struct tcp_conn *c);
 
@@ -30,6 +31,7 @@ static void end(struct tcp_ctx *x, struct tcp_conn *c, uint32_t error) {
 }
 
 static void opened(struct tcp_ctx *x, struct tcp_conn *c) {
+    tcp_timer_slow(x, c);
     if (c->flags & TCP_F_PASSIVE) { /* by fast open: accepted when its SYN came */
         tcp_fastopen_done(x, c);
         return;
@@ -38,13 +40,14 @@ static void opened(struct tcp_ctx *x, struct tcp_conn *c) {
 }
 
 static void accepted(struct tcp_ctx *x, struct tcp_conn *c) {
+    tcp_timer_slow(x, c);
     tcp_accept_ready(x, c);
 }
 
 static void refused(struct tcp_ctx *x, struct tcp_conn *c) {
     ENGINE_COUNT(x->io, TCP_COUNT_FAILED);
     ENGINE_COUNT(x->io, TCP_COUNT_RESET_IN);
-    end(x, c, ECONNREFUSED);
+    end(x, c, c->flags & TCP_F_PASSIVE ? ECONNRESET : ECONNREFUSED);
 }
 
 static void reset(struct tcp_ctx *x, struct tcp_conn *c) {

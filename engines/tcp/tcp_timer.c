@@ -12,6 +12,7 @@
 #include "engines/tcp/tcp_output.h"
 
 #define GIVE_UP_AFTER    TCP_COARSE_S(900) /* R2, RFC 9293 SHLD-11: at least 100 s */
+#define ORPHAN_AFTER     TCP_COARSE_S(120) /* nobody waits for what the program left behind */
 #define PROBES_MAX       15u
 #define BLACK_HOLE_RTOS  3u
 #define BLACK_HOLE_MTU4  576u
@@ -51,7 +52,9 @@ static void look_again_at_route(struct tcp_ctx *x, struct tcp_conn *c) {
 
 static bool waited_too_long(struct tcp_ctx *x, const struct tcp_conn *c) {
     const struct tcp_cold *k = tcp_cold(x->st, c);
-    uint32_t limit = k->user_timeout != 0 ? k->user_timeout : GIVE_UP_AFTER;
+    uint32_t limit = c->flags & TCP_F_ORPHAN ? ORPHAN_AFTER : GIVE_UP_AFTER;
+    if (k->user_timeout != 0)
+        limit = k->user_timeout;
     if (c->state < TCP_STATE_ESTABLISHED && k->user_timeout == 0)
         return c->backoff >= k->syn_retries;
     return k->stuck_at != 0 && time_since(x->coarse, k->stuck_at) >= limit;
@@ -89,8 +92,11 @@ static void fire_persist(struct tcp_ctx *x, struct tcp_conn *c) {
     }
     if (k->stuck_at == 0)
         k->stuck_at = x->coarse | 1;
-    bool deaf = c->probes >= PROBES_MAX; /* answers set it back: then it may take for ever (RFC 9293 MUST-37) */
-    if (deaf || (k->user_timeout != 0 && time_since(x->coarse, k->stuck_at) >= k->user_timeout)) {
+    /* Answers set it back: then it may take for ever (RFC 9293 MUST-37), as long as there is a program that waits. */
+    bool deaf = c->probes >= PROBES_MAX, left = c->flags & TCP_F_ORPHAN;
+    uint32_t limit = k->user_timeout != 0 ? k->user_timeout : ORPHAN_AFTER;
+    if (deaf || ((left || k->user_timeout != 0) && time_since(x->coarse, k->stuck_at) >= limit)) {
+        tcp_send_conn_reset(x, c);
         give_up(x, c);
         return;
     }
