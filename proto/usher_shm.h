@@ -12,6 +12,16 @@
  * line crosses the cores per message. The consumer publishes its head in a line of its own, at most once a burst; the
  * producer reads that line only when the ring looks full.
  *
+ * Handles. The low 24 bits index the socket table: sockets opened by RPC first (socket_max of them), then streams the
+ * client connects (client_socket_max), then streams usherd accepts for it (accept_socket_max). The upper 8 bits of a
+ * stream's handle are a generation that whoever chooses the handle changes with every use of the index, so that what
+ * comes late is never taken for a new socket's. An index is free again after CQ_EVENT/CLOSED and OP_CLOSE, whatever the
+ * order. What names a stream that is gone is ignored: the two cross on the way.
+ *
+ * Streams. A sent buffer is lent until the bytes of the stream up to its end are counted in tx_done (acknowledged), or
+ * until CLOSED: there is no TX_FREE for it. Received bytes come in cells like datagrams, none is ever dropped; giving a
+ * cell back opens the peer's window.
+ *
  * Sleeping. Two flags, each written by the side that wants to sleep, each followed by a full fence and one more look
  * at the ring before it does (the other side: write the entry, full fence, read the flag):
  *   set->need_kick   the worker sleeps: the client writes 1 to the set's kick eventfd after submitting;
@@ -51,16 +61,23 @@ struct ush_header {
     uint32_t tx_copy_max; /* a send of at most this many bytes is copied when its entry is consumed: its buffer is free
                              again once sq_head has passed. Larger ones are lent until CQ_TX_FREE names them */
     uint32_t rx_cell_min; /* every offset in the RX region is a multiple of this */
-    uint32_t reserved[7];
+    uint32_t client_socket_max; /* streams whose handles the client chooses (CONNECT); see "Handles" */
+    uint32_t accept_socket_max; /* streams whose handles usherd chooses (ACCEPT) */
+    uint32_t reserved[5];
 };
 
-/* What the daemon says about a socket, by handle. Written by the daemon, hints to the client only. */
+#define USH_HANDLE_INDEX(handle) ((handle) & 0xffffffu)
+#define USH_HANDLE_GENERATION(handle) ((handle) >> 24)
+#define USH_HANDLE(index, generation) ((uint32_t)(generation) << 24 | (index))
+
+/* What the daemon says about a socket, by index. Written by the daemon, hints to the client only. */
 struct ush_socket {
     uint32_t tx_done; /* bytes of this socket's sends that left usherd, modulo 2^32: credit = limit - (sent - done) */
     uint32_t rx_dropped; /* datagrams lost to the socket's own limits */
     uint32_t error;      /* last asynchronous errno, 0 = none; also sent as CQ_EVENT */
     uint32_t state;      /* enum ush_socket_state */
-    uint32_t reserved[4];
+    uint32_t tx_limit;   /* streams: bytes that may be in flight now; follows the path. 0 = as was said at first */
+    uint32_t reserved[3];
 };
 
 enum ush_socket_state { USH_SOCKET_FREE = 0, USH_SOCKET_OPEN, USH_SOCKET_CLOSED };
@@ -90,6 +107,39 @@ enum ush_op {
     USH_OP_NOP = 0,
     USH_OP_SEND = 1,    /* one datagram, or `gso_size` pieces of one buffer, or stream bytes */
     USH_OP_RELEASE = 2, /* gives RX cells back: to the set whose completion ring brought them */
+    USH_OP_CONNECT = 3, /* opens a stream under a free handle of the client's choice; CONNECTED or ERROR answers */
+    USH_OP_SHUTDOWN = 4, /* a stream's last byte was sent */
+    USH_OP_CLOSE = 5,   /* the client is done with a stream; what was sent still arrives, unless aborted */
+    USH_OP_OPTION = 6,  /* a stream's option; a value that cannot be is ignored */
+};
+
+enum ush_connect_flag {
+    USH_CONNECT_NODELAY = 1 << 0,
+    USH_CONNECT_FASTOPEN = 1 << 1, /* the SYN may wait for the first bytes and carry them */
+};
+
+enum ush_close_flag {
+    USH_CLOSE_ABORT = 1 << 0,  /* reset the connection; what is queued is lost */
+    USH_CLOSE_UNREAD = 1 << 1, /* received bytes were never read: the peer is told by a reset */
+};
+
+enum ush_stream_option {
+    USH_STREAM_NODELAY = 1,
+    USH_STREAM_CORK,
+    USH_STREAM_QUICKACK,
+    USH_STREAM_KEEPALIVE,
+    USH_STREAM_KEEP_IDLE,     /* seconds */
+    USH_STREAM_KEEP_INTERVAL, /* seconds */
+    USH_STREAM_KEEP_COUNT,
+    USH_STREAM_USER_TIMEOUT,  /* milliseconds */
+    USH_STREAM_CONGESTION,    /* name[] */
+    USH_STREAM_RCVBUF,
+    USH_STREAM_SNDBUF,
+    USH_STREAM_TOS,
+    USH_STREAM_TTL,
+    USH_STREAM_NOTSENT_LOWAT,
+    USH_STREAM_MAX_PACING,    /* bytes per second */
+    USH_STREAM_LINGER2,       /* milliseconds */
 };
 
 enum ush_send_flag {
@@ -118,6 +168,18 @@ struct ush_sqe {
         struct {
             uint32_t cell[14]; /* offsets in the RX region */
         } release;
+        struct {
+            uint32_t handle;
+            uint16_t port; /* host order */
+            uint16_t reserved;
+            uint8_t addr[16]; /* v4-mapped for IPv4 */
+        } connect;
+        struct {
+            uint32_t handle;
+            uint32_t option; /* OPTION: enum ush_stream_option */
+            int64_t value;
+            uint8_t name[12];
+        } stream; /* SHUTDOWN, CLOSE, OPTION */
     };
 };
 
@@ -139,12 +201,12 @@ enum ush_recv_flag {
 };
 
 enum ush_event {
-    USH_EVENT_ERROR = 1, /* value = errno */
+    USH_EVENT_ERROR = 1, /* value = errno; extra = 1: CONNECT found no way through usherd, the kernel may have one */
     USH_EVENT_WRITABLE,  /* tx_done has moved and the socket was out of credit */
-    USH_EVENT_CONNECTED,
-    USH_EVENT_ACCEPT,
-    USH_EVENT_HANGUP,
-    USH_EVENT_CLOSED,
+    USH_EVENT_CONNECTED, /* addr, port = the local end; extra = tx_limit to begin with */
+    USH_EVENT_ACCEPT,    /* handle = listener's; value = the new stream's; addr, port = its peer; extra = tx_limit */
+    USH_EVENT_HANGUP,    /* the peer will send no more; all it sent has come before */
+    USH_EVENT_CLOSED,    /* nothing of the stream is left: its buffers are the client's again */
 };
 
 struct ush_cqe {

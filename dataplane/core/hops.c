@@ -28,7 +28,9 @@ void shard_pkt_free(struct shard *sh, struct pkt *p) {
         CHECK(pushed);
         return;
     }
-    if (p->token != 0)
+    if (p->token & PKT_TOKEN_REGION)
+        session_region_end(sh, p);
+    else if (p->token != 0)
         session_tx_end(sh, p);
     pkt_free(pool, p);
 }
@@ -82,6 +84,7 @@ void node_settle(struct shard *sh, struct node *nd) {
         sinks_run(sh); /* data goes before the news about it; no effect when that is where we are */
         session_notices(sh, nd->io.notices, nd->io.notice_count);
         nd->io.notice_count = 0;
+        stream_accepts(sh); /* calls the engine again, which writes the same notices[] */
     }
     if (UNLIKELY(nd->io.event_count > 0))
         events_settle(sh, &nd->io);
@@ -116,6 +119,7 @@ static void hop_filter_in(struct shard *sh, struct pkt **pkts, uint32_t n) {
 }
 
 static void hop_link_out(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    session_regions_mark(sh, pkts, n);
     node_output(sh, &sh->node[sh->stage_node[STAGE_LINK]], pkts, n);
 }
 

@@ -122,6 +122,8 @@ ns_t shard_deadline(struct shard *sh) {
         first = sh->queue[i].q->wake_at < first ? sh->queue[i].q->wake_at : first;
     if (sh->stuck != NULL && sh->stuck_at < first)
         first = sh->stuck_at;
+    for (const struct sess_set *set = sh->linger; set != NULL; set = set->linger_next)
+        first = set->linger_until < first ? set->linger_until : first;
     return first;
 }
 
@@ -136,6 +138,7 @@ uint32_t shard_poll(struct shard *sh, ns_t now) {
     if (UNLIKELY(now >= sh->deadline)) {
         work += poll_timers(sh);
         session_unstick(sh);
+        stream_linger(sh);
         sh->deadline = shard_deadline(sh);
     }
     if (UNLIKELY(now >= sh->sweep_at)) {
@@ -165,7 +168,9 @@ void shard_settle(struct shard *sh) {
 void shard_forced_reclaim(struct shard *sh) {
     struct pkt_pool *pool = &sh->small.pool;
     for (uint32_t i = 0; i < pool->free_count; i++) {
-        if (pool->free[i]->token != 0)
+        if (pool->free[i]->token & PKT_TOKEN_REGION)
+            session_region_end(sh, pool->free[i]);
+        else if (pool->free[i]->token != 0)
             session_tx_end(sh, pool->free[i]);
     }
     session_flush(sh);
@@ -226,6 +231,8 @@ static void route_ask(void *arg, const struct ipaddr *dst, struct engine_route *
     struct ip_cmd_lookup cmd = {.cmd = {IP_CMD_LOOKUP, sizeof cmd}, .dst = *dst, .result = &result};
     struct engine_reply reply = {.error = 0};
     nd->ops->command(nd->st, &nd->io, &cmd.cmd, &reply);
+    if (result.error == 0 && result.port == PORT_SLOT_KERNEL)
+        result.error = -ENETUNREACH; /* behind an interface that is not ours: the kernel's socket may reach it */
     *ret_route = (struct engine_route){.source = result.source,
                                        .error = reply.error < 0 ? reply.error : result.error,
                                        .port = result.port,
@@ -355,7 +362,8 @@ static int memory_create(struct shard *sh, const struct runtime_config *cfg) {
     sh->set = calloc(cfg->session_max, sizeof(struct sess_set *));
     sh->regions = calloc(cfg->session_max, sizeof *sh->regions);
     sh->slot_taken = calloc(cfg->session_max, sizeof *sh->slot_taken);
-    if (sh->tx == NULL || sh->set == NULL || sh->regions == NULL || sh->slot_taken == NULL)
+    sh->accept = calloc(NOTICE_VEC_MAX, sizeof *sh->accept);
+    if (sh->tx == NULL || sh->set == NULL || sh->regions == NULL || sh->slot_taken == NULL || sh->accept == NULL)
         return -ENOMEM;
     for (uint32_t k = 0; k < sh->shard_count; k++) {
         if (k == sh->index)
@@ -395,6 +403,7 @@ int shard_create(struct runtime *rt, uint32_t index, const struct runtime_config
 void shard_nodes_remove(struct shard *sh) {
     while (sh->node_count > 0)
         shard_node_remove_last(sh);
+    stream_forget_all(sh);
 }
 
 void shard_destroy(struct shard *sh) {
@@ -408,6 +417,7 @@ void shard_destroy(struct shard *sh) {
     free(sh->set);
     free(sh->regions);
     free(sh->slot_taken);
+    free(sh->accept);
     pktmem_destroy(&sh->small);
     pktmem_destroy(&sh->large);
     if (sh->bell >= 0)

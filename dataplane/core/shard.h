@@ -76,6 +76,12 @@ struct shard {
     struct sess_set *dirty;  /* sets that were given completions since the last flush */
     struct sess_set *unsure; /* sets whose client may have gone to sleep unseen: look again behind a fence */
     struct sess_set *stuck;  /* sets with completions that found no room */
+    struct sess_set *linger; /* sets whose client is gone, with streams that are not through */
+    struct engine_credit credit[PKT_BURST]; /* what stream readers let go of in this poll */
+    uint32_t credit_count;
+    uint32_t accept_count;
+    bool accepting;
+    struct notice *accept; /* NOTICE_VEC_MAX: connections that wait for a handle in this call */
     ns_t stuck_at, stuck_ns; /* when to try again, and the wait after that */
     ns_t sweep_at;           /* when idle sets are looked for */
     shard_tap_fn *tap;

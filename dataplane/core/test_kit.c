@@ -6,6 +6,9 @@
 
 #include <criterion/criterion.h>
 
+#include "engines/tcp/tcp_cmd.h"
+#include "engines/wire.h"
+
 /* ---- the kit ---- */
 
 struct ipaddr kit_addr(uint8_t n) {
@@ -22,6 +25,18 @@ void kit_open(struct kit *k, const struct runtime_config *cfg) {
     cr_assert_eq(runtime_engine_add(k->rt, &kit_link, NULL, &index, &k->err), 0, "%s", k->err.text);
     cr_assert_eq(runtime_engine_add(k->rt, &usher_engine_udp, NULL, &index, &k->err), 0, "%s", k->err.text);
     cr_assert_eq(runtime_engine_add(k->rt, &usher_engine_echo, NULL, &index, &k->err), 0, "%s", k->err.text);
+}
+
+void kit_tcp(struct kit *k, uint32_t conn_max) {
+    const struct tcp_config cfg = {.conn_max = conn_max, .port_low = 40000, .port_high = 49999};
+    uint32_t index;
+    cr_assert_eq(runtime_engine_add(k->rt, &usher_engine_tcp, &cfg, &index, &k->err), 0, "%s", k->err.text);
+    cr_assert_eq(index, KIT_TCP);
+}
+
+int kit_listen(struct kit_client *kc, uint16_t port, struct session_socket *ret_sock) {
+    struct session_socket_params params = {.flow = {.local_port = port, .proto = PROTO_TCP}, .owner = 1};
+    return session_socket_open(kc->s, &params, ret_sock);
 }
 
 void kit_close(struct kit *k) {
@@ -62,8 +77,13 @@ void kit_detach(struct kit *k, struct kit_client *kc) {
         close(kc->sock.kick_fd);
 }
 
+static ns_t now = NS_PER_SEC;
+
+void kit_pass(ns_t ns) {
+    now += ns;
+}
+
 uint32_t kit_turn(struct kit *k) {
-    static ns_t now = NS_PER_SEC;
     uint32_t work = 0;
     now += NS_PER_US;
     for (uint32_t i = 0; i < k->rt->shard_count; i++)

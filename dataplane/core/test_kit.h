@@ -14,9 +14,9 @@
 #include "test/harness/fake_client.h"
 
 extern const struct engine_ops kit_link;
-extern const struct engine_ops usher_engine_udp, usher_engine_echo;
+extern const struct engine_ops usher_engine_udp, usher_engine_echo, usher_engine_tcp;
 
-enum { KIT_LINK, KIT_UDP, KIT_ECHO };
+enum { KIT_LINK, KIT_UDP, KIT_ECHO, KIT_TCP };
 
 struct kit {
     struct runtime *rt;
@@ -38,6 +38,10 @@ struct ipaddr kit_far_addr(uint8_t n);
 /* A runtime with the three engines; not started. Aborts the test when it cannot be made. */
 void kit_open(struct kit *k, const struct runtime_config *cfg);
 void kit_close(struct kit *k);
+/* Adds the tcp engine, for at most `conn_max` connections. */
+void kit_tcp(struct kit *k, uint32_t conn_max);
+/* The session listens on `port`. */
+int kit_listen(struct kit_client *kc, uint16_t port, struct session_socket *ret_sock);
 /* The echo engine gets port `port` on every address of ours, in shard `shard`. Returns the transport's socket. */
 uint32_t kit_echo(struct kit *k, uint32_t shard, uint16_t port);
 /* A session with one socket bound to `port`; mapped, as a client would. */
@@ -46,6 +50,7 @@ int kit_bind(struct kit *k, struct kit_client *kc, uint16_t port, struct session
 void kit_detach(struct kit *k, struct kit_client *kc);
 /* One turn of every shard by hand, when the workers do not run. Returns work done. */
 uint32_t kit_turn(struct kit *k);
+void kit_pass(ns_t ns);         /* virtual time goes by */
 void kit_settle(struct kit *k); /* turns until idle */
 uint64_t kit_drops(struct kit *k, enum drop_reason why);
 

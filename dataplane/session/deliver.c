@@ -9,10 +9,11 @@
 #include <errno.h>
 
 #include "dataplane/session/session_internal.h"
+#include "engines/wire.h"
 
 /* ---- the completion ring ---- */
 
-static void set_dirty(struct shard *sh, struct sess_set *set) {
+void session_set_dirty(struct shard *sh, struct sess_set *set) {
     if (set->dirty)
         return;
     set->dirty = true;
@@ -31,17 +32,16 @@ static bool cq_refresh(struct shard *sh, struct sess_set *set) {
     return set->cq_tail - head < SESS_CQ_ENTRIES;
 }
 
-/* NULL when the ring is full. cq_commit() must follow. */
-static struct ush_cqe *cq_slot(struct shard *sh, struct sess_set *set) {
+struct ush_cqe *cq_slot(struct shard *sh, struct sess_set *set) {
     if (UNLIKELY(set->cq_tail - set->cq_head >= SESS_CQ_ENTRIES) && !cq_refresh(sh, set))
         return NULL;
     return &set->cq[set->cq_tail % SESS_CQ_ENTRIES];
 }
 
-static void cq_commit(struct shard *sh, struct sess_set *set, struct ush_cqe *e) {
+void cq_commit(struct shard *sh, struct sess_set *set, struct ush_cqe *e) {
     set->cq_tail++;
     __atomic_store_n(&e->seq, set->cq_tail, __ATOMIC_RELEASE); /* pairs with the client's load of seq */
-    set_dirty(sh, set);
+    session_set_dirty(sh, set);
 }
 
 static void cqe_head(struct ush_cqe *e, uint8_t type, uint8_t flags, uint8_t count, uint8_t tos) {
@@ -53,7 +53,7 @@ static void cqe_head(struct ush_cqe *e, uint8_t type, uint8_t flags, uint8_t cou
 
 /* ---- datagrams ---- */
 
-static void payload_copy(uint8_t *to, const struct pkt *p, uint32_t len) {
+void session_payload_copy(uint8_t *to, const struct pkt *p, uint32_t len) {
     uint32_t head = p->len < len ? p->len : len;
     memcpy(to, p->data, head);
     uint32_t at = head;
@@ -107,7 +107,7 @@ static enum drop_reason deliver_one(struct shard *sh, struct sess_set *set, stru
         socket_overrun(set, handle);
         return DROP_SESSION_NO_CELL;
     }
-    payload_copy(set->rx + cell, p, len);
+    session_payload_copy(set->rx + cell, p, len);
     sk->rx_held += size;
     sk->rx_packets += !(p->flags & PKT_BOUNCED);
     cqe_recv(e, p, handle, cell, len);
@@ -122,12 +122,20 @@ static void bounce_lost(struct shard *sh, const struct pkt *p) {
     session_notices(sh, &n, 1);
 }
 
+static struct sess_set *set_of(const struct shard *sh, uint64_t sink) {
+    uint32_t slot = SINK_INDEX(sink);
+    return SINK_KIND(sink) == SINK_SESSION && slot < sh->session_max ? sh->set[slot] : NULL;
+}
+
 void session_deliver(struct shard *sh, struct pkt **pkts, uint32_t n) {
     uint32_t delivered = 0;
     for (uint32_t i = 0; i < n; i++) {
         struct pkt *p = pkts[i];
-        uint32_t slot = SINK_INDEX(p->sink);
-        struct sess_set *set = SINK_KIND(p->sink) == SINK_SESSION && slot < sh->session_max ? sh->set[slot] : NULL;
+        struct sess_set *set = set_of(sh, p->sink);
+        if (p->flow.proto == PROTO_TCP) {
+            i += stream_deliver(sh, set, &pkts[i], n - i) - 1;
+            continue;
+        }
         enum drop_reason why = LIKELY(set != NULL) ? deliver_one(sh, set, p) : DROP_SESSION_GONE;
         if (UNLIKELY(why != DROP_NONE)) {
             if (p->flags & PKT_BOUNCED)
@@ -143,19 +151,12 @@ void session_deliver(struct shard *sh, struct pkt **pkts, uint32_t n) {
 
 /* ---- events ---- */
 
-static const struct {
-    uint8_t bit, event;
-} event_map[] = {
-    {EV_ERROR, USH_EVENT_ERROR},   {EV_WRITABLE, USH_EVENT_WRITABLE}, {EV_CONNECTED, USH_EVENT_CONNECTED},
-    {EV_ACCEPT, USH_EVENT_ACCEPT}, {EV_HANGUP, USH_EVENT_HANGUP},     {EV_CLOSED, USH_EVENT_CLOSED},
-};
+/* By bit. */
+static const uint8_t event_map[] = {USH_EVENT_ACCEPT, USH_EVENT_CONNECTED, USH_EVENT_WRITABLE,
+                                    USH_EVENT_HANGUP, USH_EVENT_ERROR,     USH_EVENT_CLOSED};
 
 static uint8_t event_of(uint32_t bit) {
-    for (uint32_t i = 0; i < ARRAY_LEN(event_map); i++) {
-        if (event_map[i].bit == bit)
-            return event_map[i].event;
-    }
-    return 0;
+    return event_map[__builtin_ctz(bit)];
 }
 
 static void cqe_event(struct ush_cqe *e, uint32_t handle, uint32_t bit, const struct notice *n) {
@@ -164,57 +165,78 @@ static void cqe_event(struct ush_cqe *e, uint32_t handle, uint32_t bit, const st
     e->event.handle = handle;
     e->event.value = n->value;
     e->event.extra = n->extra;
+    e->event.port = n->port;
     memcpy(e->event.addr, n->addr.b, 16);
 }
 
 /* No room: the socket remembers what it has to say, once of each kind. The list holds a socket at most once. */
-static void event_defer(struct sess_set *set, uint32_t handle, uint32_t bit, uint32_t value) {
-    struct sess_socket *sk = &set->socket[handle];
+static void event_defer(struct sess_set *set, uint32_t index, uint32_t bit, uint32_t value) {
+    struct sess_socket *sk = &set->socket[index];
     if (bit == EV_ERROR)
-        sk->error = value;
-    if (sk->events == 0) {
-        sk->event_next = USH_NONE;
-        if (set->event_head == USH_NONE)
-            set->event_head = handle;
-        else
-            set->socket[set->event_tail].event_next = handle;
-        set->event_tail = handle;
-    }
+        sk->error = (uint16_t)value;
     sk->events |= (uint8_t)bit;
+    if (sk->flags & SOCK_LISTED)
+        return;
+    sk->flags |= SOCK_LISTED;
+    sk->event_next = USH_NONE;
+    if (set->event_head == USH_NONE)
+        set->event_head = index;
+    else
+        set->socket[set->event_tail].event_next = index;
+    set->event_tail = index;
 }
 
-static void event_tell(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bit, const struct notice *n) {
+static bool is_stream(const struct sess_set *set, uint32_t index) {
+    return index >= set->socket_max;
+}
+
+static void event_write(struct shard *sh, struct sess_set *set, struct ush_cqe *e, uint32_t handle, uint32_t bit,
+                        const struct notice *n) {
+    uint32_t index = USH_HANDLE_INDEX(handle);
+    if (bit == EV_ACCEPT) {
+        struct notice of_listener = *n;
+        of_listener.value = handle;
+        cqe_event(e, set->socket[index].listener, bit, &of_listener);
+    } else {
+        cqe_event(e, handle, bit, n);
+    }
+    cq_commit(sh, set, e);
+    if (bit == EV_CLOSED && is_stream(set, index))
+        stream_told_closed(set, handle);
+}
+
+void session_event(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bit, const struct notice *n) {
+    uint32_t index = USH_HANDLE_INDEX(handle);
     if (set->dead)
         return;
     if (bit == EV_ERROR)
-        __atomic_store_n(&set->shm_socket[handle].error, n->value, __ATOMIC_RELAXED);
-    struct ush_cqe *e = set->event_head == USH_NONE ? cq_slot(sh, set) : NULL;
+        __atomic_store_n(&set->shm_socket[index].error, n->value, __ATOMIC_RELAXED);
+    bool wait = set->event_head != USH_NONE || (is_stream(set, index) && set->pend_head != NULL);
+    struct ush_cqe *e = wait ? NULL : cq_slot(sh, set);
     if (UNLIKELY(e == NULL)) {
-        event_defer(set, handle, bit, n->value);
-        set_dirty(sh, set); /* so that session_flush() tries again */
+        event_defer(set, index, bit, n->value);
+        session_set_dirty(sh, set); /* so that session_flush() tries again */
         return;
     }
-    cqe_event(e, handle, bit, n);
-    cq_commit(sh, set, e);
+    event_write(sh, set, e, handle, bit, n);
 }
 
 void session_notices(struct shard *sh, const struct notice *notices, uint32_t n) {
     static const uint8_t bit_of[] = {
         [NOTICE_ERROR] = EV_ERROR,   [NOTICE_WRITABLE] = EV_WRITABLE, [NOTICE_CONNECTED] = EV_CONNECTED,
-        [NOTICE_ACCEPT] = EV_ACCEPT, [NOTICE_HANGUP] = EV_HANGUP,     [NOTICE_CLOSED] = EV_CLOSED,
-        [NOTICE_TX_DONE] = 0,
+        [NOTICE_HANGUP] = EV_HANGUP, [NOTICE_CLOSED] = EV_CLOSED,     [NOTICE_TX_DONE] = 0,
     };
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t slot = SINK_INDEX(notices[i].sink), handle = SINK_HANDLE(notices[i].sink);
-        if (SINK_KIND(notices[i].sink) != SINK_SESSION || slot >= sh->session_max || sh->set[slot] == NULL)
+        struct sess_set *set = set_of(sh, notices[i].sink);
+        uint32_t handle = SINK_HANDLE(notices[i].sink), index = USH_HANDLE_INDEX(handle);
+        if (set == NULL || index >= set->socket_end || set->socket[index].state == SOCK_FREE)
             continue;
-        struct sess_set *set = sh->set[slot];
-        if (handle >= set->socket_max || set->socket[handle].state == SOCK_FREE)
+        if (stream_notice(sh, set, handle, &notices[i]))
             continue;
         if (notices[i].kind == NOTICE_TX_DONE)
             session_tx_return(sh, set, handle, notices[i].extra, USH_NONE);
         else if (notices[i].kind < ARRAY_LEN(bit_of) && bit_of[notices[i].kind] != 0)
-            event_tell(sh, set, handle, bit_of[notices[i].kind], &notices[i]);
+            session_event(sh, set, handle, bit_of[notices[i].kind], &notices[i]);
     }
 }
 
@@ -223,20 +245,21 @@ void session_notices(struct shard *sh, const struct notice *notices, uint32_t n)
 /* A client that is out of credit waits for WRITABLE. Nobody tells us who waits, so it is said after every quarter of
  * the limit: the last one before the queue runs empty finds at least three quarters free. */
 void session_tx_return(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bytes, uint32_t off) {
-    struct sess_socket *sk = &set->socket[handle];
+    uint32_t index = USH_HANDLE_INDEX(handle);
+    struct sess_socket *sk = &set->socket[index];
     sk->tx_flight -= bytes < sk->tx_flight ? bytes : sk->tx_flight;
     sk->tx_done += bytes;
     if (off != USH_NONE) {
         set->loans--;
         set->tx_free[set->free_tail++ % SESS_LOAN_MAX] = off;
-        set_dirty(sh, set);
+        session_set_dirty(sh, set);
     }
     if (set->dead)
         return;
-    __atomic_store_n(&set->shm_socket[handle].tx_done, sk->tx_done, __ATOMIC_RELEASE);
+    __atomic_store_n(&set->shm_socket[index].tx_done, sk->tx_done, __ATOMIC_RELEASE);
     if (UNLIKELY(sk->tx_done - sk->tx_told >= sk->tx_limit / 4)) {
         sk->tx_told = sk->tx_done;
-        event_tell(sh, set, handle, EV_WRITABLE, &(struct notice){.kind = NOTICE_WRITABLE});
+        session_event(sh, set, handle, EV_WRITABLE, &(struct notice){.kind = NOTICE_WRITABLE});
     }
 }
 
@@ -245,8 +268,28 @@ void session_tx_end(struct shard *sh, struct pkt *p) {
     struct sess_set *set = sh->set[tx->slot];
     p->token = 0;
     session_tx_return(sh, set, tx->handle, tx->bytes, tx->off);
-    if (UNLIKELY(--set->flight == 0 && set->retired))
-        session_set_release(sh, set);
+    set->flight--;
+    session_set_settle(sh, set);
+}
+
+void session_regions_mark(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        struct pkt *p = pkts[i];
+        if (p->frag_count == 0 || !(p->frag[0].token & PKT_TOKEN_REGION) || p->token != 0)
+            continue;
+        uint32_t slot = p->frag[0].token & ~PKT_TOKEN_REGION;
+        if (slot >= sh->session_max || sh->set[slot] == NULL)
+            continue;
+        p->token = p->frag[0].token;
+        sh->set[slot]->flight++;
+    }
+}
+
+void session_region_end(struct shard *sh, struct pkt *p) {
+    struct sess_set *set = sh->set[p->token & ~PKT_TOKEN_REGION];
+    p->token = 0;
+    set->flight--;
+    session_set_settle(sh, set);
 }
 
 /* ---- what found the ring full ---- */
@@ -265,19 +308,37 @@ static void untold_frees(struct shard *sh, struct sess_set *set) {
     }
 }
 
-static void untold_events(struct shard *sh, struct sess_set *set) {
-    while (set->event_head != USH_NONE) {
-        uint32_t handle = set->event_head;
-        struct sess_socket *sk = &set->socket[handle];
+bool session_events_tell(struct shard *sh, struct sess_set *set, uint32_t index, uint32_t bits) {
+    struct sess_socket *sk = &set->socket[index];
+    while ((sk->events & bits) != 0) {
         struct ush_cqe *e = cq_slot(sh, set);
         if (e == NULL)
-            return;
-        uint32_t bit = sk->events & -sk->events;
-        cqe_event(e, handle, bit, &(struct notice){.value = bit == EV_ERROR ? sk->error : 0});
-        cq_commit(sh, set, e);
+            return false;
+        uint32_t bit = sk->events & bits;
+        bit &= -bit;
+        struct notice n = {.value = bit == EV_ERROR ? sk->error : 0, .extra = sk->tx_limit};
+        if (bit == EV_ERROR)
+            n.extra = (sk->flags & SOCK_REFUSED) != 0;
+        struct flow ends;
+        if ((bit & EV_OPENING) && stream_ends(sh, sk, &ends)) {
+            n.addr = bit == EV_ACCEPT ? ends.remote : ends.local;
+            n.port = bit == EV_ACCEPT ? ends.remote_port : ends.local_port;
+        }
         sk->events &= (uint8_t)~bit;
-        if (sk->events == 0)
-            set->event_head = sk->event_next;
+        event_write(sh, set, e, USH_HANDLE(index, sk->generation), bit, &n);
+    }
+    return true;
+}
+
+static void untold_events(struct shard *sh, struct sess_set *set) {
+    while (set->event_head != USH_NONE) {
+        struct sess_socket *sk = &set->socket[set->event_head];
+        sk->flags &= (uint8_t)~SOCK_LISTED; /* telling CLOSED may free it */
+        if (!session_events_tell(sh, set, set->event_head, UINT8_MAX)) {
+            sk->flags |= SOCK_LISTED;
+            return;
+        }
+        set->event_head = sk->event_next;
     }
 }
 
@@ -287,9 +348,11 @@ void session_untold(struct shard *sh, struct sess_set *set) {
         return;
     }
     untold_frees(sh, set);
-    untold_events(sh, set);
+    stream_untold(sh, set);
+    if (set->pend_head == NULL) /* else HANGUP could overtake bytes */
+        untold_events(sh, set);
 }
 
 bool session_has_untold(const struct sess_set *set) {
-    return !set->dead && (set->free_head != set->free_tail || set->event_head != USH_NONE);
+    return !set->dead && (set->free_head != set->free_tail || set->event_head != USH_NONE || set->pend_head != NULL);
 }

@@ -41,9 +41,34 @@ static void spoil_ring(struct fake_client *c) {
         line[i] = (uint8_t)dice(256);
 }
 
+static uint32_t stream_handle(struct fake_client *c) {
+    uint32_t index = c->h.socket_max + dice(4) + (dice(3) == 0 ? c->h.client_socket_max : 0);
+    return dice(200) == 0 ? dice(UINT32_MAX) : USH_HANDLE(index, dice(3));
+}
+
+/* Connects, sends, closes in any order; most of it legal, so that it gets deep. */
+static void stream_ops(struct fake_client *c) {
+    for (uint32_t i = dice(12); i > 0; i--) {
+        struct ush_sqe e = {.op = (uint8_t)(dice(5) == 0 ? USH_OP_SEND : USH_OP_CONNECT + dice(4))};
+        e.send.handle = e.connect.handle = stream_handle(c);
+        if (e.op == USH_OP_SEND) {
+            e.send.off = dice(100000);
+            e.send.len = dice(50) == 0 ? dice(UINT32_MAX) : dice(30000);
+        } else if (e.op == USH_OP_CONNECT) {
+            e.connect.port = dice(4) == 0 ? 7 : 80;
+            memcpy(e.connect.addr, kit_addr(1).b, 16);
+        } else {
+            e.flags = (uint8_t)(e.op == USH_OP_CLOSE ? dice(4) : 0);
+            e.stream.option = 1 + dice(16);
+            e.stream.value = dice(100000);
+        }
+        fake_client_put(c, &e);
+    }
+}
+
 /* Valid but for one thing. */
 static void near_miss(struct fake_client *c) {
-    struct ush_sqe e = {.op = (uint8_t)dice(4), .flags = (uint8_t)dice(8), .count = (uint8_t)dice(16)};
+    struct ush_sqe e = {.op = (uint8_t)dice(8), .flags = (uint8_t)dice(8), .count = (uint8_t)dice(16)};
     if (e.op == USH_OP_RELEASE) {
         for (uint32_t i = 0; i < 14; i++)
             e.release.cell[i] = dice(64) * 256;
@@ -86,8 +111,8 @@ static void toss_header(struct fake_client *c) {
 }
 
 static void (*const damage[])(struct fake_client *) = {
-    spoil_word, spoil_set_head, spoil_ring,  near_miss,   spoil_descriptor_after, punch, rewind_tail,
-    skip_tail,  flood,          toss_ticket, toss_header,
+    spoil_word, spoil_set_head, spoil_ring,  near_miss,  spoil_descriptor_after, punch, rewind_tail, skip_tail,
+    flood,      toss_ticket,    toss_header, stream_ops,
 };
 
 /* ---- the bystander ---- */
@@ -136,6 +161,12 @@ static void bad_traffic(struct kit_client *b) {
     }
 }
 
+static void attach_bad(struct kit *k, struct kit_client *bad) {
+    struct session_socket listener;
+    kit_attach(k, bad, 5001);
+    cr_assert_eq(kit_listen(bad, 80, &listener), 0);
+}
+
 static struct shard *only_shard(struct kit *k) {
     return k->rt->shard[0];
 }
@@ -149,11 +180,13 @@ Test(hostile, thousands_of_corruptions_hurt_nobody_else, .timeout = 300) {
     rng = seed != NULL ? strtoull(seed, NULL, 0) : 0x5eed;
     kit_open(&k, NULL);
     kit_echo(&k, 0, 7);
+    kit_tcp(&k, 512);
     kit_attach(&k, &good, 5000);
-    kit_attach(&k, &bad, 5001);
+    attach_bad(&k, &bad);
     for (uint32_t r = 0; r < rounds; r++) {
         enum detach_reason why;
         bad_traffic(&bad);
+        stream_ops(&bad.c);
         good_traffic(&good);
         for (uint32_t i = 1 + dice(3); i > 0; i--)
             damage[dice(ARRAY_LEN(damage))](&bad.c);
@@ -161,12 +194,14 @@ Test(hostile, thousands_of_corruptions_hurt_nobody_else, .timeout = 300) {
         bad_traffic(&bad);
         kit_settle(&k);
         good_check(&good);
+        for (uint32_t i = dice(100); i > 0; i--)
+            (void)kit_turn(&k);
         if (session_next_detached(k.rt, &why) == NULL && dice(50) != 0)
             continue;
         detached++;
         reasons[bad.s->detach_why == DETACH_COUNT ? 0 : bad.s->detach_why]++;
         kit_detach(&k, &bad);
-        kit_attach(&k, &bad, 5001);
+        attach_bad(&k, &bad);
     }
     cr_assert_gt(detached, rounds / 50);
     for (uint32_t i = DETACH_BAD_SEQUENCE; i <= DETACH_BAD_CQ_HEAD; i++)
@@ -174,6 +209,12 @@ Test(hostile, thousands_of_corruptions_hurt_nobody_else, .timeout = 300) {
                   detach_reason_text(i));
     kit_detach(&k, &bad);
     kit_detach(&k, &good);
+    kit_settle(&k);
+    for (uint32_t i = 0; i < 100 && k.rt->zombies != NULL; i++) {
+        kit_pass(NS_PER_SEC); /* what bad had closed lingers for a while */
+        kit_settle(&k);
+        session_reap(k.rt);
+    }
     cr_assert_eq(only_shard(&k)->small.pool.free_count, only_shard(&k)->small.pool.count, "a packet leaked");
     cr_assert_null(k.rt->zombies);
     kit_close(&k);

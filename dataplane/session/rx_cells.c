@@ -14,7 +14,8 @@
 
 static const uint8_t class_shift[CELL_CLASSES] = {8, 11, 14, 16};
 
-void cells_init(struct cells *c, struct slab *slab, uint32_t *word, uint64_t *pool, uint32_t slab_count, uint32_t set) {
+void cells_init(struct cells *c, struct slab *slab, struct cell_word *word, uint64_t *pool, uint32_t slab_count,
+                uint32_t set) {
     *c = (struct cells){.slab = slab, .word = word, .pool = pool, .slab_count = slab_count, .set = set};
     for (uint32_t i = 0; i < CELL_CLASSES; i++)
         c->partial[i] = SLAB_NIL;
@@ -90,7 +91,7 @@ static uint32_t slab_steal(struct cells *c, uint32_t cls) {
     return SLAB_NIL;
 }
 
-static uint32_t *cell_word(struct cells *c, uint32_t s, uint32_t cell, uint32_t cls) {
+static struct cell_word *cell_word(struct cells *c, uint32_t s, uint32_t cell, uint32_t cls) {
     return &c->word[((s << SLAB_SHIFT) >> CELL_SHIFT) + (cell << (class_shift[cls] - CELL_SHIFT))];
 }
 
@@ -104,15 +105,15 @@ uint32_t cells_take(struct cells *c, uint32_t len, uint32_t handle, uint32_t *re
     }
     struct slab *slab = &c->slab[s];
     uint32_t cell = slab->free_head;
-    uint32_t *word;
+    struct cell_word *word;
     if (cell != CELL_NIL) {
         word = cell_word(c, s, cell, cls);
-        slab->free_head = (uint16_t)*word;
+        slab->free_head = (uint16_t)word->mark;
     } else {
         cell = slab->carved++;
         word = cell_word(c, s, cell, cls);
     }
-    *word = handle;
+    *word = (struct cell_word){handle, len};
     slab->lent_map[cell / 64] |= 1ull << (cell % 64);
     slab->lent++;
     if (UNLIKELY(slab->lent == cell_count(cls)))
@@ -121,7 +122,7 @@ uint32_t cells_take(struct cells *c, uint32_t len, uint32_t handle, uint32_t *re
     return (s << SLAB_SHIFT) + (cell << class_shift[cls]);
 }
 
-uint32_t cells_give(struct cells *c, uint32_t off, uint32_t *ret_size) {
+uint32_t cells_give(struct cells *c, uint32_t off, uint32_t *ret_size, uint32_t *ret_len) {
     uint32_t s = off >> SLAB_SHIFT;
     if (UNLIKELY(s >= c->slab_count))
         return USH_NONE;
@@ -134,9 +135,10 @@ uint32_t cells_give(struct cells *c, uint32_t off, uint32_t *ret_size) {
     uint64_t bit = 1ull << (cell % 64);
     if (UNLIKELY(cell << class_shift[cls] != in_slab || (slab->lent_map[cell / 64] & bit) == 0))
         return USH_NONE;
-    uint32_t *word = cell_word(c, s, cell, cls);
-    uint32_t handle = *word;
-    *word = slab->free_head;
+    struct cell_word *word = cell_word(c, s, cell, cls);
+    uint32_t handle = word->mark;
+    *ret_len = word->len;
+    word->mark = slab->free_head;
     slab->free_head = (uint16_t)cell;
     slab->lent_map[cell / 64] &= ~bit;
     if (UNLIKELY(slab->lent == cell_count(cls)))

@@ -46,6 +46,10 @@ static void pages_put(void *p, size_t size) {
 
 /* ---- layout ---- */
 
+static uint32_t socket_end(const struct ush_header *h) {
+    return h->socket_max + h->client_socket_max + h->accept_socket_max;
+}
+
 static void layout_plan(struct ush_header *h, const struct session_params *params) {
     uint32_t sockets = (uint32_t)clamp(params->socket_max, SOCKET_DEFAULT, 1, SESS_SOCKET_MAX);
     *h = (struct ush_header){.magic = USH_MAGIC,
@@ -59,8 +63,10 @@ static void layout_plan(struct ush_header *h, const struct session_params *param
                              .sq_entries = SESS_SQ_ENTRIES,
                              .cq_entries = SESS_CQ_ENTRIES,
                              .tx_copy_max = SESS_TX_COPY_MAX,
-                             .rx_cell_min = 1u << CELL_SHIFT};
-    h->set_off = round_up(h->socket_off + (uint64_t)sockets * sizeof(struct ush_socket), USH_PAGE);
+                             .rx_cell_min = 1u << CELL_SHIFT,
+                             .client_socket_max = SESS_CLIENT_STREAMS,
+                             .accept_socket_max = SESS_ACCEPT_STREAMS};
+    h->set_off = round_up(h->socket_off + (uint64_t)socket_end(h) * sizeof(struct ush_socket), USH_PAGE);
     h->tx_off = h->set_off + h->set_stride * USH_SET_MAX;
     h->rx_off = round_up(h->tx_off + h->tx_size, SLAB_BYTES);
     h->total_size = h->rx_off + h->rx_size;
@@ -88,13 +94,16 @@ static int memory_map(struct session *s) {
 
 static int private_get(struct session *s) {
     uint32_t slabs = slab_count(s), sockets = s->layout.socket_max;
-    s->socket = pages_get(sockets * sizeof *s->socket);
+    s->socket = pages_get(socket_end(&s->layout) * sizeof *s->socket);
     s->flow = pages_get(sockets * sizeof *s->flow);
     s->closed = pages_get(sockets * sizeof *s->closed);
     s->slab = pages_get(slabs * sizeof *s->slab);
     s->cell_word = pages_get((s->layout.rx_size >> CELL_SHIFT) * sizeof *s->cell_word);
     s->slab_pool = calloc((slabs + 63) / 64, sizeof *s->slab_pool);
-    if (!s->socket || !s->flow || !s->closed || !s->slab || !s->cell_word || !s->slab_pool)
+    s->accept_pool = malloc(SESS_ACCEPT_STREAMS / 8);
+    if (s->accept_pool != NULL)
+        memset(s->accept_pool, 0xff, SESS_ACCEPT_STREAMS / 8);
+    if (!s->accept_pool || !s->socket || !s->flow || !s->closed || !s->slab || !s->cell_word || !s->slab_pool)
         return -ENOMEM;
     for (uint32_t i = 0; i < slabs; i++) {
         s->slab_pool[i / 64] |= 1ull << (i % 64);
@@ -114,12 +123,13 @@ static void session_free(struct session *s) {
     if (s->guarded)
         session_guard_remove(s->guard);
     pages_put(s->base, s->size);
-    pages_put(s->socket, sockets * sizeof *s->socket);
+    pages_put(s->socket, socket_end(&s->layout) * sizeof *s->socket);
     pages_put(s->flow, sockets * sizeof *s->flow);
     pages_put(s->closed, sockets * sizeof *s->closed);
     pages_put(s->slab, slab_count(s) * sizeof *s->slab);
     pages_put(s->cell_word, (s->layout.rx_size >> CELL_SHIFT) * sizeof *s->cell_word);
     free(s->slab_pool);
+    free(s->accept_pool);
     if (s->memfd >= 0)
         close(s->memfd);
     if (s->wake_fd >= 0)
@@ -174,6 +184,11 @@ static void set_fill(struct sess_set *set, struct session *s, uint32_t index, ui
     set->rx = s->base + s->layout.rx_off;
     set->tx_size = s->layout.tx_size;
     set->socket_max = s->layout.socket_max;
+    set->accept_base = set->socket_max + s->layout.client_socket_max;
+    set->socket_end = socket_end(&s->layout);
+    set->connect_high = set->socket_max;
+    set->accept_high = set->accept_base;
+    set->accept_pool = s->accept_pool;
     set->wake_fd = s->wake_fd;
     set->event_head = USH_NONE;
     set->sq_count = 1;

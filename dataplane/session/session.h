@@ -41,7 +41,7 @@ int session_create(struct runtime *rt, const struct session_params *params, stru
 /* Closes all sockets, waits until no worker touches the memory, gives everything back. Works on detached ones too. */
 void session_destroy(struct session *s, enum detach_reason why);
 
-/* A socket: control has read these from the program's kernel socket. */
+/* A socket: control has read these from the program's kernel socket. A TCP socket is a listener. */
 struct session_socket_params {
     struct flow flow;      /* local any/port, remote all zero when not connected; proto */
     bool v6only;
@@ -50,6 +50,7 @@ struct session_socket_params {
     uint32_t owner;
     uint32_t rx_quota, tx_limit; /* 0 = default */
     uint32_t ifindex;      /* SO_BINDTODEVICE, 0 = none */
+    uint32_t backlog;      /* listeners; 0 = default */
     uint64_t cookie;       /* SO_COOKIE */
 };
 
@@ -62,6 +63,8 @@ struct session_socket {
 
 int session_socket_open(struct session *s, const struct session_socket_params *params,
                         struct session_socket *ret_socket);
+/* Where the client may connect streams: set and kick_fd as above. -EPROTONOSUPPORT: there is no stream transport. */
+int session_stream_set(struct session *s, struct session_socket *ret_socket);
 int session_socket_update(struct session *s, uint32_t handle, const struct session_socket_params *params);
 int session_socket_close(struct session *s, uint32_t handle);
 /* `option` is a SocketOption of session.proto. */

@@ -23,6 +23,10 @@
 #define SESS_SOCKET_MAX  65536u
 #define SESS_RX_QUOTA    (256u << 10)
 #define SESS_TX_LIMIT    (256u << 10)
+#define SESS_CLIENT_STREAMS 8192u
+#define SESS_ACCEPT_STREAMS 8192u
+#define SESS_STREAM_LIMIT   (256u << 10) /* until the engine advises */
+#define SESS_LINGER_NS      (30 * NS_PER_SEC)
 #define SESS_IDLE_NS     NS_PER_MS /* a set without traffic for so long is armed and no longer polled */
 #define SESS_KICK_MAX    100000u   /* needless kicks in a second that end the session */
 #define STUCK_FIRST_NS   (50 * NS_PER_US) /* how soon a full completion ring is looked at again ... */
@@ -47,30 +51,47 @@ struct slab {
     uint64_t lent_map[4];
 };
 
-/* One for each set. `word` belongs to the session: for each 256 bytes the socket's handle while lent, else the next
- * free cell of the slab. Slabs move between the session's sets through `pool`, a bit map that workers change
+/* `mark`: the socket's handle while lent, else the next free cell of the slab. */
+struct cell_word {
+    uint32_t mark;
+    uint32_t len; /* payload, while lent */
+};
+
+/* One for each set. `word` belongs to the session: one for each 256 bytes. Slabs move between the session's sets
+ * through `pool`, a bit map that workers change
  * atomically, because that is rare. */
 struct cells {
     struct slab *slab;
-    uint32_t *word;
+    struct cell_word *word;
     uint64_t *pool; /* 1 = slab free */
     uint32_t slab_count;
     uint32_t set;
     uint32_t partial[CELL_CLASSES]; /* slabs with a free cell */
 };
 
-void cells_init(struct cells *c, struct slab *slab, uint32_t *word, uint64_t *pool, uint32_t slab_count, uint32_t set);
+void cells_init(struct cells *c, struct slab *slab, struct cell_word *word, uint64_t *pool, uint32_t slab_count,
+                uint32_t set);
 /* Offset of a cell for `len` bytes, lent to `handle` from now on; USH_NONE when the region is full. *ret_size is what
  * it counts against the socket's quota. */
 uint32_t cells_take(struct cells *c, uint32_t len, uint32_t handle, uint32_t *ret_size);
 /* The client gives `off` back. Hostile: returns the handle it was lent to, or USH_NONE when it was not. */
-uint32_t cells_give(struct cells *c, uint32_t off, uint32_t *ret_size);
+uint32_t cells_give(struct cells *c, uint32_t off, uint32_t *ret_size, uint32_t *ret_len);
 
 /* ---- worker's state ---- */
 
 enum sess_sock_state { SOCK_FREE = 0, SOCK_OPEN, SOCK_CLOSING, SOCK_CLOSED };
-enum sess_event_bit { EV_ERROR = 1 << 0, EV_WRITABLE = 1 << 1, EV_CONNECTED = 1 << 2, EV_ACCEPT = 1 << 3,
-    EV_HANGUP = 1 << 4, EV_CLOSED = 1 << 5 };
+/* In the order in which they are told. */
+enum sess_event_bit { EV_ACCEPT = 1 << 0, EV_CONNECTED = 1 << 1, EV_WRITABLE = 1 << 2, EV_HANGUP = 1 << 3,
+    EV_ERROR = 1 << 4, EV_CLOSED = 1 << 5 };
+#define EV_OPENING (EV_ACCEPT | EV_CONNECTED) /* before any byte of the stream */
+
+enum sess_socket_flag {
+    SOCK_LISTED = 1 << 0,   /* in the set's list of sockets with untold events */
+    SOCK_ACCEPTED = 1 << 1, /* a stream under a handle of ours */
+    SOCK_LEFT = 1 << 2,     /* the client has said CLOSE */
+    SOCK_LISTENER = 1 << 3,
+    SOCK_REFUSED = 1 << 4,  /* CONNECT did not even begin */
+};
 
 /* One cache line. Written by the worker; control reads counters. */
 struct sess_socket {
@@ -80,10 +101,16 @@ struct sess_socket {
     uint8_t events; /* enum sess_event_bit: not yet told, the ring was full */
     uint32_t sock;  /* the transport's index */
     uint32_t owner;
-    uint32_t rx_quota, rx_held;
+    union {
+        uint32_t rx_quota;
+        uint32_t listener; /* of an accepted stream: handle of its listener */
+    };
+    uint32_t rx_held;
     uint32_t tx_limit, tx_flight, tx_done;
     uint32_t tx_told;     /* tx_done when WRITABLE was last said */
-    uint32_t error;       /* of EV_ERROR */
+    uint16_t error;       /* of EV_ERROR */
+    uint8_t generation;   /* of a stream's handle */
+    uint8_t flags;        /* enum sess_socket_flag */
     uint32_t event_next;  /* in the set's list of sockets with untold events */
     uint32_t rx_dropped;
     uint64_t rx_packets, tx_packets;
@@ -104,6 +131,10 @@ struct sess_tx {
     uint32_t off; /* lent from the TX region, USH_NONE = was copied */
 };
 
+/* What becomes of a submission, besides the reasons to detach. */
+#define SQE_TAKEN DETACH_COUNT        /* the entry is done with */
+#define SQE_WAIT  (DETACH_COUNT + 1u) /* it stays in the ring for now */
+
 enum set_list { SET_NOWHERE, SET_ACTIVE, SET_ARMED };
 
 struct sess_set {
@@ -122,7 +153,9 @@ struct sess_set {
     struct ush_socket *shm_socket;
     uint8_t *tx, *rx;
     uint64_t tx_size;
-    uint32_t socket_max;
+    uint32_t socket_max;  /* sockets that were opened by RPC */
+    uint32_t accept_base; /* streams the client connects end here, those we accept begin ... */
+    uint32_t socket_end;  /* ... and end here */
     uint32_t index; /* of the set in the session */
     struct cells cells;
     ns_t active_ns; /* last traffic */
@@ -136,6 +169,15 @@ struct sess_set {
     uint32_t loans;                  /* buffers lent to us and not yet in tx_free */
     uint32_t flight;                 /* packets that carry this set's bytes: it stays in the shard's table until 0 */
     uint32_t tx_free[SESS_LOAN_MAX];
+    /* streams */
+    struct pkt *pend_head, *pend_tail; /* received bytes that found no room, in order, linked by user_data */
+    uint32_t pend_count;
+    uint32_t streams;     /* that the engine still knows: the TX region is theirs until 0 */
+    uint32_t connect_high, accept_high; /* indexes at or above were never used by this set */
+    uint32_t accept_next; /* where the search for a free handle begins */
+    uint64_t *accept_pool; /* the session's: 1 = index free; sets take and give atomically */
+    struct sess_set *linger_next;
+    ns_t linger_until;    /* when what the client closed and left behind is aborted */
     /* kicks */
     int kick_fd;
     uint32_t slot; /* in the shard; also names the set in the worker's io_uring */
@@ -176,13 +218,65 @@ void session_detach(struct shard *sh, struct sess_set *set, enum detach_reason w
 /* Tells clients on which core their sets are served now. */
 void session_cpu_set(struct shard *sh, int cpu);
 
+/* ---- worker: stream.c ---- */
+
+/* Entries of the ring that name a stream; as the functions in set.c. */
+uint32_t stream_take_send(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
+uint32_t stream_take_connect(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
+uint32_t stream_take_shutdown(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
+uint32_t stream_take_close(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
+uint32_t stream_take_option(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
+/* The live stream of this set with exactly this handle, or NULL. */
+struct sess_socket *stream_find(const struct sess_set *set, uint32_t handle);
+/* A notice about a stream. True when it is dealt with. */
+bool stream_notice(struct shard *sh, struct sess_set *set, uint32_t handle, const struct notice *n);
+/* CLOSED was told: the index may be used again, at once or when the client has said CLOSE. */
+void stream_told_closed(struct sess_set *set, uint32_t handle);
+/* Connections that wait for a handle; after the notices of a call. */
+void stream_accepts(struct shard *sh);
+/* Both ends of it, as the engine knows them. */
+bool stream_ends(struct shard *sh, const struct sess_socket *sk, struct flow *ret_flow);
+/* The session ends: what the client has not closed is reset. `*at` = where to go on; false when all is done. */
+bool stream_end_some(struct shard *sh, struct sess_set *set, uint32_t *at, uint32_t max);
+void stream_linger(struct shard *sh);
+/* The engines are gone, and with them all streams. */
+void stream_forget_all(struct shard *sh);
+
+/* ---- worker: stream_rx.c ---- */
+
+/* Takes packets of one stream, a run of them; returns how many that was. */
+uint32_t stream_deliver(struct shard *sh, struct sess_set *set, struct pkt **pkts, uint32_t n);
+/* Bytes that waited for room. */
+void stream_untold(struct shard *sh, struct sess_set *set);
+void stream_pending_drop(struct shard *sh, struct sess_set *set);
+bool stream_is_pending(const struct sess_set *set, uint64_t sink);
+/* The client let go of bytes. stream_credit_flush() tells the engine. */
+void stream_credit(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bytes);
+void stream_credit_flush(struct shard *sh);
+
 /* ---- worker: deliver.c ---- */
+
+/* NULL when the ring is full. cq_commit() must follow. */
+struct ush_cqe *cq_slot(struct shard *sh, struct sess_set *set);
+void cq_commit(struct shard *sh, struct sess_set *set, struct ush_cqe *e);
+void session_payload_copy(uint8_t *to, const struct pkt *p, uint32_t len);
+void session_set_dirty(struct shard *sh, struct sess_set *set);
+/* Tells an event, now or when there is room. `bit`: enum sess_event_bit. */
+void session_event(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bit, const struct notice *n);
+/* Of the socket's untold events those in `bits`, in their order; false: no room. */
+bool session_events_tell(struct shard *sh, struct sess_set *set, uint32_t index, uint32_t bits);
 
 /* Takes packets whose sink is a session. */
 void session_deliver(struct shard *sh, struct pkt **pkts, uint32_t n);
 void session_notices(struct shard *sh, const struct notice *notices, uint32_t n);
 /* A packet that carried a client's bytes ends. */
 void session_tx_end(struct shard *sh, struct pkt *p);
+/* The same, for a segment that a stream transport made of them (p->token has PKT_TOKEN_REGION). */
+void session_region_end(struct shard *sh, struct pkt *p);
+/* Segments on their way down: those that borrow from a TX region keep their session in place. */
+void session_regions_mark(struct shard *sh, struct pkt **pkts, uint32_t n);
+/* The retired set leaves when nothing of it is out any more. */
+void session_set_settle(struct shard *sh, struct sess_set *set);
 /* Ends one send without a packet having left: credit and buffer go back. */
 void session_tx_return(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bytes, uint32_t off);
 /* Completions that found the ring full. */
@@ -216,8 +310,9 @@ struct session {
     bool kick_sent[USH_SET_MAX];  /* the client has the set's eventfd */
     uint8_t sq_made[USH_SET_MAX]; /* submission rings besides the first */
     struct slab *slab;
-    uint32_t *cell_word;
+    struct cell_word *cell_word;
     uint64_t *slab_pool;
+    uint64_t *accept_pool;
     uint32_t detach_why; /* enum detach_reason, set once by a worker (atomic); DETACH_COUNT = attached */
     uint32_t guard;       /* slot in the SIGBUS table */
     bool guarded;
@@ -231,6 +326,8 @@ struct session {
 int session_set_make(struct session *s, uint32_t shard);
 /* socket.c */
 void session_sockets_close(struct session *s);
+/* Worker: a command to the transport of `proto` in this shard. 0 or -errno. */
+int session_transport(struct shard *sh, uint8_t proto, struct engine_cmd *cmd, struct engine_reply *ret_reply);
 
 /* Maps and fills the memfd. sigbus.c: a page that cannot be had becomes zeros and a lost session, not a dead daemon. */
 int session_guard_add(void *base, size_t size, uint32_t *ret_slot);

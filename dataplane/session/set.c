@@ -12,9 +12,6 @@
 #include "dataplane/core/worker.h"
 #include "dataplane/session/session_internal.h"
 
-#define SQE_TAKEN DETACH_COUNT        /* the entry is done with */
-#define SQE_WAIT  (DETACH_COUNT + 1u) /* it stays in the ring for now */
-
 /* ---- one entry ---- */
 
 static void send_drop(struct shard *sh, struct sess_set *set, const struct ush_sqe *e, uint32_t off,
@@ -65,6 +62,8 @@ static uint32_t send_check(const struct sess_set *set, const struct ush_sqe *e) 
 }
 
 static uint32_t take_send(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
+    if (USH_HANDLE_INDEX(e->send.handle) >= set->socket_max)
+        return stream_take_send(sh, set, e);
     uint32_t why = send_check(set, e);
     if (UNLIKELY(why != SQE_TAKEN))
         return why;
@@ -112,16 +111,20 @@ static uint32_t take_send(struct shard *sh, struct sess_set *set, const struct u
 }
 
 static uint32_t take_release(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
-    (void)sh;
     if (UNLIKELY(e->count > ARRAY_LEN(e->release.cell)))
         return DETACH_BAD_RELEASE;
     for (uint32_t i = 0; i < e->count; i++) {
-        uint32_t size = 0;
-        uint32_t handle = cells_give(&set->cells, e->release.cell[i], &size);
+        uint32_t size = 0, len = 0;
+        uint32_t handle = cells_give(&set->cells, e->release.cell[i], &size, &len);
         if (UNLIKELY(handle == USH_NONE))
             return DETACH_BAD_RELEASE;
-        set->socket[handle].rx_held -= size;
+        if (USH_HANDLE_INDEX(handle) >= set->socket_max)
+            stream_credit(sh, set, handle, len);
+        else
+            set->socket[handle].rx_held -= size;
     }
+    if (UNLIKELY(set->pend_head != NULL)) /* what waits for a cell is looked at in this turn */
+        session_set_dirty(sh, set);
     return SQE_TAKEN;
 }
 
@@ -133,7 +136,15 @@ static uint32_t take_nop(struct shard *sh, struct sess_set *set, const struct us
 }
 
 typedef uint32_t take_fn(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
-static take_fn *const take[] = {[USH_OP_NOP] = take_nop, [USH_OP_SEND] = take_send, [USH_OP_RELEASE] = take_release};
+static take_fn *const take[] = {
+    [USH_OP_NOP] = take_nop,
+    [USH_OP_SEND] = take_send,
+    [USH_OP_RELEASE] = take_release,
+    [USH_OP_CONNECT] = stream_take_connect,
+    [USH_OP_SHUTDOWN] = stream_take_shutdown,
+    [USH_OP_CLOSE] = stream_take_close,
+    [USH_OP_OPTION] = stream_take_option,
+};
 
 /* ---- one ring ---- */
 
@@ -190,6 +201,8 @@ static uint32_t set_poll(struct shard *sh, struct sess_set *set) {
     }
     if (n > 0)
         set->active_ns = sh->now;
+    if (sh->credit_count > 0)
+        stream_credit_flush(sh);
     return n;
 }
 
@@ -439,8 +452,19 @@ void session_detach(struct shard *sh, struct sess_set *set, enum detach_reason w
 
 void session_set_retire(struct shard *sh, struct sess_set *set) {
     set_silence(sh, set);
+    stream_pending_drop(sh, set);
     set->retired = true;
-    if (set->flight == 0)
+    if (set->streams > 0) { /* closed by the client, not yet through: their bytes lie in its region */
+        set->linger_until = sh->now + SESS_LINGER_NS;
+        set->linger_next = sh->linger;
+        sh->linger = set;
+        sh->deadline = 0;
+    }
+    session_set_settle(sh, set);
+}
+
+void session_set_settle(struct shard *sh, struct sess_set *set) {
+    if (UNLIKELY(set->retired && set->flight == 0 && set->streams == 0))
         session_set_release(sh, set);
 }
 
@@ -457,6 +481,8 @@ void session_set_release(struct shard *sh, struct sess_set *set) {
     list_forget(&sh->unsure, set, offsetof(struct sess_set, unsure_next));
     list_forget(&sh->stuck, set, offsetof(struct sess_set, stuck_next));
     list_forget(&sh->arming, set, offsetof(struct sess_set, next));
+    list_forget(&sh->linger, set, offsetof(struct sess_set, linger_next));
+    set->retired = false; /* once */
     sh->set[set->slot] = NULL;
     sh->regions[set->slot] = (struct engine_region){NULL, 0};
     sh->set_count--;

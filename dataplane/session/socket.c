@@ -12,12 +12,14 @@
 
 #include "dataplane/core/runtime_internal.h"
 #include "dataplane/session/session_internal.h"
+#include "engines/tcp/tcp_cmd.h"
 #include "engines/udp/udp_cmd.h"
 
-#define TX_LIMIT_MIN (128u << 10) /* the rule for WRITABLE needs a quarter of it free for one large datagram */
-#define RX_QUOTA_MIN 2048u
-#define REUSE_TRIES  64u
-#define CLOSE_BATCH  256u /* sockets closed between two polls when a session ends */
+#define TX_LIMIT_MIN    (128u << 10) /* the rule for WRITABLE needs a quarter of it free for one large datagram */
+#define RX_QUOTA_MIN    2048u
+#define REUSE_TRIES     64u
+#define BACKLOG_DEFAULT 128u
+#define CLOSE_BATCH     256u /* sockets closed between two polls when a session ends */
 
 /* ---- ports and shards ---- */
 
@@ -68,10 +70,11 @@ struct change {
     struct engine_reply reply;
     uint32_t rx_quota, tx_limit;
     uint32_t from; /* session_sockets_close(): first handle */
+    uint32_t stream_from;
     bool more;
 };
 
-static int transport_command(struct shard *sh, uint8_t proto, struct engine_cmd *cmd, struct engine_reply *ret_reply) {
+int session_transport(struct shard *sh, uint8_t proto, struct engine_cmd *cmd, struct engine_reply *ret_reply) {
     uint8_t engine = sh->proto_node[proto];
     if (engine == NODE_NONE)
         return -EPROTONOSUPPORT;
@@ -93,6 +96,19 @@ static struct udp_cmd_open udp_open(const struct session *s, uint32_t set, uint3
                                  .spread = p->spread};
 }
 
+static struct tcp_cmd_listen tcp_listen(const struct session *s, uint32_t set, uint32_t handle,
+                                        const struct session_socket_params *p) {
+    return (struct tcp_cmd_listen){.cmd = {TCP_CMD_LISTEN, sizeof(struct tcp_cmd_listen)},
+                                   .flow = p->flow,
+                                   .sink = SINK(SINK_SESSION, s->set[set]->slot, handle),
+                                   .owner = p->owner,
+                                   .ifindex = p->ifindex,
+                                   .backlog = p->backlog != 0 ? p->backlog : BACKLOG_DEFAULT,
+                                   .v6only = p->v6only,
+                                   .reuseport = p->reuseport,
+                                   .spread = p->spread};
+}
+
 /* The record is complete before the transport may hand a packet up. */
 static void open_run(struct shard *sh, void *arg) {
     struct change *c = arg;
@@ -108,7 +124,10 @@ static void open_run(struct shard *sh, void *arg) {
                                .event_next = USH_NONE};
     *shm = (struct ush_socket){.state = USH_SOCKET_OPEN};
     struct udp_cmd_open open = udp_open(s, sh->index, c->handle, c->params);
-    c->reply.error = transport_command(sh, sk->proto, &open.cmd, &c->reply);
+    struct tcp_cmd_listen listen = tcp_listen(s, sh->index, c->handle, c->params);
+    bool stream = sk->proto == PROTO_TCP;
+    sk->flags = stream ? SOCK_LISTENER : 0;
+    c->reply.error = session_transport(sh, sk->proto, stream ? &listen.cmd : &open.cmd, &c->reply);
     if (c->reply.error < 0) {
         sk->state = SOCK_CLOSED;
         shm->state = USH_SOCKET_CLOSED;
@@ -120,8 +139,9 @@ static void open_run(struct shard *sh, void *arg) {
 static void close_one(struct shard *sh, struct session *s, uint32_t handle) {
     struct sess_socket *sk = &s->socket[handle];
     struct udp_cmd_close close = {.cmd = {UDP_CMD_CLOSE, sizeof close}, .sock = sk->sock};
+    struct tcp_cmd_close end = {.cmd = {TCP_CMD_CLOSE, sizeof end}, .sock = sk->sock};
     struct engine_reply reply;
-    (void)transport_command(sh, sk->proto, &close.cmd, &reply);
+    (void)session_transport(sh, sk->proto, sk->proto == PROTO_TCP ? &end.cmd : &close.cmd, &reply);
     sk->state = SOCK_CLOSED;
     s->set[sh->index]->shm_socket[handle].state = USH_SOCKET_CLOSED;
 }
@@ -136,6 +156,8 @@ static void close_batch_run(struct shard *sh, void *arg) {
     struct change *c = arg;
     struct session *s = c->session;
     uint32_t n = 0;
+    if (c->from == 0 && c->stream_from == 0)
+        session_set_drain(sh, s->set[sh->index]); /* what it sent before it went still goes */
     for (; c->from < s->socket_high && n < CLOSE_BATCH; c->from++) {
         struct sess_socket *sk = &s->socket[c->from];
         if (sk->state != SOCK_OPEN || sk->set != sh->index)
@@ -143,12 +165,12 @@ static void close_batch_run(struct shard *sh, void *arg) {
         close_one(sh, s, c->from);
         n++;
     }
-    c->more = c->from < s->socket_high;
+    c->more = c->from < s->socket_high || stream_end_some(sh, s->set[sh->index], &c->stream_from, CLOSE_BATCH);
 }
 
 static void command_run(struct shard *sh, void *arg) {
     struct change *c = arg;
-    c->reply.error = transport_command(sh, c->session->socket[c->handle].proto, c->cmd, &c->reply);
+    c->reply.error = session_transport(sh, c->session->socket[c->handle].proto, c->cmd, &c->reply);
 }
 
 static void limits_run(struct shard *sh, void *arg) {
@@ -200,7 +222,7 @@ static int set_ready(struct session *s, uint32_t shard, int *ret_kick_fd) {
 }
 
 static bool flow_valid(const struct flow *flow) {
-    return flow->local_port != 0 && flow->proto == PROTO_UDP;
+    return flow->local_port != 0 && (flow->proto == PROTO_UDP || (flow->proto == PROTO_TCP && flow->remote_port == 0));
 }
 
 int session_socket_open(struct session *s, const struct session_socket_params *params,
@@ -234,11 +256,25 @@ int session_socket_open(struct session *s, const struct session_socket_params *p
     return 0;
 }
 
+int session_stream_set(struct session *s, struct session_socket *ret_socket) {
+    static const struct flow any = {.proto = PROTO_TCP};
+    uint32_t shard = shard_for(s->rt, &any);
+    if (s->rt->shard[shard]->proto_node[PROTO_TCP] == NODE_NONE)
+        return -EPROTONOSUPPORT;
+    int kick_fd;
+    int error = set_ready(s, shard, &kick_fd);
+    if (error < 0)
+        return error;
+    s->kick_sent[shard] = true;
+    *ret_socket = (struct session_socket){USH_NONE, shard, kick_fd, 0, SESS_STREAM_LIMIT};
+    return 0;
+}
+
 int session_socket_update(struct session *s, uint32_t handle, const struct session_socket_params *params) {
     if (!handle_open(s, handle))
         return -EBADF;
     struct sess_flow *f = &s->flow[handle];
-    if (!flow_valid(&params->flow) || params->flow.proto != f->flow.proto)
+    if (!flow_valid(&params->flow) || params->flow.proto != f->flow.proto || f->flow.proto != PROTO_UDP)
         return -EINVAL;
     /* A socket stays in its shard: the new port must be free to be steered there. */
     uint32_t owner = steer_lookup(s->rt->steer, params->flow.proto, params->flow.local_port);
@@ -310,6 +346,8 @@ int session_socket_set_option(struct session *s, uint32_t handle, uint32_t optio
         c.tx_limit = option == OPTION_TX_LIMIT ? tx_limit_of(s, value) : 0;
         return change_call(s, handle, limits_run, &c);
     }
+    if (s->flow[handle].flow.proto != PROTO_UDP)
+        return -ENOPROTOOPT;
     for (uint32_t i = 0; i < ARRAY_LEN(option_map); i++) {
         if (option_map[i].option != option)
             continue;
@@ -324,7 +362,7 @@ int session_socket_set_option(struct session *s, uint32_t handle, uint32_t optio
 }
 
 int session_socket_group(struct session *s, uint32_t handle, const struct ipaddr *group, uint32_t ifindex, bool leave) {
-    if (!handle_open(s, handle))
+    if (!handle_open(s, handle) || s->flow[handle].flow.proto != PROTO_UDP)
         return -EBADF;
     struct udp_cmd_group cmd = {.cmd = {UDP_CMD_GROUP, sizeof cmd},
                                 .sock = s->socket[handle].sock,

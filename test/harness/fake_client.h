@@ -89,6 +89,21 @@ static inline void fake_client_send(struct fake_client *c, uint32_t handle, uint
     fake_client_put(c, &e);
 }
 
+static inline void fake_client_connect(struct fake_client *c, uint32_t handle, const uint8_t *addr, uint16_t port) {
+    struct ush_sqe e = {.op = USH_OP_CONNECT};
+    e.connect.handle = handle;
+    e.connect.port = port;
+    memcpy(e.connect.addr, addr, 16);
+    fake_client_put(c, &e);
+}
+
+/* SHUTDOWN, CLOSE. */
+static inline void fake_client_stream(struct fake_client *c, uint8_t op, uint8_t flags, uint32_t handle) {
+    struct ush_sqe e = {.op = op, .flags = flags};
+    e.stream.handle = handle;
+    fake_client_put(c, &e);
+}
+
 static inline void fake_client_release_flush(struct fake_client *c) {
     if (c->release_count == 0)
         return;

@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Streams of a session: what the client asks for by its ring, what the transport says about them, and their life. On
+ * the shard's worker. No call here goes to control: a connection comes and goes without one. Received bytes are in
+ * stream_rx.c.
+ *
+ * A record leaves SOCK_FREE by an atomic exchange, because the client may (wrongly) name one index on two sets whose
+ * workers run at once; from then on its set's worker alone writes it, until it is free again.
+ *
+ * Cost of a send: the entry's line comes over; lines 0, 1 and 3 of a packet that returns at once and the socket's line
+ * are touched; no payload byte is read.
+ */
+#include <errno.h>
+
+#include "dataplane/session/session_internal.h"
+#include "engines/tcp/tcp_cmd.h"
+#include "engines/wire.h"
+
+struct sess_socket *stream_find(const struct sess_set *set, uint32_t handle) {
+    uint32_t index = USH_HANDLE_INDEX(handle);
+    if (index < set->socket_max || index >= set->socket_end)
+        return NULL;
+    struct sess_socket *sk = &set->socket[index];
+    uint8_t state = __atomic_load_n(&sk->state, __ATOMIC_ACQUIRE); /* pairs with record_free() on another set */
+    if (state == SOCK_FREE || sk->set != set->index || sk->generation != USH_HANDLE_GENERATION(handle))
+        return NULL;
+    return sk;
+}
+
+static uint64_t sink_of(const struct sess_set *set, uint32_t handle) {
+    return SINK(SINK_SESSION, set->slot, handle);
+}
+
+/* ---- records ---- */
+
+/* The record is ours already (state OPEN); fills the rest. */
+static struct sess_socket *record_fill(struct sess_set *set, uint32_t handle, uint32_t owner, uint8_t flags) {
+    uint32_t index = USH_HANDLE_INDEX(handle);
+    struct sess_socket *sk = &set->socket[index];
+    *sk = (struct sess_socket){.state = SOCK_OPEN,
+                               .set = (uint8_t)set->index,
+                               .proto = PROTO_TCP,
+                               .sock = USH_NONE,
+                               .owner = owner,
+                               .tx_limit = SESS_STREAM_LIMIT,
+                               .generation = (uint8_t)USH_HANDLE_GENERATION(handle),
+                               .flags = flags,
+                               .event_next = USH_NONE};
+    set->shm_socket[index] = (struct ush_socket){.state = USH_SOCKET_OPEN, .tx_limit = sk->tx_limit};
+    uint32_t *high = index < set->accept_base ? &set->connect_high : &set->accept_high;
+    *high = index >= *high ? index + 1 : *high;
+    set->streams++;
+    return sk;
+}
+
+static void record_free(struct sess_set *set, uint32_t index) {
+    struct sess_socket *sk = &set->socket[index];
+    bool accepted = sk->flags & SOCK_ACCEPTED;
+    __atomic_store_n(&sk->state, SOCK_FREE, __ATOMIC_RELEASE); /* pairs with whoever takes it next */
+    if (!accepted)
+        return;
+    uint32_t bit = index - set->accept_base;
+    __atomic_fetch_or(&set->accept_pool[bit / 64], 1ull << (bit % 64), __ATOMIC_RELEASE);
+}
+
+void stream_told_closed(struct sess_set *set, uint32_t handle) {
+    uint32_t index = USH_HANDLE_INDEX(handle);
+    struct sess_socket *sk = &set->socket[index];
+    set->shm_socket[index].state = USH_SOCKET_CLOSED;
+    if ((sk->flags & SOCK_ACCEPTED) && !(sk->flags & SOCK_LEFT))
+        sk->state = SOCK_CLOSED; /* the client's table still has it: CLOSE gives the index back */
+    else
+        record_free(set, index);
+}
+
+/* The engine knows it no more. */
+static void engine_done(struct sess_set *set, struct sess_socket *sk) {
+    sk->sock = USH_NONE;
+    sk->tx_flight = 0;
+    set->streams--;
+}
+
+/* ---- submissions ---- */
+
+static bool is_open(const struct sess_socket *sk) {
+    return sk != NULL && sk->state == SOCK_OPEN && sk->sock != USH_NONE;
+}
+
+/* The range that any entry must keep to; what is gone meanwhile is no offence. */
+static bool in_range(const struct sess_set *set, uint32_t handle) {
+    uint32_t index = USH_HANDLE_INDEX(handle);
+    return index >= set->socket_max && index < set->socket_end;
+}
+
+uint32_t stream_take_send(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
+    if (UNLIKELY(e->flags & ~USH_SEND_MORE))
+        return DETACH_BAD_OP;
+    if (UNLIKELY(!in_range(set, e->send.handle)))
+        return DETACH_BAD_HANDLE;
+    if (UNLIKELY((uint64_t)e->send.off + e->send.len > set->tx_size))
+        return DETACH_BAD_TX_RANGE;
+    struct sess_socket *sk = stream_find(set, e->send.handle);
+    if (UNLIKELY(!is_open(sk) || e->send.len == 0))
+        return SQE_TAKEN;
+    /* No two bytes in flight share a byte of the region: more than the region has cannot be honest. */
+    if (UNLIKELY((uint64_t)sk->tx_flight + e->send.len > set->tx_size))
+        return DETACH_BAD_CREDIT;
+    struct pkt *p = pkt_alloc(&sh->small.pool);
+    if (UNLIKELY(p == NULL))
+        return SQE_WAIT; /* a stream loses nothing */
+    sk->tx_flight += e->send.len;
+    sk->tx_packets++;
+    p->flags = PKT_REGION | (e->flags & USH_SEND_MORE ? PKT_MORE : 0);
+    p->flow.proto = PROTO_TCP;
+    p->sock = sk->sock;
+    p->sink = sink_of(set, e->send.handle);
+    p->owner = sk->owner;
+    p->user = e->send.off;
+    p->frag_len = e->send.len;
+    sh->stats.from_sessions++;
+    (void)hop_push(sh, HOP_TRANSPORT_OUT, p); /* sq_poll() made room */
+    return SQE_TAKEN;
+}
+
+/* CONNECT could not even begin: the client learns why, and that nothing of it is left. */
+static void connect_refused(struct shard *sh, struct sess_set *set, uint32_t handle, int error) {
+    struct sess_socket *sk = &set->socket[USH_HANDLE_INDEX(handle)];
+    engine_done(set, sk);
+    sk->flags |= SOCK_REFUSED;
+    const struct notice n = {.value = (uint32_t)-error, .extra = 1};
+    session_event(sh, set, handle, EV_ERROR, &n);
+    session_event(sh, set, handle, EV_CLOSED, &(struct notice){.kind = NOTICE_CLOSED});
+}
+
+uint32_t stream_take_connect(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
+    uint32_t handle = e->connect.handle, index = USH_HANDLE_INDEX(handle);
+    uint8_t expected = SOCK_FREE;
+    if (UNLIKELY(e->flags & ~(USH_CONNECT_NODELAY | USH_CONNECT_FASTOPEN)))
+        return DETACH_BAD_OP;
+    if (UNLIKELY(index < set->socket_max || index >= set->accept_base))
+        return DETACH_BAD_HANDLE;
+    if (UNLIKELY(!__atomic_compare_exchange_n(&set->socket[index].state, &expected, SOCK_OPEN, false, __ATOMIC_ACQUIRE,
+                                              __ATOMIC_RELAXED)))
+        return DETACH_BAD_CONNECT;
+    struct sess_socket *sk = record_fill(set, handle, set->session->owner, 0);
+    struct tcp_cmd_connect cmd = {.cmd = {TCP_CMD_CONNECT, sizeof cmd},
+                                  .flow = {.remote_port = e->connect.port, .proto = PROTO_TCP},
+                                  .sink = sink_of(set, handle),
+                                  .owner = sk->owner,
+                                  .fastopen = e->flags & USH_CONNECT_FASTOPEN,
+                                  .opt = {.nodelay = e->flags & USH_CONNECT_NODELAY}};
+    memcpy(cmd.flow.remote.b, e->connect.addr, 16);
+    struct engine_reply reply;
+    int error = session_transport(sh, PROTO_TCP, &cmd.cmd, &reply);
+    if (error < 0)
+        connect_refused(sh, set, handle, error);
+    else
+        sk->sock = reply.value;
+    return SQE_TAKEN;
+}
+
+uint32_t stream_take_shutdown(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
+    if (UNLIKELY(!in_range(set, e->stream.handle)))
+        return DETACH_BAD_HANDLE;
+    struct sess_socket *sk = stream_find(set, e->stream.handle);
+    if (!is_open(sk))
+        return SQE_TAKEN;
+    hops_run(sh); /* what was sent before goes first */
+    if (sk->sock == USH_NONE)
+        return SQE_TAKEN;
+    struct tcp_cmd_sock cmd = {
+        .cmd = {TCP_CMD_SHUTDOWN, sizeof cmd}, .sock = sk->sock, .sink = sink_of(set, e->stream.handle)};
+    struct engine_reply reply;
+    (void)session_transport(sh, PROTO_TCP, &cmd.cmd, &reply);
+    return SQE_TAKEN;
+}
+
+static void engine_close(struct shard *sh, struct sess_set *set, struct sess_socket *sk, uint32_t handle,
+                         uint8_t flags) {
+    struct tcp_cmd_close cmd = {.cmd = {TCP_CMD_CLOSE, sizeof cmd},
+                                .sock = sk->sock,
+                                .abort = flags & USH_CLOSE_ABORT,
+                                .unread = (flags & USH_CLOSE_UNREAD) || stream_is_pending(set, sink_of(set, handle)),
+                                .sink = sink_of(set, handle)};
+    struct engine_reply reply;
+    sk->state = SOCK_CLOSING;
+    (void)session_transport(sh, PROTO_TCP, &cmd.cmd, &reply);
+}
+
+uint32_t stream_take_close(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
+    if (UNLIKELY(e->flags & ~(USH_CLOSE_ABORT | USH_CLOSE_UNREAD)))
+        return DETACH_BAD_OP;
+    if (UNLIKELY(!in_range(set, e->stream.handle)))
+        return DETACH_BAD_HANDLE;
+    struct sess_socket *sk = stream_find(set, e->stream.handle);
+    if (sk == NULL || (sk->flags & SOCK_LEFT))
+        return SQE_TAKEN;
+    sk->flags |= SOCK_LEFT;
+    if (sk->state == SOCK_CLOSED) {
+        record_free(set, USH_HANDLE_INDEX(e->stream.handle));
+        return SQE_TAKEN;
+    }
+    hops_run(sh); /* what was sent before goes first */
+    if (is_open(sk))
+        engine_close(sh, set, sk, e->stream.handle, e->flags);
+    return SQE_TAKEN;
+}
+
+/* enum ush_stream_option -> the engine's. */
+static const uint8_t option_of[] = {
+    [USH_STREAM_NODELAY] = TCP_OPT_NODELAY,
+    [USH_STREAM_CORK] = TCP_OPT_CORK,
+    [USH_STREAM_QUICKACK] = TCP_OPT_QUICKACK,
+    [USH_STREAM_KEEPALIVE] = TCP_OPT_KEEPALIVE,
+    [USH_STREAM_KEEP_IDLE] = TCP_OPT_KEEP_IDLE,
+    [USH_STREAM_KEEP_INTERVAL] = TCP_OPT_KEEP_INTERVAL,
+    [USH_STREAM_KEEP_COUNT] = TCP_OPT_KEEP_COUNT,
+    [USH_STREAM_USER_TIMEOUT] = TCP_OPT_USER_TIMEOUT,
+    [USH_STREAM_CONGESTION] = TCP_OPT_CONGESTION,
+    [USH_STREAM_RCVBUF] = TCP_OPT_RCVBUF,
+    [USH_STREAM_SNDBUF] = TCP_OPT_SNDBUF,
+    [USH_STREAM_TOS] = TCP_OPT_TOS,
+    [USH_STREAM_TTL] = TCP_OPT_TTL,
+    [USH_STREAM_NOTSENT_LOWAT] = TCP_OPT_NOTSENT_LOWAT,
+    [USH_STREAM_MAX_PACING] = TCP_OPT_MAX_PACING,
+    [USH_STREAM_LINGER2] = TCP_OPT_LINGER2,
+};
+
+uint32_t stream_take_option(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
+    if (UNLIKELY(!in_range(set, e->stream.handle)))
+        return DETACH_BAD_HANDLE;
+    if (UNLIKELY(e->stream.option >= ARRAY_LEN(option_of) || option_of[e->stream.option] == 0))
+        return DETACH_BAD_OP;
+    struct sess_socket *sk = stream_find(set, e->stream.handle);
+    if (!is_open(sk))
+        return SQE_TAKEN;
+    struct tcp_cmd_option cmd = {.cmd = {TCP_CMD_OPTION, sizeof cmd},
+                                 .sock = sk->sock,
+                                 .option = option_of[e->stream.option],
+                                 .value = e->stream.value,
+                                 .sink = sink_of(set, e->stream.handle)};
+    STATIC_ASSERT(sizeof cmd.name == sizeof e->stream.name, "names fit");
+    memcpy(cmd.name, e->stream.name, sizeof cmd.name - 1); /* the last byte stays 0 */
+    struct engine_reply reply;
+    (void)session_transport(sh, PROTO_TCP, &cmd.cmd, &reply);
+    return SQE_TAKEN;
+}
+
+/* ---- notices ---- */
+
+bool stream_ends(struct shard *sh, const struct sess_socket *sk, struct flow *ret_flow) {
+    uint8_t engine = sh->proto_node[PROTO_TCP];
+    if (engine == NODE_NONE || sk->sock == USH_NONE)
+        return false;
+    struct node *nd = &sh->node[engine];
+    struct tcp_conn_info info;
+    struct tcp_cmd_info cmd = {.cmd = {TCP_CMD_INFO, sizeof cmd}, .sock = sk->sock, .info = &info};
+    struct engine_reply reply = {.error = 0};
+    nd->ops->command(nd->st, &nd->io, &cmd.cmd, &reply); /* only reads: there is nothing to settle */
+    if (reply.error == 0)
+        *ret_flow = info.flow;
+    return reply.error == 0;
+}
+
+/* Bytes were acknowledged: their place in the region is the client's again. */
+static void tx_done(struct shard *sh, struct sess_set *set, struct sess_socket *sk, uint32_t handle,
+                    const struct notice *n) {
+    uint32_t index = USH_HANDLE_INDEX(handle);
+    sk->tx_flight -= n->extra < sk->tx_flight ? n->extra : sk->tx_flight;
+    sk->tx_done += n->extra;
+    if (set->dead)
+        return;
+    if (n->value != 0 && n->value != sk->tx_limit) {
+        sk->tx_limit = n->value;
+        __atomic_store_n(&set->shm_socket[index].tx_limit, n->value, __ATOMIC_RELAXED);
+    }
+    __atomic_store_n(&set->shm_socket[index].tx_done, sk->tx_done, __ATOMIC_RELEASE);
+    if (sk->tx_done - sk->tx_told >= sk->tx_limit / 4) { /* as session_tx_return() */
+        sk->tx_told = sk->tx_done;
+        session_event(sh, set, handle, EV_WRITABLE, &(struct notice){.kind = NOTICE_WRITABLE});
+    }
+}
+
+static void connected(struct shard *sh, struct sess_set *set, struct sess_socket *sk, uint32_t handle) {
+    struct notice n = {.extra = sk->tx_limit};
+    struct flow ends;
+    if (stream_ends(sh, sk, &ends)) {
+        n.addr = ends.local;
+        n.port = ends.local_port;
+    }
+    session_event(sh, set, handle, EV_CONNECTED, &n);
+}
+
+bool stream_notice(struct shard *sh, struct sess_set *set, uint32_t handle, const struct notice *n) {
+    if (n->kind == NOTICE_ACCEPT) {
+        if (sh->accept_count < NOTICE_VEC_MAX)
+            sh->accept[sh->accept_count++] = *n;
+        return true;
+    }
+    if (USH_HANDLE_INDEX(handle) < set->socket_max)
+        return false;
+    struct sess_socket *sk = stream_find(set, handle);
+    if (sk == NULL)
+        return true;
+    switch (n->kind) {
+    case NOTICE_TX_DONE:
+        tx_done(sh, set, sk, handle, n);
+        return true;
+    case NOTICE_CONNECTED:
+        connected(sh, set, sk, handle);
+        return true;
+    case NOTICE_CLOSED:
+        engine_done(set, sk);
+        session_event(sh, set, handle, EV_CLOSED, n);
+        session_set_settle(sh, set);
+        return true;
+    default:
+        return sk->state != SOCK_OPEN; /* whoever has closed it wants no news but CLOSED */
+    }
+}
+
+/* ---- accepting ---- */
+
+static uint32_t accept_take(struct sess_set *set) {
+    uint32_t words = (set->socket_end - set->accept_base) / 64;
+    for (uint32_t i = 0; i < words; i++) {
+        uint32_t w = (set->accept_next + i) % words;
+        uint64_t map = __atomic_load_n(&set->accept_pool[w], __ATOMIC_RELAXED);
+        while (map != 0) {
+            uint64_t bit = map & -map;
+            map = __atomic_fetch_and(&set->accept_pool[w], ~bit, __ATOMIC_ACQUIRE); /* pairs with record_free() */
+            if ((map & bit) == 0)
+                continue; /* another set was quicker */
+            set->accept_next = w;
+            uint32_t index = set->accept_base + w * 64 + (uint32_t)__builtin_ctzll(bit);
+            return USH_HANDLE(index, (uint8_t)(set->socket[index].generation + 1));
+        }
+    }
+    return USH_NONE;
+}
+
+static void accept_refuse(struct shard *sh, uint32_t sock) {
+    struct tcp_cmd_close cmd = {.cmd = {TCP_CMD_CLOSE, sizeof cmd}, .sock = sock, .abort = true};
+    struct engine_reply reply;
+    (void)session_transport(sh, PROTO_TCP, &cmd.cmd, &reply);
+}
+
+/* The client hears of the connection before the engine may hand its bytes up. */
+static void accept_into(struct shard *sh, struct sess_set *set, uint32_t handle, const struct notice *n) {
+    uint32_t listener = SINK_HANDLE(n->sink);
+    struct sess_socket *sk = record_fill(set, handle, set->socket[listener].owner, SOCK_ACCEPTED);
+    sk->listener = listener;
+    sk->sock = n->extra;
+    const struct notice told = {.extra = sk->tx_limit, .addr = n->addr, .port = n->port};
+    session_event(sh, set, handle, EV_ACCEPT, &told);
+    struct tcp_cmd_adopt cmd = {.cmd = {TCP_CMD_ADOPT, sizeof cmd},
+                                .sock = n->extra,
+                                .owner = sk->owner,
+                                .sink = sink_of(set, handle),
+                                .peer = n->addr,
+                                .peer_port = n->port};
+    struct engine_reply reply;
+    if (session_transport(sh, PROTO_TCP, &cmd.cmd, &reply) == 0)
+        return;
+    engine_done(set, sk); /* it was reset in the meantime */
+    session_event(sh, set, handle, EV_CLOSED, &(struct notice){.kind = NOTICE_CLOSED});
+}
+
+static void accept_one(struct shard *sh, const struct notice *n) {
+    struct sess_set *set = SINK_INDEX(n->sink) < sh->session_max ? sh->set[SINK_INDEX(n->sink)] : NULL;
+    uint32_t listener = SINK_HANDLE(n->sink);
+    if (set == NULL || set->dead || listener >= set->socket_max || set->socket[listener].state != SOCK_OPEN) {
+        accept_refuse(sh, n->extra);
+        return;
+    }
+    uint32_t handle = accept_take(set);
+    if (handle == USH_NONE) {
+        uint32_t lost = ++set->socket[listener].rx_dropped;
+        __atomic_store_n(&set->shm_socket[listener].rx_dropped, lost, __ATOMIC_RELAXED);
+        accept_refuse(sh, n->extra);
+        return;
+    }
+    accept_into(sh, set, handle, n);
+}
+
+void stream_accepts(struct shard *sh) {
+    if (LIKELY(sh->accept_count == 0) || sh->accepting)
+        return;
+    sh->accepting = true; /* adopting may bring further ones, which this loop finds */
+    for (uint32_t i = 0; i < sh->accept_count; i++) {
+        struct notice n = sh->accept[i];
+        accept_one(sh, &n);
+    }
+    sh->accept_count = 0;
+    sh->accepting = false;
+}
+
+/* ---- the end of a session ---- */
+
+bool stream_end_some(struct shard *sh, struct sess_set *set, uint32_t *at, uint32_t max) {
+    for (uint32_t n = 0; n < max; n++, (*at)++) {
+        if (*at < set->socket_max)
+            *at = set->socket_max;
+        if (*at >= set->connect_high && *at < set->accept_base)
+            *at = set->accept_base;
+        if (*at >= set->accept_high)
+            return false;
+        struct sess_socket *sk = &set->socket[*at];
+        if (sk->set == set->index && is_open(sk))
+            engine_close(sh, set, sk, USH_HANDLE(*at, sk->generation), USH_CLOSE_ABORT);
+    }
+    return true;
+}
+
+static void linger_end(struct shard *sh, struct sess_set *set) {
+    for (uint32_t at = set->socket_max;; at++) {
+        if (at >= set->connect_high && at < set->accept_base)
+            at = set->accept_base;
+        if (at >= set->accept_high)
+            return;
+        struct sess_socket *sk = &set->socket[at];
+        if (sk->state == SOCK_CLOSING && sk->set == set->index && sk->sock != USH_NONE)
+            engine_close(sh, set, sk, USH_HANDLE(at, sk->generation), USH_CLOSE_ABORT);
+    }
+}
+
+void stream_linger(struct shard *sh) {
+    for (struct sess_set *set = sh->linger, *next; set != NULL; set = next) {
+        next = set->linger_next;
+        if (set->linger_until > sh->now)
+            continue;
+        set->linger_until = NS_NEVER;
+        set->flight++; /* holds the set while its streams end one by one */
+        linger_end(sh, set);
+        set->flight--;
+        session_set_settle(sh, set);
+    }
+}
+
+void stream_forget_all(struct shard *sh) {
+    for (uint32_t i = 0; sh->set != NULL && i < sh->session_max; i++) {
+        struct sess_set *set = sh->set[i];
+        if (set == NULL)
+            continue;
+        set->streams = 0;
+        session_set_settle(sh, set);
+    }
+}
