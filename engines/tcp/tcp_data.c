@@ -9,6 +9,8 @@
  */
 #include "engines/tcp/tcp_data.h"
 
+#include "engines/tcp/tcp_output.h"
+
 #define DELACK_TICKS TCP_TICKS_MS(40)
 #define WALK_MAX     512u /* steps of one insertion: a peer cannot make us walk a long list for a few bytes */
 #define POOL_RESERVE 8u   /* keep nothing while less than 1/8 of the pool is free */
@@ -382,8 +384,8 @@ void tcp_data_input(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_rx *rx) {
         return;
     }
     uint32_t segment = p->flags & PKT_GSO ? p->gso_size : min_u32(rx->len, UINT16_MAX);
-    if (segment > c->rcv_mss)
-        c->rcv_mss = (uint16_t)segment;
+    if (UNLIKELY(segment > c->rcv_mss)) /* joined segments whose port does not say so are not larger ones */
+        c->rcv_mss = (uint16_t)max_u32(c->rcv_mss, min_u32(segment, tcp_advertised_mss(x->st, c)));
     if (UNLIKELY(rx->seq != c->rcv_nxt || !(c->flags & TCP_F_ADOPTED))) {
         keep(x, c, rx, fin);
         return;
