@@ -61,7 +61,6 @@ enum pkt_flag {
     PKT_ICMP_ERROR = 1 << 8,   /* up: about a packet we sent; down: refuse this received packet. See above */
     PKT_DONT_FRAGMENT = 1 << 9, /* send: too big for the path is an error (EMSGSIZE), never fragments */
     PKT_MCAST_LOOP = 1 << 10,   /* send to a group: members on this host get a copy; with ttl 0 nobody else does */
-    PKT_URGENT = 1 << 12,       /* send request to a stream: its last byte is urgent */
     PKT_REGION = 1 << 11,       /* send request to a stream: the payload is the frag_len bytes at offset `user` of the
                                    TX region of session SINK_INDEX(sink). The engine remembers the place, not the
                                    packet: it comes back in `done` at once, and the bytes stay put until
@@ -69,6 +68,8 @@ enum pkt_flag {
                                    keeps the packet */
     PKT_BOUNCE = 1 << 12,  /* send: when only the kernel reaches the destination, the sender wants it back. See below */
     PKT_BOUNCED = 1 << 13, /* up: a send request on its way back to its own sender */
+    PKT_URGENT = 1 << 14,  /* send request to a stream: its last byte is urgent */
+    PKT_VLAN = 1 << 15,    /* receive: came with a tag, `vlan` is set */
 };
 
 /* Token of a frag in a TX region that the engine made: whose memory the packet borrows. */
@@ -99,8 +100,8 @@ struct pkt {
     uint32_t len;      /* bytes at data, in the head buffer */
     uint32_t frag_len; /* bytes in frag[0..frag_count) */
     uint8_t *buf;
-    uint32_t buf_size;
-    uint32_t index;      /* of this packet in its pool; never changes */
+    struct pkt_pool *pool;
+    uint64_t rx_ns;      /* when the port took it */
     uint16_t flags;      /* enum pkt_flag */
     uint16_t drop;       /* enum drop_reason */
     uint16_t l3_off;     /* of the IP header, from buf */
@@ -123,22 +124,22 @@ struct pkt {
     uint32_t owner;    /* index into the host's owner table, 0 = unknown */
     uint32_t flow_hash;
     uint32_t token; /* host's: opaque */
+    uint64_t sink;
 
     /* line 2: payload elsewhere */
     struct pkt_frag frag[PKT_FRAG_MAX] CACHE_ALIGNED;
 
-    /* line 3: cold */
-    struct pkt_pool *pool CACHE_ALIGNED;
-    uint64_t sink;
-    uint64_t rx_ns; /* when the port took it */
-    uint32_t next;  /* index link for queues inside engines; UINT32_MAX ends it */
+    /* line 3: cold; a plain datagram never touches it */
+    uint32_t buf_size CACHE_ALIGNED;
+    uint32_t index; /* of this packet in its pool; never changes */
+    uint32_t next;  /* link for queues inside engines; means nothing outside of them */
     uint32_t user;
     uint64_t user_data; /* the sender's, from its submission */
-    uint8_t link_dst[6], link_src[6];
-    uint16_t vlan; /* 0 when untagged, else the TCI */
-    uint16_t pad;
+    uint16_t vlan;      /* the TCI, with PKT_VLAN */
 };
 STATIC_ASSERT(sizeof(struct pkt) == 4 * CACHE_LINE, "a packet is four cache lines");
+STATIC_ASSERT(offsetof(struct pkt, flow) == CACHE_LINE, "line 0 holds what every stage reads");
+STATIC_ASSERT(offsetof(struct pkt, frag) == 2 * CACHE_LINE, "line 1 holds whose it is");
 
 struct pkt_vec {
     uint32_t count;
@@ -165,7 +166,7 @@ static inline bool pkt_vec_push(struct pkt_vec *vec, struct pkt *p) {
 
 static inline uint32_t pkt_vec_room(const struct pkt_vec *vec) { return PKT_VEC_MAX - vec->count; }
 
-/* Makes `p` an empty packet with PKT_HEADROOM in front. Touches lines 0 and 3, and line 1 to clear the owner. */
+/* Makes `p` an empty packet with PKT_HEADROOM in front. Touches lines 0 and 1 only. */
 static inline void pkt_reset(struct pkt *p) {
     p->data = p->buf + PKT_HEADROOM;
     p->len = 0;
@@ -180,11 +181,9 @@ static inline void pkt_reset(struct pkt *p) {
     p->ip_version = 0;
     p->tos = 0;
     p->ttl = 0;
-    p->vlan = 0;
     p->sink = 0;
     p->owner = 0;
     p->token = 0;
-    p->next = UINT32_MAX;
 }
 
 /* Takes a free packet, or NULL when the pool is empty (a normal event: count and go on). */

@@ -90,10 +90,10 @@ static uint32_t take_send(struct shard *sh, struct sess_set *set, const struct u
         send_drop(sh, set, e, off, DROP_NO_BUFFER);
         return SQE_TAKEN;
     }
-    sh->tx[p->index] = (struct sess_tx){set->slot, e->send.handle, e->send.len, off};
-    p->token = p->index + 1;
+    uint32_t index = (uint32_t)(p - sh->small.pool.pkts); /* p->index is cold */
+    sh->tx[index] = (struct sess_tx){set->slot, e->send.handle, e->send.len, off};
+    p->token = index + 1;
     p->tos = e->tos;
-    p->user_data = e->send.user_data;
     if (e->flags & USH_SEND_MORE)
         p->flags |= PKT_MORE;
     if (e->send.gso_size != 0 && e->send.gso_size < e->send.len) {

@@ -54,7 +54,6 @@ static enum drop_reason answer(struct engine_io *io, struct pkt *p, const struct
     if ((size_t)(p->data - p->buf) < ETH_LEN || p->buf_size < ETH_LEN + ARP_LEN)
         return DROP_NO_BUFFER;
     p->data = p->buf + (p->data - p->buf - ETH_LEN);
-    p->vlan = 0;
     frame_write(p, mac, request->sha, &body);
     p->flags = 0;
     ip_down(io, p);

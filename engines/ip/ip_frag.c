@@ -131,9 +131,7 @@ static struct pkt *assemble(struct engine_io *io, const struct ip_frag *f) {
     w->queue = first->queue;
     w->rx_ns = first->rx_ns;
     w->vlan = first->vlan;
-    memcpy(w->link_src, first->link_src, sizeof w->link_src);
-    memcpy(w->link_dst, first->link_dst, sizeof w->link_dst);
-    w->flags = (uint16_t)((first->flags & (PKT_LOCAL | PKT_BROADCAST)) | PKT_FRAGMENT);
+    w->flags = (uint16_t)((first->flags & (PKT_LOCAL | PKT_BROADCAST | PKT_VLAN)) | PKT_FRAGMENT);
     return w;
 }
 

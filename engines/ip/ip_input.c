@@ -313,14 +313,13 @@ static enum drop_reason input_eth(struct ip_state *st, struct engine_io *io, str
     uint32_t head = ETH_LEN;
     if (UNLIKELY(p->len < ETH_LEN))
         return DROP_ETH_TRUNCATED;
-    memcpy(p->link_dst, h, 6);
-    memcpy(p->link_src, h + 6, 6);
     if (UNLIKELY(h[0] & 1))
         p->flags |= PKT_BROADCAST;
     uint16_t type = be16_load(h + 12);
     if (UNLIKELY(type == ETHERTYPE_VLAN)) {
         if (p->len < ETH_LEN + VLAN_LEN)
             return DROP_ETH_TRUNCATED;
+        p->flags |= PKT_VLAN;
         p->vlan = be16_load(h + 14);
         type = be16_load(h + 16);
         head += VLAN_LEN;

@@ -26,7 +26,6 @@ Test(ip_input, fills_what_transports_need) {
         cr_assert_eq(p->l4_off, p->data - p->buf);
         cr_assert(p->ip_version == (six ? 6 : 4) && p->ttl == 64 && p->tos == 0);
         cr_assert_eq(memcmp(&p->flow, &want, sizeof want), 0);
-        cr_assert_eq(memcmp(p->link_src, fx_peer_mac, 6), 0);
         testkit_clear(f.tk);
     }
     fx_end(&f);
@@ -64,7 +63,7 @@ Test(ip_input, vlan_tag) {
     be16_store(h + 14, 0x6005);
     fx_input(&f, p);
     cr_assert_eq(f.tk->up.count, 1);
-    cr_assert_eq(p->vlan, 0x6005);
+    cr_assert((p->flags & PKT_VLAN) && p->vlan == 0x6005);
     testkit_clear(f.tk);
     p = frame(&f, false);
     be16_store(p->data + 12, ETHERTYPE_VLAN);

@@ -83,6 +83,11 @@ void ip_ndp_ask(struct ip_state *st, struct engine_io *io, const struct ip_neigh
     send(io, n->port, &m);
 }
 
+/* Of the frame that brought the packet: its link header still lies in front of the IP header. */
+static const uint8_t *link_source(const struct pkt *p) {
+    return pkt_l3(p) - ETH_LEN - ((p->flags & PKT_VLAN) ? VLAN_LEN : 0) + sizeof(((struct eth_hdr *)0)->dst);
+}
+
 static void answer(struct engine_io *io, const struct pkt *p, const struct ipaddr *target, const uint8_t *mac) {
     static const uint8_t all_mac[6] = {0x33, 0x33, 0, 0, 0, 1};
     static const struct ipaddr all_nodes = {.b = {0xff, 0x02, [15] = 1}};
@@ -92,7 +97,7 @@ static void answer(struct engine_io *io, const struct pkt *p, const struct ipadd
                         .target = *target,
                         .mac = probe         ? all_mac
                                : mac != NULL ? mac
-                                             : p->link_src,
+                                             : link_source(p),
                         .type = ND_ADVERT,
                         .flags = probe ? ADVERT_OVERRIDE : ADVERT_OVERRIDE | ADVERT_SOLICITED,
                         .option = OPT_TARGET};
@@ -103,7 +108,9 @@ enum drop_reason ip_ndp_input(struct ip_state *st, struct engine_io *io, struct 
     uint8_t type = p->data[0];
     if (!ip_port_dedicated(io, p->port) || (p->flags & PKT_LOCAL) || (type != ND_SOLICIT && type != ND_ADVERT))
         return DROP_ICMP_UNWANTED;
-    if (p->len < ND_LEN || p->data[1] != 0 || p->ttl != 255)
+    if (ip_port_is(io, p->port, PORT_CAP_L3))
+        return DROP_ICMP_UNWANTED;
+    if (p->len < ND_LEN || p->data[1] != 0 || p->ttl != 255 || (p->flags & PKT_FRAGMENT)) /* RFC 6980 section 5 */
         return DROP_ARP_MALFORMED;
     bool ok;
     const uint8_t *mac = option_find(p, type == ND_SOLICIT ? OPT_SOURCE : OPT_TARGET, &ok);

@@ -115,7 +115,8 @@ static struct pkt *clone(struct engine_io *io, const struct pkt *p) {
     c->queue = p->queue;
     c->flow = p->flow;
     c->rx_ns = p->rx_ns;
-    c->vlan = p->vlan;
+    if (UNLIKELY(p->flags & PKT_VLAN))
+        c->vlan = p->vlan;
     return c;
 }
 
