@@ -53,9 +53,9 @@ static enum verdict take_recv(struct usher_context *ctx, struct client_set *s, c
         client_go_down(ctx, "a completion names bytes outside the RX region");
         return SKIP;
     }
-    struct usher_socket *sock = handle < ctx->h.socket_max ? ctx->by_handle[handle] : NULL;
-    if (UNLIKELY(!sock)) {
-        if (ctx->opening)
+    struct usher_socket *sock = client_by_handle(ctx, handle);
+    if (UNLIKELY(!sock || (sock->st && sock->st->left))) {
+        if (!sock && ctx->opening)
             return STOP; /* perhaps of the socket whose answer is being read by another thread */
         client_release_cell(ctx, s, cell, len);
         return SKIP;
@@ -94,14 +94,31 @@ void client_take_tx_free(struct usher_context *ctx, const struct ush_cqe *e) {
     ctx->tx_freed = true;
 }
 
-static enum verdict take_event(struct usher_context *ctx, const struct ush_cqe *e, struct usher_event *ret_ev) {
+static enum verdict take_accept(struct usher_context *ctx, struct client_set *s, struct usher_socket *listener,
+                                const struct ush_cqe *e, struct usher_event *ret_ev) {
+    if (LIKELY(listener && listener->st && !listener->st->left)) {
+        if (client_stream_accept(listener, e, ret_ev))
+            return TAKEN;
+    }
+    client_stream_refuse(ctx, s, e->event.value);
+    return SKIP;
+}
+
+static enum verdict take_event(struct usher_context *ctx, struct client_set *s, const struct ush_cqe *e,
+                               struct usher_event *ret_ev) {
     uint32_t handle = e->event.handle, value = e->event.value;
+    struct usher_socket *sock = client_by_handle(ctx, handle);
+    if (!sock && ctx->opening)
+        return STOP;
+    if (e->flags == USH_EVENT_ACCEPT)
+        return take_accept(ctx, s, sock, e, ret_ev);
+    if (!sock)
+        return SKIP;
+    if (sock->st)
+        return client_stream_event(sock, e, ret_ev) ? TAKEN : SKIP;
     /* WRITABLE needs nothing here: every poll looks at the credit of sockets that ran out of it. */
     if (e->flags != USH_EVENT_ERROR)
         return SKIP;
-    struct usher_socket *sock = handle < ctx->h.socket_max ? ctx->by_handle[handle] : NULL;
-    if (!sock)
-        return ctx->opening ? STOP : SKIP;
     *ret_ev = (struct usher_event){.type = USHER_EV_ERROR, .error = (int)(value & 0xfff), .sock = sock};
     return TAKEN;
 }
@@ -115,7 +132,7 @@ static enum verdict take_entry(struct usher_context *ctx, struct client_set *s, 
         client_take_tx_free(ctx, e);
         return SKIP;
     case USH_CQ_EVENT:
-        return take_event(ctx, e, ret_ev);
+        return take_event(ctx, s, e, ret_ev);
     default:
         return SKIP; /* purged, or of a newer usherd */
     }
@@ -189,6 +206,8 @@ static uint32_t take_notices(struct usher_context *ctx, struct usher_event *ret_
 
 uint32_t client_take(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n, bool look) {
     uint32_t got = 0;
+    if (UNLIKELY(ctx->closes_due != 0))
+        client_stream_closes(ctx);
     if (UNLIKELY(ctx->parked != NULL))
         got = client_take_parked(ctx, ret_events, n);
     if (LIKELY(got < n))
@@ -218,6 +237,6 @@ void client_handle_forget(struct usher_socket *sock) {
     if (!sock->known)
         return;
     purge(sock->ctx, sock->home, sock->handle);
-    sock->ctx->by_handle[sock->handle] = NULL;
+    sock->ctx->by_handle[USH_HANDLE_INDEX(sock->handle)] = NULL;
     sock->known = false;
 }

@@ -196,9 +196,7 @@ static void context_free(struct usher_context *ctx) {
         struct usher_socket *s = ctx->sockets;
         ctx->sockets = s->next;
         client_park_purge(s);
-        close_fd(&s->fd);
-        free(s->groups);
-        free(s);
+        client_socket_free(s);
     }
     client_park_fini(ctx);
     client_kbuf_fini(ctx);

@@ -60,6 +60,42 @@ struct client_parked {
     struct usher_event ev;
 };
 
+/* A buffer that a stream has sent: the block is usherd's until `end` bytes of the stream are done. */
+struct client_sent {
+    uint32_t off;
+    uint32_t end;
+};
+
+/* An option set before there was a connection to set it on. */
+struct client_wish {
+    uint32_t option; /* enum ush_stream_option */
+    int64_t value;
+    char name[12];
+};
+#define CLIENT_WISHES 12
+
+/* What a stream has besides; see stream.c. */
+struct client_stream {
+    struct client_sent *sent; /* a ring of sent_room (power of two) entries */
+    uint32_t sent_head, sent_tail, sent_room;
+    uint8_t peer[16], local[16]; /* v4-mapped */
+    uint16_t peer_port, local_port;
+    bool listening, connecting, open;
+    bool shut;      /* SHUTDOWN was sent */
+    bool eof;       /* the peer has hung up */
+    bool gone;      /* CLOSED came */
+    bool left;      /* usher_close(): lives on until CLOSED */
+    bool close_due; /* CLOSE found the ring full */
+    bool abort;     /* SO_LINGER with 0 */
+    bool quiet;     /* its connect was refused and the kernel tries: no CLOSED of the first try ends it */
+    uint8_t *tail;  /* bytes the kernel socket did not take yet */
+    uint32_t tail_len, tail_at;
+    struct usher_msg rest; /* usher_recv_stream() has read a part of it */
+    uint32_t rest_at;
+    uint32_t wish_count;
+    struct client_wish wish[CLIENT_WISHES];
+};
+
 struct client_group {
     uint8_t addr[16];
     uint32_t ifindex;
@@ -90,6 +126,7 @@ struct usher_socket {
     struct usher_socket *blocked_next;
     struct usher_socket *next, **prev_next; /* all of the context */
     uint32_t rx_quota;
+    struct client_stream *st; /* SOCK_STREAM, else NULL */
     uint32_t wish_rx_quota, wish_tx_limit; /* of setsockopt before usherd knew the socket */
     uint32_t group_count;
     struct client_group *groups;
@@ -138,6 +175,13 @@ struct usher_context {
     struct ush_socket *shared_sockets;
     struct txbuf txbuf;
     uint32_t set_turn; /* which set a poll begins with */
+    struct client_set *stream_set; /* where streams connect; NULL: not asked yet, or stream_why says why not */
+    char stream_why[128];
+    uint32_t *stream_free;  /* indexes for CONNECT, a stack of stream_free_count */
+    uint32_t stream_free_count;
+    uint8_t *stream_generation; /* by index - socket_max */
+    uint32_t table_size;    /* of by_handle and shared_sockets */
+    uint32_t closes_due;    /* streams whose CLOSE found the ring full */
     struct usher_socket *blocked, *parked, *parked_last, *sockets;
     struct client_parked *parked_free;
     struct client_kbuf *kbuf_free, *kbuf_lent;
@@ -161,6 +205,14 @@ struct usher_context {
     char daemon_version[32];
     uint64_t session_id;
 };
+
+/* The socket of a completion's handle, or NULL. */
+static inline struct usher_socket *client_by_handle(const struct usher_context *ctx, uint32_t handle)
+{
+    uint32_t index = USH_HANDLE_INDEX(handle);
+    struct usher_socket *sock = index < ctx->table_size ? ctx->by_handle[index] : NULL;
+    return LIKELY(sock && sock->handle == handle) ? sock : NULL;
+}
 
 /* ---- context.c ---- */
 extern uint32_t client_generation;
@@ -302,7 +354,43 @@ bool client_socket_is_carried(struct usher_socket *sock);
 /* Completions that are in the ring already still reach it. Under the lock. */
 void client_socket_to_kernel(struct usher_socket *sock, const char *why);
 
+/* Under the lock: enters or leaves the context's list; `free` also gives its memory back. */
+void client_socket_link(struct usher_context *ctx, struct usher_socket *sock);
+void client_socket_free(struct usher_socket *sock);
+void client_socket_reason(struct usher_socket *sock, const char *reason);
+/* Without the lock: asks usherd to carry a stream's listener, or (fresh kernel socket) where streams connect. */
+int client_stream_announce(struct usher_socket *sock);
+
+/* ---- stream.c: under the lock ---- */
+int client_stream_new(struct usher_socket *sock);
+void client_stream_free(struct usher_socket *sock);
+/* An event of usherd's about a stream. True: *ret_ev is for the program. */
+bool client_stream_event(struct usher_socket *sock, const struct ush_cqe *e, struct usher_event *ret_ev);
+/* A connection for a listener; false: not now, the submission ring is full. */
+bool client_stream_accept(struct usher_socket *listener, const struct ush_cqe *e, struct usher_event *ret_ev);
+/* Buffers whose bytes are done come home. */
+void client_stream_reap(struct usher_socket *sock);
+bool client_stream_reap_all(struct usher_context *ctx);
+int client_stream_send(struct usher_socket *sock, const struct usher_msg *m, uint32_t off, bool more);
+/* The program is done with it. True: nothing is left, the caller frees it. */
+bool client_stream_leave(struct usher_socket *sock);
+void client_stream_closes(struct usher_context *ctx);
+bool client_stream_op(struct usher_socket *sock, uint8_t op, uint8_t flags);
+void client_stream_refuse(struct usher_context *ctx, struct client_set *s, uint32_t handle);
+int client_stream_setsockopt(struct usher_socket *sock, int level, int name, const void *value, socklen_t len);
+void client_stream_down(struct usher_socket *sock);
+/* Without the lock. */
+int client_stream_connect(struct usher_socket *sock, const struct sockaddr *addr, socklen_t len);
+
+/* ---- kernel_stream.c: under the lock ---- */
+int client_kstream_fd(struct usher_socket *sock);
+int client_kstream_connect(struct usher_socket *sock);
+int client_kstream_send(struct usher_socket *sock, const struct usher_msg *m, const void *data);
+uint32_t client_kstream_ready(struct usher_socket *sock, uint32_t events, struct usher_event *ret_events, uint32_t n);
+bool client_kstream_tail(struct usher_socket *sock);
+
 /* ---- kernel.c ---- */
+struct client_kbuf *client_kbuf_get(struct usher_context *ctx, uint64_t room);
 int client_kernel_watch(struct usher_socket *sock);
 void client_kernel_interest(struct usher_socket *sock);
 /* One sendmsg(): 0 or -errno. */

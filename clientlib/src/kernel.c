@@ -19,7 +19,7 @@
 
 /* ---- buffers of received datagrams ---- */
 
-static struct client_kbuf *kbuf_get(struct usher_context *ctx, uint64_t room) {
+struct client_kbuf *client_kbuf_get(struct usher_context *ctx, uint64_t room) {
     struct client_kbuf *b = room <= KBUF_SMALL ? ctx->kbuf_free : NULL;
     if (b) {
         ctx->kbuf_free = b->next;
@@ -130,13 +130,13 @@ ssize_t client_kernel_recv(struct usher_socket *sock, struct usher_event *ret_ev
     struct usher_context *ctx = sock->ctx;
     if (!ctx->scratch && !(ctx->scratch = malloc(1 << 16)))
         return -ENOMEM;
-    struct client_kbuf *b = kbuf_get(ctx, KBUF_SMALL);
+    struct client_kbuf *b = client_kbuf_get(ctx, KBUF_SMALL);
     if (!b)
         return -ENOMEM;
     struct iovec iov[2] = {{b + 1, KBUF_SMALL}, {ctx->scratch, 1 << 16}};
     ssize_t n = client_kernel_recv_into(sock, iov, 2, ret_ev);
     if (n > (ssize_t)KBUF_SMALL) {
-        struct client_kbuf *large = kbuf_get(ctx, (uint64_t)n);
+        struct client_kbuf *large = client_kbuf_get(ctx, (uint64_t)n);
         if (large) {
             memcpy(large + 1, b + 1, KBUF_SMALL);
             memcpy((uint8_t *)(large + 1) + KBUF_SMALL, ctx->scratch, (size_t)n - KBUF_SMALL);
@@ -220,7 +220,9 @@ int client_kernel_send(struct usher_socket *sock, const struct usher_msg *msg, c
 /* ---- the epoll set ---- */
 
 static uint32_t interest(const struct usher_socket *sock) {
-    return (sock->muted ? 0 : EPOLLIN) | (sock->kernel_blocked ? EPOLLOUT : 0);
+    bool out = sock->kernel_blocked || (sock->st && sock->st->connecting);
+    bool in = !sock->muted && !(sock->st && sock->st->eof);
+    return (in ? EPOLLIN : 0) | (out ? EPOLLOUT : 0);
 }
 
 int client_kernel_watch(struct usher_socket *sock) {
@@ -264,6 +266,8 @@ static uint32_t take_error(struct usher_socket *sock, struct usher_event *ret_ev
 
 static uint32_t socket_ready(struct usher_socket *sock, uint32_t events, struct usher_event *ret_events, uint32_t n) {
     uint32_t got = 0;
+    if (sock->st)
+        return client_kstream_ready(sock, events, ret_events, n);
     if (events & EPOLLOUT && sock->kernel_blocked) {
         sock->kernel_blocked = false;
         client_kernel_interest(sock);

@@ -149,11 +149,17 @@ static int tell_usherd(struct usher_socket *sock, const struct row *row, const v
 
 int usher_setsockopt(struct usher_socket *sock, int level, int name, const void *value, socklen_t len) {
     const struct row *row = find(level, name);
-    if (!row)
+    if (!row && !sock->st)
         return unknown(level, name);
     int err = client_enter(sock->ctx);
     if (err)
         return err;
+    if (sock->st) {
+        err = client_stream_setsockopt(sock, level, name, value, len);
+        client_kick(sock->ctx);
+        client_leave(sock->ctx);
+        return err;
+    }
     client_leave(sock->ctx);
     if (setsockopt(sock->fd, level, name, value, len) < 0)
         return client_fail(-errno, "setting socket option %d of level %d: %s", name, level, strerror(errno));
@@ -167,7 +173,7 @@ int usher_setsockopt(struct usher_socket *sock, int level, int name, const void 
 }
 
 int usher_getsockopt(struct usher_socket *sock, int level, int name, void *ret_value, socklen_t *len) {
-    if (!find(level, name))
+    if (!find(level, name) && !(sock->st && sock->fd >= 0))
         return unknown(level, name);
     int err = client_enter(sock->ctx);
     if (err)

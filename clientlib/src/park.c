@@ -31,6 +31,11 @@ static void list_socket(struct usher_context *ctx, struct usher_socket *sock) {
 }
 
 static void drop_event(struct usher_context *ctx, const struct usher_event *ev) {
+    if (ev->type == USHER_EV_ACCEPT) {
+        struct usher_socket *sock = ev->msg.sock;
+        if (client_stream_leave(sock))
+            client_socket_free(sock);
+    }
     if (ev->type == USHER_EV_RECV) {
         struct usher_msg m = ev->msg;
         client_release_msg(ctx, &m);
@@ -50,14 +55,14 @@ static void park_datagram(struct usher_context *ctx, const struct usher_event *e
         sock->parked_tail = &sock->parked_head;
     *sock->parked_tail = p;
     sock->parked_tail = &p->next;
-    if (ev->msg.flags & USHER_RECV_KERNEL && ++sock->parked_kernel == KERNEL_SHARE) {
+    if (ev->type == USHER_EV_RECV && ev->msg.flags & USHER_RECV_KERNEL && ++sock->parked_kernel == KERNEL_SHARE) {
         sock->muted = true;
         client_kernel_interest(sock);
     }
 }
 
 void client_park(struct usher_context *ctx, const struct usher_event *ev) {
-    if (ev->type == USHER_EV_RECV)
+    if (ev->type != USHER_EV_ERROR)
         park_datagram(ctx, ev);
     else
         ev->sock->error = ev->error;
@@ -74,7 +79,8 @@ bool client_unpark(struct usher_socket *sock, struct usher_event *ret_ev) {
     sock->parked_head = p->next;
     p->next = ctx->parked_free;
     ctx->parked_free = p;
-    if (ret_ev->msg.flags & USHER_RECV_KERNEL && --sock->parked_kernel == 0 && sock->muted) {
+    if (ret_ev->type == USHER_EV_RECV && ret_ev->msg.flags & USHER_RECV_KERNEL && --sock->parked_kernel == 0 &&
+        sock->muted) {
         sock->muted = false;
         client_kernel_interest(sock);
     }

@@ -149,9 +149,83 @@ static ssize_t recv_wait(struct receiver *r, int64_t timeout_ns) {
                : n;
 }
 
+/* ---- streams ---- */
+
+/* Bytes of what a call before has left, then the next event's. 0 = the peer has hung up. */
+static ssize_t stream_rest(struct receiver *r) {
+    struct client_stream *st = r->sock->st;
+    size_t left = st->rest.len - st->rest_at, n = left < r->iov.iov_len ? left : r->iov.iov_len;
+    memcpy(r->iov.iov_base, (uint8_t *)st->rest.buf.data + st->rest_at, n);
+    st->rest_at += (uint32_t)n;
+    if (st->rest_at == st->rest.len)
+        client_release_msg(r->sock->ctx, &st->rest);
+    return (ssize_t)n;
+}
+
+static ssize_t stream_take(struct receiver *r) {
+    struct usher_socket *sock = r->sock;
+    switch (r->ev.type) {
+    case USHER_EV_RECV:
+        sock->st->rest = r->ev.msg;
+        sock->st->rest_at = 0;
+        return stream_rest(r);
+    case USHER_EV_HANGUP:
+        return 0;
+    case USHER_EV_ERROR:
+        return client_fail(-r->ev.error, "the stream failed: %s", strerror(r->ev.error));
+    default:
+        return -EAGAIN; /* CONNECTED: whoever reads knows it soon */
+    }
+}
+
+static ssize_t stream_now(struct receiver *r, bool look) {
+    struct usher_socket *sock = r->sock;
+    ssize_t n = -EAGAIN;
+    if (sock->st->rest.buf.data)
+        return stream_rest(r);
+    while (n == -EAGAIN && client_unpark(sock, &r->ev))
+        n = stream_take(r);
+    if (n == -EAGAIN && UNLIKELY(sock->error)) {
+        r->ev = (struct usher_event){.type = USHER_EV_ERROR, .error = sock->error};
+        sock->error = 0;
+        n = stream_take(r);
+    }
+    while (n == -EAGAIN && client_take_fresh(sock->ctx, &r->ev, 1, look) == 1) {
+        if (r->ev.sock == sock)
+            n = stream_take(r);
+        else
+            client_park(sock->ctx, &r->ev);
+    }
+    return n == -EAGAIN && sock->st->eof ? 0 : n;
+}
+
+ssize_t usher_recv_stream(struct usher_socket *sock, void *data, size_t size, int64_t timeout_ns) {
+    struct receiver r = {.sock = sock, .iov = {data, size}};
+    struct usher_context *ctx = sock->ctx;
+    int err = client_enter(ctx);
+    if (err)
+        return err;
+    client_kick(ctx);
+    ssize_t n = sock->st && !sock->st->listening ? stream_now(&r, false)
+                                                 : client_fail(-EOPNOTSUPP, "this is no stream with bytes to read");
+    if (n == -EAGAIN && timeout_ns != 0) {
+        struct client_wait w;
+        client_wait_begin(&w, sock, timeout_ns);
+        while (n == -EAGAIN && err == 0) {
+            err = client_wait_block(ctx, &w);
+            n = stream_now(&r, w.look || err == -EAGAIN);
+        }
+        client_wait_end(ctx, &w, n >= 0);
+    }
+    client_leave(ctx);
+    return n == -EAGAIN && err == -EINTR ? err : n;
+}
+
 ssize_t usher_recvfrom(struct usher_socket *sock, void *data, size_t size, struct sockaddr *ret_addr,
                        socklen_t *addr_len, int64_t timeout_ns) {
     struct receiver r = {.sock = sock, .iov = {data, size}};
+    if (sock->st)
+        return client_fail_fast(-EOPNOTSUPP, "a stream is read by usher_recv_stream()");
     int err = client_enter(sock->ctx);
     if (err)
         return err;

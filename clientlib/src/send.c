@@ -132,7 +132,7 @@ static int send_one(struct usher_context *ctx, struct usher_msg *m, bool more) {
     if (UNLIKELY(!sock || sock->ctx != ctx))
         return client_fail_fast(-EINVAL, "the message names no socket of this context");
     int err = check_buffer(ctx, m, &off);
-    if (!err)
+    if (!err && !sock->st)
         err = check_message(sock, m);
     if (UNLIKELY(!err && sock->error)) {
         err = client_fail(-sock->error, "an earlier send on this socket failed: %s", strerror(sock->error));
@@ -140,7 +140,9 @@ static int send_one(struct usher_context *ctx, struct usher_msg *m, bool more) {
     }
     if (UNLIKELY(err))
         return err;
-    if (LIKELY(sock->set && !client_peer_is_by_kernel(sock, m))) {
+    if (sock->st) {
+        err = client_stream_send(sock, m, off, more);
+    } else if (LIKELY(sock->set && !client_peer_is_by_kernel(sock, m))) {
         err = submit(sock, m, off, more);
     } else {
         err = client_kernel_send(sock, m, ctx->tx + off);
@@ -156,7 +158,7 @@ static int send_one(struct usher_context *ctx, struct usher_msg *m, bool more) {
 static int bind_unbound(struct usher_context *ctx, const struct usher_msg *msgs, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) {
         struct usher_socket *sock = msgs[i].sock;
-        if (LIKELY(!sock || sock->ctx != ctx || sock->bound))
+        if (LIKELY(!sock || sock->ctx != ctx || sock->bound || sock->st))
             continue;
         client_leave(ctx);
         int err = client_socket_autobind(sock);
@@ -193,6 +195,8 @@ ssize_t usher_sendto(struct usher_socket *sock, const void *data, size_t len, co
                      socklen_t addr_len) {
     struct usher_context *ctx = sock->ctx;
     struct usher_msg m = {.sock = sock};
+    if (sock->st)
+        return client_fail_fast(-EOPNOTSUPP, "a stream is sent to by usher_send_stream()");
     if (len > CLIENT_DATAGRAM_MAX)
         return client_fail_fast(-EMSGSIZE, "longer than a datagram can be");
     int err = addr ? client_addr_from(addr, addr_len, &m) : 0;

@@ -52,11 +52,13 @@ static int check_header(const struct ush_header *h, uint64_t file_size) {
     int err = check_numbers(h);
     if (err)
         return err;
-    uint64_t sets;
+    uint64_t sets, sockets = (uint64_t)h->socket_max + h->client_socket_max + h->accept_socket_max;
+    if (sockets > 1u << 24)
+        return bad_header("socket count");
     if (__builtin_mul_overflow(h->set_stride, (uint64_t)USH_SET_MAX, &sets))
         return bad_header("set size");
     const struct span spans[] = {
-        {h->socket_off, (uint64_t)h->socket_max * sizeof(struct ush_socket), "socket table"},
+        {h->socket_off, sockets * sizeof(struct ush_socket), "socket table"},
         {h->set_off, sets, "ring sets"},
         {h->tx_off, h->tx_size, "TX region"},
         {h->rx_off, h->rx_size, "RX region"},
@@ -107,8 +109,14 @@ int client_shm_map(struct usher_context *ctx, int memfd) {
     ctx->rx = ctx->base + ctx->h.rx_off;
     ctx->cell_shift = (uint32_t)__builtin_ctz(ctx->h.rx_cell_min);
     ctx->shared_sockets = (struct ush_socket *)(ctx->base + ctx->h.socket_off);
-    ctx->by_handle = calloc(ctx->h.socket_max, sizeof(struct usher_socket *));
-    err = ctx->by_handle ? txbuf_init(&ctx->txbuf, ctx->h.tx_size) : -ENOMEM;
+    ctx->table_size = ctx->h.socket_max + ctx->h.client_socket_max + ctx->h.accept_socket_max;
+    ctx->by_handle = calloc(ctx->table_size, sizeof(struct usher_socket *));
+    ctx->stream_free = calloc(ctx->h.client_socket_max + 1, sizeof(uint32_t));
+    ctx->stream_generation = calloc(ctx->h.client_socket_max + 1, 1);
+    bool tables = ctx->by_handle && ctx->stream_free && ctx->stream_generation;
+    for (uint32_t i = ctx->h.client_socket_max; tables && i > 0; i--)
+        ctx->stream_free[ctx->stream_free_count++] = ctx->h.socket_max + i - 1;
+    err = tables ? txbuf_init(&ctx->txbuf, ctx->h.tx_size) : -ENOMEM;
     if (err)
         return client_fail(err, "no memory for the tables of the session");
     return 0;
@@ -130,7 +138,11 @@ void client_shm_unmap(struct usher_context *ctx) {
     ctx->set_count = 0;
     txbuf_fini(&ctx->txbuf);
     free(ctx->by_handle);
+    free(ctx->stream_free);
+    free(ctx->stream_generation);
     ctx->by_handle = NULL;
+    ctx->stream_free = NULL;
+    ctx->stream_generation = NULL;
     if (ctx->base)
         munmap(ctx->base, ctx->h.total_size);
     ctx->base = NULL;

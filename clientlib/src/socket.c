@@ -15,13 +15,18 @@ static void set_reason(struct usher_socket *sock, const char *reason) {
     snprintf(sock->reason, sizeof(sock->reason), "%s", reason);
 }
 
+void client_socket_reason(struct usher_socket *sock, const char *reason) {
+    set_reason(sock, reason);
+}
+
 static int check_kind(int family, int type, int proto) {
     if (family != AF_INET && family != AF_INET6)
         return client_fail(-EAFNOSUPPORT, "address family %d: Usher has AF_INET and AF_INET6", family);
-    if ((type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) != SOCK_DGRAM)
-        return client_fail(-ESOCKTNOSUPPORT, "socket type %d: this libusher has SOCK_DGRAM", type);
-    if (proto != 0 && proto != IPPROTO_UDP)
-        return client_fail(-EPROTONOSUPPORT, "protocol %d: this libusher has UDP", proto);
+    int kind = type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (kind != SOCK_DGRAM && kind != SOCK_STREAM)
+        return client_fail(-ESOCKTNOSUPPORT, "socket type %d: Usher has SOCK_DGRAM and SOCK_STREAM", type);
+    if (proto != 0 && proto != (kind == SOCK_DGRAM ? IPPROTO_UDP : IPPROTO_TCP))
+        return client_fail(-EPROTONOSUPPORT, "protocol %d: Usher has UDP and TCP", proto);
     return 0;
 }
 
@@ -41,17 +46,48 @@ static int kernel_socket(int family, int *ret_fd) {
     return 0;
 }
 
+void client_socket_link(struct usher_context *ctx, struct usher_socket *sock) {
+    sock->next = ctx->sockets;
+    sock->prev_next = &ctx->sockets;
+    if (sock->next)
+        sock->next->prev_next = &sock->next;
+    ctx->sockets = sock;
+}
+
+void client_socket_free(struct usher_socket *sock) {
+    client_park_purge(sock);
+    client_unblock_socket(sock);
+    *sock->prev_next = sock->next;
+    if (sock->next)
+        sock->next->prev_next = sock->prev_next;
+    if (sock->st && sock->watched)
+        sock->ctx->kernel_only--;
+    client_stream_free(sock);
+    if (sock->fd >= 0)
+        close(sock->fd); /* leaves the epoll set by itself */
+    free(sock->groups);
+    free(sock);
+}
+
 int usher_socket(struct usher_context *ctx, int family, int type, int proto, struct usher_socket **ret_sock) {
+    bool stream = (type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) == SOCK_STREAM;
     int fd = -1, err = check_kind(family, type, proto);
-    if (!err)
+    if (!err && !stream)
         err = kernel_socket(family, &fd);
     if (err)
         return err;
     struct usher_socket *sock = calloc(1, sizeof(*sock));
-    err = sock ? client_enter(ctx) : client_fail(-ENOMEM, "no memory for a socket");
+    err = sock ? 0 : client_fail(-ENOMEM, "no memory for a socket");
+    if (!err && stream)
+        err = client_stream_new(sock);
+    if (!err)
+        err = client_enter(ctx);
     if (err) {
+        if (sock)
+            client_stream_free(sock);
         free(sock);
-        close(fd);
+        if (fd >= 0)
+            close(fd);
         return err;
     }
     sock->ctx = ctx;
@@ -59,11 +95,7 @@ int usher_socket(struct usher_context *ctx, int family, int type, int proto, str
     sock->v6 = family == AF_INET6;
     sock->wildcard = true;
     set_reason(sock, "not bound yet");
-    sock->next = ctx->sockets;
-    sock->prev_next = &ctx->sockets;
-    if (sock->next)
-        sock->next->prev_next = &sock->next;
-    ctx->sockets = sock;
+    client_socket_link(ctx, sock);
     client_leave(ctx);
     *ret_sock = sock;
     return 0;
@@ -71,6 +103,7 @@ int usher_socket(struct usher_context *ctx, int family, int type, int proto, str
 
 void client_socket_to_kernel(struct usher_socket *sock, const char *why) {
     struct usher_context *ctx = sock->ctx;
+    client_stream_down(sock);
     if (sock->set) {
         sock->set = NULL;
         ctx->accelerated--;
@@ -79,10 +112,9 @@ void client_socket_to_kernel(struct usher_socket *sock, const char *why) {
     set_reason(sock, why);
 }
 
-/* usherd carries the socket: remembers where. The answer's numbers are checked, they index our tables. */
-static int install(struct usher_socket *sock, struct client_answer *a) {
-    struct usher_context *ctx = sock->ctx;
-    if (a->handle >= ctx->h.socket_max || a->set >= USH_SET_MAX)
+/* The answer's set, made known when it is new. */
+static int install_set(struct usher_context *ctx, struct client_answer *a) {
+    if (a->set >= USH_SET_MAX)
         return client_fail(-EPROTO, "usherd's answer names a socket or ring set that cannot be");
     if (!ctx->set_at[a->set]) {
         if (a->fd_count != 1)
@@ -92,6 +124,17 @@ static int install(struct usher_socket *sock, struct client_answer *a) {
             return err;
         a->fd_count = 0;
     }
+    return 0;
+}
+
+/* usherd carries the socket: remembers where. The answer's numbers are checked, they index our tables. */
+static int install(struct usher_socket *sock, struct client_answer *a) {
+    struct usher_context *ctx = sock->ctx;
+    if (a->handle >= ctx->h.socket_max)
+        return client_fail(-EPROTO, "usherd's answer names a socket or ring set that cannot be");
+    int err = install_set(ctx, a);
+    if (err)
+        return err;
     if (!sock->set)
         ctx->accelerated++;
     if (sock->known)
@@ -184,11 +227,86 @@ int client_socket_announce(struct usher_socket *sock) {
     return 0;
 }
 
+/* Of a stream: its listener, or (a fresh kernel socket, of no context) the set where streams connect. */
+int client_stream_announce(struct usher_socket *sock) {
+    struct usher_context *ctx = sock->ctx;
+    struct client_answer a = {0};
+    client_rpc_begin(ctx);
+    int err = client_rpc_open(ctx, sock, &a);
+    client_relock(ctx);
+    if (sock->st) {
+        take_answer(sock, err, &a);
+        if (sock->set)
+            ctx->by_handle[sock->handle] = sock;
+    } else if (!err && a.accelerated && install_set(ctx, &a) == 0) {
+        ctx->stream_set = ctx->set_at[a.set];
+    } else {
+        snprintf(ctx->stream_why, sizeof(ctx->stream_why), "%s", err ? usher_strerror() : a.reason);
+        if (!ctx->stream_why[0])
+            snprintf(ctx->stream_why, sizeof(ctx->stream_why), "usherd does not say");
+    }
+    while (a.fd_count)
+        close(a.fds[--a.fd_count]);
+    client_leave(ctx);
+    client_rpc_end(ctx);
+    return 0;
+}
+
+int usher_listen(struct usher_socket *sock, int backlog) {
+    struct usher_context *ctx = sock->ctx;
+    int err = client_enter(ctx);
+    if (err)
+        return err;
+    bool fits = sock->st && sock->bound && !sock->st->listening;
+    client_leave(ctx);
+    if (!fits)
+        return client_fail(-EINVAL, "listen: only a bound stream can");
+    if (listen(sock->fd, backlog) < 0)
+        return client_fail(-errno, "listen: %s", strerror(errno));
+    client_relock(ctx);
+    sock->st->listening = true;
+    sock->bound = false; /* take_answer() counts it */
+    ctx->opening++;
+    err = client_kernel_watch(sock);
+    client_leave(ctx);
+    if (!err)
+        err = client_stream_announce(sock);
+    client_relock(ctx);
+    ctx->opening--;
+    client_leave(ctx);
+    return err;
+}
+
+/* The kernel's socket holds the port; usherd hears of it when it listens. */
+static int stream_bind(struct usher_socket *sock, const struct sockaddr *addr, socklen_t len) {
+    client_relock(sock->ctx);
+    int err = client_kstream_fd(sock);
+    client_leave(sock->ctx);
+    if (err)
+        return err;
+    struct usher_msg m = {0};
+    struct sockaddr_storage sa = {0};
+    socklen_t sa_len = sizeof(sa);
+    const int on = 1;
+    setsockopt(sock->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)); /* TIME-WAIT is usherd's to mind */
+    if (bind(sock->fd, addr, len) < 0)
+        return client_fail(-errno, "bind: %s", strerror(errno));
+    sock->bound = true;
+    if (getsockname(sock->fd, (struct sockaddr *)&sa, &sa_len) == 0 &&
+        client_addr_from((struct sockaddr *)&sa, sa_len, &m) == 0) {
+        client_addr_map(m.family, m.peer, sock->st->local);
+        sock->st->local_port = m.peer_port;
+    }
+    return 0;
+}
+
 int usher_bind(struct usher_socket *sock, const struct sockaddr *addr, socklen_t len) {
     int err = client_enter(sock->ctx);
     if (err)
         return err;
     client_leave(sock->ctx);
+    if (sock->st)
+        return stream_bind(sock, addr, len);
     if (bind(sock->fd, addr, len) < 0)
         return client_fail(-errno, "bind: %s", strerror(errno));
     return client_socket_announce(sock);
@@ -199,6 +317,8 @@ int usher_connect(struct usher_socket *sock, const struct sockaddr *addr, sockle
     if (err)
         return err;
     client_leave(sock->ctx);
+    if (sock->st)
+        return client_stream_connect(sock, addr, len);
     if (connect(sock->fd, addr, len) < 0)
         return client_fail(-errno, "connect: %s", strerror(errno));
     sock->connected = addr->sa_family != AF_UNSPEC;
@@ -214,17 +334,28 @@ int client_socket_autobind(struct usher_socket *sock) {
 
 static void forget(struct usher_socket *sock) {
     struct usher_context *ctx = sock->ctx;
-    client_park_purge(sock);
-    client_unblock_socket(sock);
     client_handle_forget(sock);
     if (sock->set) {
         ctx->accelerated--;
     } else if (sock->bound) {
         ctx->kernel_only--;
     }
-    *sock->prev_next = sock->next;
-    if (sock->next)
-        sock->next->prev_next = sock->prev_next;
+    sock->set = NULL;
+}
+
+/* A connection: an entry of the ring, no exchange. It may live on until its last byte is through. */
+static void stream_close(struct usher_socket *sock) {
+    struct usher_context *ctx = sock->ctx;
+    client_park_purge(sock);
+    client_unblock_socket(sock);
+    if (sock->st->rest.buf.data)
+        client_release_msg(ctx, &sock->st->rest);
+    if (!sock->set && sock->fd >= 0)
+        (void)client_kstream_tail(sock);
+    if (client_stream_leave(sock))
+        client_socket_free(sock);
+    client_kick(ctx);
+    client_leave(ctx);
 }
 
 void usher_close(struct usher_socket *sock) {
@@ -234,17 +365,21 @@ void usher_close(struct usher_socket *sock) {
     if (client_enter(ctx))
         return; /* a fork's child: the parent's socket is none of its business */
     client_kick(ctx);
+    if (sock->st && !sock->st->listening) {
+        stream_close(sock);
+        return;
+    }
     client_leave(ctx);
     client_rpc_begin(ctx);
     if (client_socket_is_carried(sock))
         client_rpc_close(ctx, sock->handle);
     client_relock(ctx);
     forget(sock);
+    if (sock->st)
+        sock->watched = false; /* counted above */
+    client_socket_free(sock);
     client_leave(ctx);
     client_rpc_end(ctx);
-    close(sock->fd); /* leaves the epoll set by itself */
-    free(sock->groups);
-    free(sock);
 }
 
 int usher_getsockname(struct usher_socket *sock, struct sockaddr *ret_addr, socklen_t *len) {
@@ -252,12 +387,23 @@ int usher_getsockname(struct usher_socket *sock, struct sockaddr *ret_addr, sock
     if (err)
         return err;
     client_leave(sock->ctx);
+    if (sock->st && sock->fd < 0) {
+        struct usher_msg m = {.family = sock->v6 ? AF_INET6 : AF_INET, .peer_port = sock->st->local_port};
+        struct sockaddr_storage sa;
+        socklen_t sa_len;
+        memcpy(m.peer, sock->v6 ? sock->st->local : sock->st->local + 12, sock->v6 ? 16 : 4);
+        client_addr_to(&m, sock->v6, &sa, &sa_len);
+        client_addr_give(&sa, sa_len, ret_addr, len);
+        return 0;
+    }
     if (getsockname(sock->fd, ret_addr, len) < 0)
         return client_fail(-errno, "getsockname: %s", strerror(errno));
     return 0;
 }
 
 int usher_kernel_fd(struct usher_socket *sock) {
+    if (sock->st && client_kstream_fd(sock))
+        return -1;
     return sock->fd;
 }
 
@@ -281,7 +427,8 @@ int usher_socket_info(struct usher_socket *sock, struct usher_socket_info *ret_i
         info.worker_cpu = (uint32_t)__atomic_load_n(&sock->set->shared->worker_cpu, __ATOMIC_RELAXED);
         info.rx_quota = sock->rx_quota;
         info.tx_limit = sock->tx_limit;
-        info.rx_dropped = __atomic_load_n(&ctx->shared_sockets[sock->handle].rx_dropped, __ATOMIC_RELAXED);
+        info.rx_dropped =
+            __atomic_load_n(&ctx->shared_sockets[USH_HANDLE_INDEX(sock->handle)].rx_dropped, __ATOMIC_RELAXED);
     }
     client_leave(ctx);
     *ret_info = info;

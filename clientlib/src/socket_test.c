@@ -11,7 +11,7 @@ Test(socket, kinds_that_are_not_ours_are_refused) {
     struct rig r = rig_start(NULL);
     struct usher_socket *s = NULL;
     cr_assert_eq(usher_socket(r.ctx, AF_UNIX, SOCK_DGRAM, 0, &s), -EAFNOSUPPORT);
-    cr_assert_eq(usher_socket(r.ctx, AF_INET, SOCK_STREAM, 0, &s), -ESOCKTNOSUPPORT);
+    cr_assert_eq(usher_socket(r.ctx, AF_INET, SOCK_SEQPACKET, 0, &s), -ESOCKTNOSUPPORT);
     cr_assert_eq(usher_socket(r.ctx, AF_INET, SOCK_DGRAM, IPPROTO_TCP, &s), -EPROTONOSUPPORT);
     cr_assert_null(s);
     cr_assert_eq(usher_socket(r.ctx, AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK, IPPROTO_UDP, &s), 0);

@@ -130,7 +130,10 @@ static bool is_writable(struct usher_socket *sock) {
         return true;
     if (s->sq_pos - s->sq_reaped > s->sq_mask)
         return false;
-    sock->done = __atomic_load_n(&sock->ctx->shared_sockets[sock->handle].tx_done, __ATOMIC_RELAXED);
+    if (sock->st)
+        client_stream_reap(sock);
+    else
+        sock->done = __atomic_load_n(&sock->ctx->shared_sockets[sock->handle].tx_done, __ATOMIC_RELAXED);
     return (int32_t)(sock->sent - sock->done) <= (int32_t)(sock->tx_limit / 2);
 }
 
@@ -161,5 +164,7 @@ bool client_tx_available(struct usher_context *ctx) {
         client_sq_reap(ctx, ctx->sets[i]);
         client_bounce_scan(ctx, ctx->sets[i]);
     }
+    if (client_stream_reap_all(ctx))
+        ctx->tx_freed = true;
     return ctx->tx_freed;
 }

@@ -143,7 +143,7 @@ static bool announce_sleep(struct usher_context *ctx) {
 }
 
 static bool must_nag(struct usher_context *ctx) {
-    return ctx->blocked || ctx->tx_wanted;
+    return ctx->blocked || ctx->tx_wanted || ctx->closes_due;
 }
 
 /* ---- sleeping ---- */

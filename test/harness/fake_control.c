@@ -41,13 +41,14 @@ static void layout(struct fake *f) {
     h->sq_entries = c->sq_entries;
     h->cq_entries = c->cq_entries;
     h->socket_max = c->socket_max;
+    h->client_socket_max = h->accept_socket_max = FAKE_STREAMS;
     h->tx_copy_max = c->tx_copy_max;
     h->rx_cell_min = 256;
     h->tx_size = c->tx_bytes;
     h->rx_size = c->rx_bytes;
     h->set_stride = page_up(ush_set_bytes(h->cq_entries, h->sq_entries));
     h->socket_off = USH_PAGE;
-    h->set_off = h->socket_off + page_up(h->socket_max * sizeof(struct ush_socket));
+    h->set_off = h->socket_off + page_up((h->socket_max + 2 * FAKE_STREAMS) * sizeof(struct ush_socket));
     h->tx_off = h->set_off + h->set_stride * USH_SET_MAX;
     h->rx_off = h->tx_off + page_up(h->tx_size);
     h->total_size = h->rx_off + page_up(h->rx_size);
@@ -55,6 +56,7 @@ static void layout(struct fake *f) {
 
 static void make_sets(struct fake *f) {
     memset(f->set, 0, sizeof(f->set));
+    memset(f->stream, 0, sizeof(f->stream));
     for (uint32_t i = 0; i < f->config.sets; i++) {
         struct fake_set *s = &f->set[i];
         uint8_t *at = f->base + f->h.set_off + f->h.set_stride * i;
@@ -136,11 +138,16 @@ static void map_addr(const struct sockaddr_storage *sa, uint8_t ret_addr[16], ui
 static void read_kernel_socket(struct fake_socket *sk, int fd) {
     struct sockaddr_storage sa = {0};
     socklen_t len = sizeof(sa);
-    uint16_t port;
+    uint16_t port = 0;
     memset(sk, 0, sizeof(*sk));
     sk->open = true;
     if (getsockname(fd, (struct sockaddr *)&sa, &len) == 0)
         map_addr(&sa, sk->local, &port);
+    int listens = 0;
+    socklen_t int_len = sizeof(listens);
+    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &int_len);
+    sk->listens = listens;
+    sk->local_port = port;
     len = sizeof(sa);
     if (getpeername(fd, (struct sockaddr *)&sa, &len) == 0)
         map_addr(&sa, sk->peer, &sk->peer_port);

@@ -22,7 +22,15 @@ struct fake_set {
 struct fake_socket {
     bool open;
     uint8_t local[16], peer[16];
-    uint16_t peer_port;
+    uint16_t peer_port, local_port;
+    bool listens;
+};
+
+/* Streams: by index after the sockets opened by RPC. Two connected to one another, or one that echoes. */
+#define FAKE_STREAMS 64
+struct fake_stream {
+    uint32_t handle, peer; /* USH_NONE: echoes */
+    bool open, hung_up, left;
 };
 
 struct fake_held {
@@ -42,6 +50,7 @@ struct fake {
     uint8_t *base;
     struct fake_set set[USH_SET_MAX];
     struct fake_socket *socket;
+    struct fake_stream stream[2 * FAKE_STREAMS]; /* the client's, then the accepted ones */
     uint32_t *cell_free;
     bool *cell_lent;
     uint32_t cell_free_count, cell_count;

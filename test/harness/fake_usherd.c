@@ -100,7 +100,144 @@ static void finish_send(struct fake *f, struct fake_set *s, const struct ush_sqe
         f->held[f->held_count++] = (struct fake_held){s, e->send.handle, e->send.off, e->send.len};
 }
 
+/* ---- streams ---- */
+
+static struct fake_stream *stream_of(struct fake *f, uint32_t handle) {
+    uint32_t i = USH_HANDLE_INDEX(handle) - f->h.socket_max;
+    struct fake_stream *st = i < 2 * FAKE_STREAMS ? &f->stream[i] : NULL;
+    return st && st->handle == handle && st->open ? st : NULL;
+}
+
+static void stream_event(struct fake *f, struct fake_set *s, uint32_t handle, uint8_t event, uint32_t value,
+                         uint32_t extra) {
+    struct ush_cqe *e = cq_slot(f, s);
+    if (!e)
+        return;
+    e->type = USH_CQ_EVENT;
+    e->flags = event;
+    e->count = 0;
+    memset(&e->event, 0, sizeof(e->event));
+    e->event.handle = handle;
+    e->event.value = value;
+    e->event.extra = extra;
+    e->event.port = 1234;
+    memcpy(e->event.addr, (const uint8_t[16]){[10] = 0xff, 0xff, 192, 0, 2, 1}, 16);
+    cq_commit(s, e);
+}
+
+static struct fake_stream *stream_open(struct fake *f, uint32_t handle, uint32_t peer) {
+    uint32_t index = USH_HANDLE_INDEX(handle);
+    struct ush_socket *sk = (struct ush_socket *)(f->base + f->h.socket_off) + index;
+    *sk = (struct ush_socket){.state = USH_SOCKET_OPEN, .tx_limit = f->config.tx_limit};
+    struct fake_stream *st = &f->stream[index - f->h.socket_max];
+    *st = (struct fake_stream){.handle = handle, .peer = peer, .open = true};
+    return st;
+}
+
+static uint32_t accept_handle(struct fake *f) {
+    for (uint32_t i = FAKE_STREAMS; i < 2 * FAKE_STREAMS; i++)
+        if (!f->stream[i].open)
+            return USH_HANDLE(f->h.socket_max + i, (uint8_t)(USH_HANDLE_GENERATION(f->stream[i].handle) + 1));
+    return USH_NONE;
+}
+
+/* To a port that a socket of the fake listens on: a pair. To port 1: refused. 2: no way, the kernel may. Else echo. */
+static void take_connect(struct fake *f, struct fake_set *s, const struct ush_sqe *e) {
+    uint32_t handle = e->connect.handle, server = USH_NONE;
+    if (stream_of(f, handle) || USH_HANDLE_INDEX(handle) - f->h.socket_max >= FAKE_STREAMS) {
+        f->stats.bad++;
+        return;
+    }
+    struct fake_stream *st = stream_open(f, handle, USH_NONE);
+    if (e->connect.port <= 2) {
+        st->open = false;
+        stream_event(f, s, handle, USH_EVENT_ERROR, e->connect.port == 1 ? ECONNREFUSED : ENETUNREACH,
+                     e->connect.port == 2);
+        stream_event(f, s, handle, USH_EVENT_CLOSED, 0, 0);
+        return;
+    }
+    for (uint32_t i = 0; i < f->h.socket_max; i++)
+        if (f->socket[i].open && f->socket[i].listens && f->socket[i].local_port == e->connect.port) {
+            server = st->peer = accept_handle(f);
+            stream_open(f, server, handle);
+            stream_event(f, s, i, USH_EVENT_ACCEPT, server, f->config.tx_limit);
+        }
+    stream_event(f, s, handle, USH_EVENT_CONNECTED, 0, f->config.tx_limit);
+}
+
+static void stream_end(struct fake *f, struct fake_set *s, uint32_t handle) {
+    struct fake_stream *st = stream_of(f, handle);
+    if (!st)
+        return;
+    st->open = false;
+    stream_event(f, s, handle, USH_EVENT_CLOSED, 0, 0);
+}
+
+static void hang_up(struct fake *f, struct fake_set *s, uint32_t handle) {
+    struct fake_stream *st = stream_of(f, handle);
+    if (!st || st->hung_up)
+        return;
+    st->hung_up = true;
+    stream_event(f, s, handle, USH_EVENT_HANGUP, 0, 0);
+}
+
+static void take_stream(struct fake *f, struct fake_set *s, const struct ush_sqe *e) {
+    struct fake_stream *st = stream_of(f, e->stream.handle);
+    if (!st)
+        return;
+    uint32_t other = st->peer == USH_NONE ? st->handle : st->peer;
+    if (e->op == USH_OP_SHUTDOWN) {
+        hang_up(f, s, other);
+    } else if (e->op == USH_OP_OPTION) {
+        f->stats.last_option = e->stream.option;
+        f->stats.last_option_value = e->stream.value;
+    } else if (e->flags & USH_CLOSE_ABORT) {
+        if (stream_of(f, other) && other != st->handle)
+            stream_event(f, s, other, USH_EVENT_ERROR, ECONNRESET, 0);
+        stream_end(f, s, other);
+        stream_end(f, s, e->stream.handle);
+    } else {
+        hang_up(f, s, other);
+        struct fake_stream *peer = stream_of(f, other);
+        st->left = true;
+        if (!peer || peer->left || peer == st) { /* CLOSED when both ends are through */
+            stream_end(f, s, other);
+            stream_end(f, s, e->stream.handle);
+        }
+    }
+}
+
+static void take_stream_send(struct fake *f, struct fake_set *s, const struct ush_sqe *e) {
+    struct fake_stream *st = stream_of(f, e->send.handle);
+    if (!st)
+        return;
+    if ((uint64_t)e->send.off + e->send.len > f->h.tx_size) {
+        f->stats.bad++;
+        return;
+    }
+    f->stats.sends++;
+    f->stats.send_bytes += e->send.len;
+    struct ush_cqe head = {.type = USH_CQ_RECV};
+    head.recv.handle = st->peer == USH_NONE ? st->handle : st->peer;
+    for (uint32_t at = 0; at < e->send.len; at += f->config.cell_bytes) {
+        uint32_t left = e->send.len - at;
+        deliver(f, s, &head, f->base + f->h.tx_off + e->send.off + at,
+                left < f->config.cell_bytes ? left : f->config.cell_bytes);
+    }
+    if (f->hold_credit)
+        return;
+    struct ush_socket *sk = (struct ush_socket *)(f->base + f->h.socket_off) + USH_HANDLE_INDEX(st->handle);
+    __atomic_store_n(&sk->tx_done, sk->tx_done + e->send.len, __ATOMIC_RELEASE);
+    stream_event(f, s, st->handle, USH_EVENT_WRITABLE, 0, 0);
+}
+
+/* ---- datagrams ---- */
+
 static void take_send(struct fake *f, struct fake_set *s, const struct ush_sqe *e) {
+    if (USH_HANDLE_INDEX(e->send.handle) - f->h.socket_max < 2 * FAKE_STREAMS) {
+        take_stream_send(f, s, e);
+        return;
+    }
     if (e->send.handle >= f->h.socket_max || !f->socket[e->send.handle].open ||
         (uint64_t)e->send.off + e->send.len > f->h.tx_size) {
         f->stats.bad++;
@@ -153,6 +290,10 @@ static unsigned take_set(struct fake *f, struct fake_set *s) {
             take_send(f, s, &e);
         else if (e.op == USH_OP_RELEASE)
             take_release(f, &e);
+        else if (e.op == USH_OP_CONNECT)
+            take_connect(f, s, &e);
+        else if (e.op == USH_OP_SHUTDOWN || e.op == USH_OP_CLOSE || e.op == USH_OP_OPTION)
+            take_stream(f, s, &e);
         else
             f->stats.bad++;
         s->sq_pos++;

@@ -62,7 +62,8 @@ const char *usher_strerror(void);
 int usher_fd(struct usher_context *ctx);
 int usher_arm(struct usher_context *ctx);
 
-/* A socket of `family` AF_INET or AF_INET6; `type` SOCK_DGRAM. `proto` 0. */
+/* A socket of `family` AF_INET or AF_INET6; `type` SOCK_DGRAM or SOCK_STREAM. `proto` 0. A stream has a kernel socket
+ * only once it needs one: bound, listening, or carried by the kernel. */
 int usher_socket(struct usher_context *ctx, int family, int type, int proto, struct usher_socket **ret_sock);
 /* Closes it. Received buffers stay valid until released. */
 void usher_close(struct usher_socket *sock);
@@ -70,10 +71,17 @@ void usher_close(struct usher_socket *sock);
  * unbound socket binds it to a port of the kernel's choice. */
 int usher_bind(struct usher_socket *sock, const struct sockaddr *addr, socklen_t len);
 int usher_connect(struct usher_socket *sock, const struct sockaddr *addr, socklen_t len);
+/* Streams. connect() never waits: USHER_EV_CONNECTED or USHER_EV_ERROR answers. listen() needs a bound stream;
+ * connections come as USHER_EV_ACCEPT. usher_shutdown() ends the sending half: the peer reads to the end, this side may
+ * still receive. usher_close() lets what was sent arrive (SO_LINGER with 0 seconds: resets instead). */
+int usher_listen(struct usher_socket *sock, int backlog);
+int usher_shutdown(struct usher_socket *sock);
 int usher_getsockname(struct usher_socket *sock, struct sockaddr *ret_addr, socklen_t *len);
 /* SOL_SOCKET: SO_REUSEADDR, SO_REUSEPORT, SO_RCVBUF, SO_SNDBUF, SO_BROADCAST, SO_BINDTODEVICE; IP: IP_TOS, IP_TTL,
  * IP_MTU_DISCOVER, IP_ADD/DROP_MEMBERSHIP, IP_MULTICAST_TTL/LOOP/IF; IPv6: their twins, IPV6_V6ONLY. -ENOPROTOOPT for
- * others. Set on the kernel socket and in usherd alike. */
+ * others. Set on the kernel socket and in usherd alike. Streams: TCP_NODELAY, TCP_CORK, TCP_QUICKACK, SO_KEEPALIVE,
+ * TCP_KEEPIDLE/KEEPINTVL/KEEPCNT, TCP_USER_TIMEOUT, TCP_CONGESTION, TCP_NOTSENT_LOWAT, SO_LINGER (0 seconds),
+ * SO_RCVBUF, SO_SNDBUF, IP_TOS, IP_TTL. */
 int usher_setsockopt(struct usher_socket *sock, int level, int name, const void *value, socklen_t len);
 int usher_getsockopt(struct usher_socket *sock, int level, int name, void *ret_value, socklen_t *len);
 /* The program's kernel socket under it. Owned by the library. */
@@ -137,6 +145,10 @@ enum usher_recv_flag {
  * where no Usher socket listens) goes out by the kernel socket. The first ones to such a peer do so within a later call
  * on the context (send, poll, wait or close), because it is usherd that finds out; the order is kept. */
 int usher_send(struct usher_context *ctx, struct usher_msg *msgs, uint32_t n);
+/* Copies and sends bytes of a stream, as many as there is room for now. Returns how many, or a negative errno when that
+ * is none: -EAGAIN (wait for USHER_EV_WRITABLE), -ENOBUFS (for USHER_EV_TX_FREE), -ENOTCONN, -EPIPE. With usher_send()
+ * a message is the next bytes of a stream; its buffer is usherd's until the peer has acknowledged them. */
+ssize_t usher_send_stream(struct usher_socket *sock, const void *data, size_t len);
 /* Copies and sends one datagram, as sendto(2). Returns len or a negative errno. */
 ssize_t usher_sendto(struct usher_socket *sock, const void *data, size_t len, const struct sockaddr *addr,
                      socklen_t addr_len);
@@ -144,10 +156,14 @@ ssize_t usher_sendto(struct usher_socket *sock, const void *data, size_t len, co
 /* ---- receiving, events ---- */
 
 enum usher_event_type {
-    USHER_EV_RECV = 1,  /* msg is a datagram; its buffer is the caller's until usher_rx_release() */
+    USHER_EV_RECV = 1,  /* msg is a datagram or a stream's next bytes; its buffer is the caller's until
+                           usher_rx_release() */
     USHER_EV_ERROR,     /* error = a positive errno of an earlier send (ECONNREFUSED, EMSGSIZE ...) on sock */
     USHER_EV_WRITABLE,  /* a socket that answered -EAGAIN takes sends again */
     USHER_EV_TX_FREE,   /* usher_tx_alloc() may succeed again */
+    USHER_EV_CONNECTED, /* the stream is connected; msg.peer, msg.local */
+    USHER_EV_ACCEPT,    /* sock listens; msg.sock is the new stream, the program's to close; msg.peer its peer */
+    USHER_EV_HANGUP,    /* the stream's peer sends no more; all it sent has come before */
     USHER_EV_DOWN,      /* usherd is gone; sockets go on over the kernel where they can */
 };
 
@@ -169,6 +185,10 @@ void usher_rx_release(struct usher_context *ctx, struct usher_msg *msgs, uint32_
  * queued. Returns its length (cut to `size`), -EAGAIN on timeout. */
 ssize_t usher_recvfrom(struct usher_socket *sock, void *data, size_t size, struct sockaddr *ret_addr,
                        socklen_t *addr_len, int64_t timeout_ns);
+
+/* Copies the next bytes of a stream, waiting for the first. Events of other sockets stay queued. Returns how many, 0
+ * when the peer has hung up, -EAGAIN on timeout, or the stream's error. */
+ssize_t usher_recv_stream(struct usher_socket *sock, void *data, size_t size, int64_t timeout_ns);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus
