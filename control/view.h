@@ -35,7 +35,7 @@ void view_destroy(struct view *v); /* releases the next hops it asked the kernel
 /* EVENT_NEIGH_WANTED and _UNUSED of a shard. */
 void view_neigh_event(struct view *v, uint32_t shard, const struct engine_event *ev);
 /* A broker_judge_fn; arg is the view. */
-bool view_judge(void *arg, const struct kernel_socket *s, char *ret_reason, size_t size);
+bool view_judge(void *arg, const struct kernel_socket *s, const char *cgroup, char *ret_reason, size_t size);
 /* One line a local address to the log, and what stays with the kernel. */
 void view_report(const struct view *v);
 
