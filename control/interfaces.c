@@ -328,14 +328,26 @@ void interfaces_report(const struct interfaces *ifs) {
         log_warning("interface.none", "no interface is run: none that is up fits the list `interfaces` of the config");
 }
 
-void interfaces_text(const struct interfaces *ifs, uint32_t ifindex, char *ret_text, size_t size) {
+/* One of the texts of every interface that is meant, in a list. */
+static void texts_join(const struct interfaces *ifs, uint32_t ifindex, bool why, char *ret_text, size_t size) {
     size_t used = 0;
     ret_text[0] = '\0';
     for (uint32_t s = 0; s < PORT_SLOT_MAX && used < size; s++) {
         const struct port *port = runtime_port(ifs->p.rt, s);
         if (port == NULL || ifs->slots[s].entry == NULL || (ifindex != 0 && ifs->slots[s].ifindex != ifindex))
             continue;
-        used += (size_t)snprintf(ret_text + used, size - used, "%s%s on %s", used > 0 ? ", " : "", port->ops->kind,
-                                 ifs->slots[s].name);
+        if (why)
+            used += (size_t)snprintf(ret_text + used, size - used, "%s%s", used > 0 ? "; " : "", port->why);
+        else
+            used += (size_t)snprintf(ret_text + used, size - used, "%s%s on %s", used > 0 ? ", " : "", port->ops->kind,
+                                     ifs->slots[s].name);
     }
+}
+
+void interfaces_text(const struct interfaces *ifs, uint32_t ifindex, char *ret_text, size_t size) {
+    texts_join(ifs, ifindex, false, ret_text, size);
+}
+
+void interfaces_why(const struct interfaces *ifs, uint32_t ifindex, char *ret_text, size_t size) {
+    texts_join(ifs, ifindex, true, ret_text, size);
 }

@@ -43,7 +43,8 @@ const struct interface *interfaces_slot(const struct interfaces *ifs, uint32_t s
 uint32_t interfaces_count(const struct interfaces *ifs);
 /* One line each to the log: kind, mode, why. */
 void interfaces_report(const struct interfaces *ifs);
-/* "packet on veth0": how an interface runs, or all of them when ifindex is 0. */
+/* "packet on veth0": how an interface runs, or all of them when ifindex is 0; and why so, a sentence each. */
 void interfaces_text(const struct interfaces *ifs, uint32_t ifindex, char *ret_text, size_t size);
+void interfaces_why(const struct interfaces *ifs, uint32_t ifindex, char *ret_text, size_t size);
 
 #endif

@@ -123,8 +123,16 @@ bool view_judge(void *arg, const struct kernel_socket *s, const char *cgroup, ch
         if (!questions[i](&q))
             return false;
     }
-    interfaces_text(q.v->p.interfaces, s->ifindex, ret_reason, size);
+    char how[80], why[160];
+    view_how(arg, s->ifindex, how, sizeof how, why, sizeof why);
+    (void)snprintf(ret_reason, size, "%s: %s", how, why);
     return true;
+}
+
+void view_how(void *arg, uint32_t ifindex, char *ret_how, size_t how_size, char *ret_why, size_t why_size) {
+    const struct view *v = arg;
+    interfaces_text(v->p.interfaces, ifindex, ret_how, how_size);
+    interfaces_why(v->p.interfaces, ifindex, ret_why, why_size);
 }
 
 /* ---- next hops ---- */

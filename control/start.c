@@ -528,6 +528,7 @@ static int broker_begin(struct usherd *u, char *err) {
                    .rx_bytes = u->cfg.sessions.rx_bytes},
         .netns_cookie = u->netns_cookie,
         .judge = view_judge,
+        .how = view_how,
         .judge_arg = u->view,
     };
     return broker_create(&p, &u->broker, err, ERR_SIZE);

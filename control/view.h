@@ -34,6 +34,8 @@ int view_create(const struct view_params *params, struct view **ret_view, char *
 void view_destroy(struct view *v); /* releases the next hops it asked the kernel to keep */
 /* EVENT_NEIGH_WANTED and _UNUSED of a shard. */
 void view_neigh_event(struct view *v, uint32_t shard, const struct engine_event *ev);
+/* A broker_how_fn; arg is the view. */
+void view_how(void *arg, uint32_t ifindex, char *ret_how, size_t how_size, char *ret_why, size_t why_size);
 /* A broker_judge_fn; arg is the view. */
 bool view_judge(void *arg, const struct kernel_socket *s, const char *cgroup, char *ret_reason, size_t size);
 /* One line a local address to the log, and what stays with the kernel. */

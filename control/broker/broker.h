@@ -30,6 +30,10 @@ struct broker_limits {
 typedef bool broker_judge_fn(void *arg, const struct kernel_socket *s, const char *cgroup, char *ret_reason,
                              size_t size);
 
+/* How the interface of a socket runs (0: all of them), and why so. */
+typedef void broker_how_fn(void *arg, uint32_t ifindex, char *ret_how, size_t how_size, char *ret_why,
+                           size_t why_size);
+
 struct broker_params {
     sd_event *event;
     struct runtime *rt;
@@ -41,7 +45,8 @@ struct broker_params {
     struct broker_limits limits;
     uint64_t netns_cookie;
     broker_judge_fn *judge;
-    void *judge_arg;
+    broker_how_fn *how;
+    void *judge_arg; /* of both */
 };
 
 int broker_create(const struct broker_params *params, struct broker **ret_broker, char *err, size_t err_size);

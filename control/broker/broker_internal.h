@@ -29,6 +29,7 @@ struct open_socket {
     struct flow claimed; /* what was claimed for it: may lag behind the kernel socket, never behind the hooks */
     uint64_t cookie;
     uint32_t owner;
+    uint32_t ifindex; /* bound to it, 0 = any */
     bool v6only; /* of `claimed` */
     bool open;
 };

@@ -45,6 +45,13 @@ static bool judge(void *arg, const struct kernel_socket *s, const char *cgroup, 
     return judge_says;
 }
 
+static void how(void *arg, uint32_t ifindex, char *text, size_t size, char *why, size_t why_size) {
+    (void)arg;
+    (void)snprintf(text, size, "packet on test%u", ifindex);
+    memset(why, 'w', why_size - 1); /* the longest there can be */
+    why[why_size - 1] = '\0';
+}
+
 static void start(struct broker_limits limits) {
     char err[256];
     log_open(LOG_LEVEL_ERROR);
@@ -61,7 +68,8 @@ static void start(struct broker_limits limits) {
                               .group = "",
                               .mode = 0600,
                               .limits = limits,
-                              .judge = judge};
+                              .judge = judge,
+                              .how = how};
     cr_assert_eq(netns_cookie_read(&p.netns_cookie), 0);
     cr_assert_eq(broker_create(&p, &broker, err, sizeof err), 0, "%s", err);
 }
@@ -394,6 +402,10 @@ Test(broker, options_rings_lists_owner) {
     cr_assert_eq(ask(fd, REFRESH(), -1), 0);
     Resp *r = ask_with(fd, LIST(0), NULL, 0);
     cr_assert(r->list->more && r->list->n_sockets == 16);
+    for (size_t i = 0; i < r->list->n_sockets; i++) {
+        cr_assert_str_eq(r->list->sockets[i]->port_kind, "packet on test0");
+        cr_assert_eq(strlen(r->list->sockets[i]->why), 119);
+    }
     usher__session__v1__response__free_unpacked(r, NULL);
     r = ask_with(fd, LIST(16), NULL, 0);
     cr_assert(!r->list->more && r->list->n_sockets == 3);

@@ -222,8 +222,12 @@ static bool socket_limits_allow(struct connection *c, struct outgoing *out) {
 
 static void socket_enter(struct connection *c, uint32_t handle, const struct kernel_socket *s) {
     CHECK(handle < c->socket_max && !c->sockets[handle].open);
-    c->sockets[handle] = (struct open_socket){
-        .claimed = s->flow, .cookie = s->cookie, .owner = c->owner, .v6only = s->v6only, .open = true};
+    c->sockets[handle] = (struct open_socket){.claimed = s->flow,
+                                              .cookie = s->cookie,
+                                              .owner = c->owner,
+                                              .ifindex = s->ifindex,
+                                              .v6only = s->v6only,
+                                              .open = true};
     owner_hold(c->broker->params.owners, c->owner);
     c->socket_count++;
     c->use->sockets++;
@@ -336,6 +340,7 @@ static void socket_move(struct connection *c, uint32_t handle, const struct kern
     claim_give(claims, &o->claimed, o->v6only);
     o->claimed = s->flow;
     o->v6only = s->v6only;
+    o->ifindex = s->ifindex;
     out->response.kind = RESPONSE_SOCKET;
     out->response.socket.accelerated = true;
     out->response.socket.handle = handle;
@@ -470,14 +475,17 @@ static int run_refresh_owner(struct connection *c, const struct request *r, stru
 
 static int run_list(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
     (void)in;
+    const struct broker_params *p = &c->broker->params;
     struct session_socket_info info[WIRE_LIST_MAX + 1];
     uint32_t n = session_sockets(c->session, r->after, info, WIRE_LIST_MAX + 1);
     out->response.kind = RESPONSE_LIST;
     out->response.list.more = n > WIRE_LIST_MAX;
     out->response.list.count = n < WIRE_LIST_MAX ? n : WIRE_LIST_MAX;
-    for (uint32_t i = 0; i < out->response.list.count; i++)
-        out->response.list.sockets[i] =
-            (struct response_socket){.handle = info[i].handle, .flow = info[i].flow, .port_kind = "", .why = ""};
+    for (uint32_t i = 0; i < out->response.list.count; i++) {
+        struct response_socket *s = &out->response.list.sockets[i];
+        *s = (struct response_socket){.handle = info[i].handle, .flow = info[i].flow};
+        p->how(p->judge_arg, c->sockets[s->handle].ifindex, s->port_kind, sizeof s->port_kind, s->why, sizeof s->why);
+    }
     return -1;
 }
 

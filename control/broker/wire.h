@@ -65,8 +65,8 @@ enum response_kind { RESPONSE_PLAIN, RESPONSE_ATTACH, RESPONSE_SOCKET, RESPONSE_
 struct response_socket {
     uint32_t handle;
     struct flow flow;
-    const char *port_kind; /* borrowed */
-    const char *why;
+    char port_kind[40]; /* cut to what a message of WIRE_LIST_MAX sockets can hold */
+    char why[120];
 };
 
 struct response {

@@ -13,7 +13,7 @@ def client_asks_kernel_peer(rig):
     rig.kernel_echo("b", 9000)
     for address in (f"{B4}:9000", f"[{B6}]:9000"):
         report = rig.ping("--count", 200, address, answered=200)
-        check("carried by usherd" in report, report)
+        check("carried by usherd (packet on va: packet, because" in report, report)
 
 
 def kernel_peer_asks_client(rig):
