@@ -84,6 +84,12 @@ Test(tcp_syn, forged_and_old_cookies_are_refused) {
     cr_assert_eq(l->host[1].accepts, 0u);
     cr_assert_eq(l->host[1].counters[COUNT_COOKIE_BAD], 1999u);
     cr_assert_eq(link_last[1].flags, RST);
+    uint32_t sent = link_last[1].count;
+    struct link_segment later = {.sport = 5000, .dport = 80, .seq = 601, .ack = iss + 1, .flags = ACK, .wnd = 1000};
+    later.data = "overtook the cookie";
+    later.len = 10;
+    link_inject(l, 1, &later);
+    cr_assert_eq(link_last[1].count, sent); /* no reset: what carries the cookie will come again */
     struct link_segment good = {.sport = 5000, .dport = 80, .seq = 101, .ack = iss + 1, .flags = ACK, .wnd = 1000};
     link_step_time(l, l->now + 139 * SEC);
     link_inject(l, 1, &good);

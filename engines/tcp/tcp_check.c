@@ -225,7 +225,10 @@ static bool repair_flight(struct tcp_ctx *x, struct tcp_conn *c) {
     c->seg_count = c->sacked = c->lost = c->retrans = 0;
     c->ca = TCP_CA_OPEN;
     c->dupacks = 0;
-    c->backoff = 0; /* the silence was ours: try again at once */
+    c->backoff = 0; /* the silence was ours */
+    uint32_t at = x->tick + tcp_rto(c);
+    if (c->rtx != TCP_RTX_NONE) /* deaths that follow each other must not put it off for ever */
+        at = seq_min(at, c->rtx_at);
     c->rtx = TCP_RTX_NONE;
     if (c->snd_una == c->snd_nxt)
         return true;
@@ -240,7 +243,7 @@ static bool repair_flight(struct tcp_ctx *x, struct tcp_conn *c) {
     if (from != c->snd_nxt && !tcp_seg_append(x, c, from, c->snd_nxt, TCP_SEG_EVER | fin, head))
         return false;
     c->rtx = TCP_RTX_RTO;
-    c->rtx_at = x->tick + tcp_rto(c);
+    c->rtx_at = at;
     return true;
 }
 

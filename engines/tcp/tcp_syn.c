@@ -320,7 +320,9 @@ void tcp_listen_ack(struct tcp_ctx *x, struct tcp_rx *rx, uint32_t listener) {
         !tcp_cookie_check(st, rx, &o, x->coarse, &cookie)) {
         if (expected)
             ENGINE_COUNT(x->io, TCP_COUNT_COOKIE_BAD);
-        tcp_send_stray_reset(x, rx);
+        /* Data or FIN may have overtaken the segment that carries the cookie: the peer will repeat that one. */
+        if (!expected || (rx->len == 0 && !(rx->flags & TCP_FIN)))
+            tcp_send_stray_reset(x, rx);
         pkt_drop(x->io, rx->p, DROP_TCP_NO_SOCKET);
         return;
     }
