@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <linux/capability.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -27,6 +28,7 @@
 #include "control/usherd.h"
 #include "control/view.h"
 #include "engines/ip/ip_cmd.h"
+#include "engines/tcp/tcp_cmd.h"
 #include "engines/udp/udp_cmd.h"
 #include "nicbackend/claims.h"
 
@@ -289,19 +291,45 @@ static int engine_begin(struct usherd *u, const char *name, char *err) {
         .icmp_per_second = c->engines.ip.icmp_per_second,
     };
     struct udp_config udp = {.socket_max = c->engines.udp.sockets, .member_max = c->engines.udp.memberships};
-    const void *options = strcmp(name, "ip") == 0 ? (const void *)&ip : strcmp(name, "udp") == 0 ? &udp : NULL;
+    struct tcp_config tcp = {.conn_max = c->engines.tcp.connections,
+                             .port_low = (uint16_t)c->engines.tcp.port_low,
+                             .port_high = (uint16_t)c->engines.tcp.port_high};
+    const void *options = strcmp(name, "ip") == 0    ? (const void *)&ip
+                          : strcmp(name, "udp") == 0 ? (const void *)&udp
+                          : strcmp(name, "tcp") == 0 ? (const void *)&tcp
+                                                     : NULL;
     struct runtime_error e = {""};
     uint32_t index;
     int error = runtime_engine_load(u->rt, name, options, &index, &e);
     return error == 0 ? 0 : fail(err, error, "%s", e.text);
 }
 
+/* Each shard has a part of the ports of outgoing connections, so that the answers find it. */
+static int ports_share(struct usherd *u, uint32_t engine) {
+    uint32_t shards = runtime_shard_count(u->rt), low = u->cfg.engines.tcp.port_low;
+    uint32_t part = (u->cfg.engines.tcp.port_high - low + 1) / shards;
+    int error = 0;
+    for (uint32_t i = 0; i < shards && shards > 1 && part > 0 && error == 0; i++) {
+        uint32_t first = low + i * part, last = first + part - 1;
+        struct tcp_cmd_ports cmd = {.cmd = {TCP_CMD_PORTS, sizeof cmd}, .low = (uint16_t)first, .high = (uint16_t)last};
+        error = runtime_command(u->rt, i, engine, &cmd.cmd, NULL);
+        for (uint32_t port = first; port <= last && error == 0; port++) {
+            const struct flow flow = {.local_port = (uint16_t)port, .proto = IPPROTO_TCP};
+            error = runtime_steer(u->rt, &flow, i, true);
+        }
+    }
+    return error;
+}
+
 static int engines_begin(struct usherd *u, char *err) {
+    uint32_t tcp;
     int error = 0;
     for (uint32_t i = 0; i < u->cfg.engines.load_count && error == 0; i++)
         error = engine_begin(u, u->cfg.engines.load[i].text, err);
     if (error == 0)
         error = runtime_engine_find(u->rt, "ip", &u->ip_engine) | runtime_engine_find(u->rt, "udp", &u->udp_engine);
+    if (error == 0 && runtime_engine_find(u->rt, "tcp", &tcp) == 0)
+        error = ports_share(u, tcp);
     u->echo_engine = UINT32_MAX;
     (void)runtime_engine_find(u->rt, "echo", &u->echo_engine);
     return error;
@@ -515,6 +543,8 @@ static int broker_begin(struct usherd *u, char *err) {
     struct broker_params p = {
         .event = u->event,
         .rt = u->rt,
+        .stream_port_low = (uint16_t)u->cfg.engines.tcp.port_low,
+        .stream_port_high = (uint16_t)u->cfg.engines.tcp.port_high,
         .claims = u->claims,
         .owners = u->owners,
         .path = u->socket,

@@ -60,6 +60,7 @@ struct connection {
 };
 
 struct broker {
+    bool stream_ports_claimed; /* the first connection that leaves claims them all */
     struct broker_params params;
     char path[108];
     int listen_fd;

@@ -134,6 +134,19 @@ void claim_give(struct claim_table *t, const struct flow *flow, bool v6only) {
     entry_give(t, port_key(flow, v6only));
 }
 
+int claim_range_take(struct claim_table *t, uint8_t proto, uint16_t low, uint16_t high) {
+    for (uint32_t port = low; port <= high; port++) {
+        const struct flow flow = {.local_port = (uint16_t)port, .proto = proto};
+        int err = claim_take(t, &flow, false);
+        if (err == 0)
+            continue;
+        while (port-- > low)
+            claim_give(t, &(const struct flow){.local_port = (uint16_t)port, .proto = proto}, false);
+        return err;
+    }
+    return 0;
+}
+
 bool claim_covers(const struct claim_table *t, uint8_t proto, const struct ipaddr *addr, uint16_t port) {
     static const uint8_t zero[4];
     bool v4 = ipaddr_is_v4(addr);

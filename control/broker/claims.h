@@ -23,6 +23,9 @@ void claim_give(struct claim_table *t, const struct flow *flow, bool v6only);
 /* True when packets to this address and port are claimed. */
 bool claim_covers(const struct claim_table *t, uint8_t proto, const struct ipaddr *addr, uint16_t port);
 
+/* Every port of the range at any local address: where connections go out. All or nothing. */
+int claim_range_take(struct claim_table *t, uint8_t proto, uint16_t low, uint16_t high);
+
 /* A multicast group, so that packets to it are ours as well. */
 int claim_group_take(struct claim_table *t, const struct ipaddr *group);
 void claim_group_give(struct claim_table *t, const struct ipaddr *group);

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -60,8 +61,9 @@ static int read_kind(int fd, struct kernel_socket *s, char *why, size_t why_size
         (void)snprintf(why, why_size, "the descriptor passed is not a socket");
         return -ENOTSOCK;
     }
-    if ((domain != AF_INET && domain != AF_INET6) || type != SOCK_DGRAM || proto != IPPROTO_UDP) {
-        (void)snprintf(why, why_size, "only UDP sockets over IPv4 or IPv6 are taken");
+    bool known = (type == SOCK_DGRAM && proto == IPPROTO_UDP) || (type == SOCK_STREAM && proto == IPPROTO_TCP);
+    if ((domain != AF_INET && domain != AF_INET6) || !known) {
+        (void)snprintf(why, why_size, "only UDP and TCP sockets over IPv4 or IPv6 are taken");
         return -EPROTONOSUPPORT;
     }
     s->v6 = domain == AF_INET6;
@@ -88,11 +90,23 @@ static int read_options(int fd, struct kernel_socket *s) {
     return err;
 }
 
+/* The kernel tells the backlog of a listening socket as the count of sacked segments. */
+static void read_listening(int fd, struct kernel_socket *s) {
+    struct tcp_info info = {0};
+    socklen_t len = sizeof info;
+    int listening = 0;
+    if (s->flow.proto != IPPROTO_TCP || option_int(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening) != 0)
+        return;
+    s->listening = listening != 0;
+    if (s->listening && getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
+        s->backlog = info.tcpi_sacked;
+}
+
 static int read_addresses(int fd, struct kernel_socket *s, char *why, size_t why_size) {
     struct sockaddr_storage ss;
     socklen_t len = sizeof ss;
     if (getsockname(fd, (struct sockaddr *)&ss, &len) != 0 || !address_read(&ss, &s->flow.local, &s->flow.local_port) ||
-        s->flow.local_port == 0) {
+        (s->flow.local_port == 0 && s->flow.proto == IPPROTO_UDP)) {
         (void)snprintf(why, why_size, "the socket is not bound to a port; bind or connect it first");
         return -EDESTADDRREQ;
     }
@@ -118,6 +132,7 @@ int kernel_socket_read(int fd, uint64_t netns_cookie, struct kernel_socket *ret_
         (void)snprintf(why, why_size, "the socket's options cannot be read (errno %d)", -err);
         return err;
     }
+    read_listening(fd, &s);
     err = read_addresses(fd, &s, why, why_size);
     if (err == 0)
         *ret_socket = s;

@@ -21,13 +21,15 @@ struct kernel_socket {
     bool reuseport;
     bool reuseaddr;
     bool connected;
+    bool listening;   /* TCP */
+    uint32_t backlog; /* of a listening one */
 };
 
 /* Identity of the network namespace that the calling thread is in. */
 int netns_cookie_read(uint64_t *ret_cookie);
 
-/* 0, or -errno with a sentence: -ENOTSOCK, -EPROTONOSUPPORT, -EXDEV (another network namespace), -EDESTADDRREQ (not
- * bound to a port). `why` is filled on failure only. */
+/* 0, or -errno with a sentence: -ENOTSOCK, -EPROTONOSUPPORT, -EXDEV (another network namespace), -EDESTADDRREQ (a UDP
+ * socket that is not bound to a port; a TCP one may be, its local_port is then 0). `why` is filled on failure only. */
 int kernel_socket_read(int fd, uint64_t netns_cookie, struct kernel_socket *ret_socket, char *why, size_t why_size);
 
 #endif

@@ -60,9 +60,23 @@ Test(kernel_socket, wildcards_keep_their_version) {
     close(fd);
 }
 
+Test(kernel_socket, streams_are_read) {
+    struct kernel_socket s;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert_eq(kernel_socket_read(fd, our_netns(), &s, why, sizeof why), 0, "a fresh one may ask where to connect");
+    cr_assert(s.flow.local_port == 0 && !s.listening && s.flow.proto == IPPROTO_TCP);
+    close(fd);
+    fd = bound(AF_INET, "127.0.0.1", SOCK_STREAM);
+    cr_assert_eq(listen(fd, 77), 0);
+    cr_assert_eq(kernel_socket_read(fd, our_netns(), &s, why, sizeof why), 0);
+    cr_assert(s.listening && s.flow.local_port != 0);
+    cr_assert_eq(s.backlog, 77);
+    close(fd);
+}
+
 Test(kernel_socket, everything_else_is_refused) {
     struct kernel_socket s;
-    int fds[] = {bound(AF_INET, "127.0.0.1", SOCK_STREAM), socket(AF_UNIX, SOCK_DGRAM, 0),
+    int fds[] = {socket(AF_UNIX, SOCK_STREAM, 0), socket(AF_UNIX, SOCK_DGRAM, 0),
                  socket(AF_INET, SOCK_DGRAM, 0), -1};
     int expect[] = {-EPROTONOSUPPORT, -EPROTONOSUPPORT, -EDESTADDRREQ, -ENOTSOCK};
     int pipes[2];

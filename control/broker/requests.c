@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,6 @@
 #include <unistd.h>
 
 #include "control/broker/broker_internal.h"
-#include "control/broker/sharing.h"
 #include "control/log.h"
 #include "proto/usher_shm.h"
 
@@ -153,27 +153,6 @@ static void not_accelerated(struct outgoing *out, const char *reason) {
     (void)snprintf(out->response.socket.reason, sizeof out->response.socket.reason, "%s", reason);
 }
 
-/* A sharing_ours_fn: is it accelerated for any session? */
-static bool cookie_is_ours(void *arg, uint64_t cookie) {
-    const struct broker *b = arg;
-    for (const struct connection *c = b->connections; c != NULL; c = c->next) {
-        for (uint32_t h = 0, left = c->socket_count; h < c->socket_max && left > 0; h++) {
-            left -= c->sockets[h].open;
-            if (c->sockets[h].open && c->sockets[h].cookie == cookie)
-                return true;
-        }
-    }
-    return false;
-}
-
-/* The judge last: when it says yes, its answer tells how the socket is carried. */
-static bool may_carry(struct connection *c, const struct kernel_socket *s, char *ret_why, size_t size) {
-    const struct broker_params *p = &c->broker->params;
-    const struct owner *o = owner_get(p->owners, c->owner);
-    return sharing_allows(s, cookie_is_ours, c->broker, ret_why, size) &&
-           p->judge(p->judge_arg, s, o != NULL ? o->cgroup : "", ret_why, size);
-}
-
 /* Reads and judges the passed socket. False: `out` holds the answer (refused, or stays with the kernel). */
 static bool kernel_socket_judge(struct connection *c, int fd, struct kernel_socket *ret_socket, struct outgoing *out) {
     const struct broker_params *p = &c->broker->params;
@@ -187,7 +166,7 @@ static bool kernel_socket_judge(struct connection *c, int fd, struct kernel_sock
         refuse(out, err, "%s", why);
         return false;
     }
-    if (!may_carry(c, ret_socket, why, sizeof why)) {
+    if (!p->judge(p->judge_arg, ret_socket, why, sizeof why)) {
         not_accelerated(out, why);
         return false;
     }
@@ -202,6 +181,7 @@ static struct session_socket_params params_of(const struct connection *c, const 
         .reuseport = s->reuseport,
         .owner = c->owner,
         .ifindex = s->ifindex,
+        .backlog = s->backlog,
         .cookie = s->cookie,
     };
 }
@@ -249,6 +229,10 @@ static void socket_make(struct connection *c, const struct kernel_socket *s, con
                         struct outgoing *out) {
     struct session_socket made;
     int err = session_socket_open(c->session, params, &made);
+    if (err == -EPROTONOSUPPORT) {
+        not_accelerated(out, "usherd has not loaded the engine of this protocol (engines.load)");
+        return;
+    }
     if (err == -EADDRINUSE) {
         not_accelerated(out, "another accelerated socket has this address and port");
         return;
@@ -269,6 +253,35 @@ static void socket_make(struct connection *c, const struct kernel_socket *s, con
     socket_answer(&made, out);
 }
 
+/* A fresh TCP socket asks where streams connect: they come and go by the rings, only the set is made here. */
+static void stream_set_make(struct connection *c, struct outgoing *out) {
+    struct broker *b = c->broker;
+    struct session_socket made;
+    int err = session_stream_set(c->session, &made);
+    if (err == 0 && !b->stream_ports_claimed && b->params.stream_port_high != 0) {
+        err = claim_range_take(b->params.claims, IPPROTO_TCP, b->params.stream_port_low, b->params.stream_port_high);
+        b->stream_ports_claimed = err == 0;
+        if (err != 0 && made.kick_fd >= 0)
+            (void)close(made.kick_fd);
+    }
+    if (err == -EPROTONOSUPPORT)
+        not_accelerated(out, "usherd has not loaded the tcp engine (engines.load)");
+    else if (err != 0)
+        refuse(out, err, "streams cannot be connected: %s", strerror(-err));
+    else
+        socket_answer(&made, out);
+}
+
+static void tcp_open(struct connection *c, const struct kernel_socket *s, const struct session_socket_params *params,
+                     struct outgoing *out) {
+    if (s->flow.local_port == 0)
+        stream_set_make(c, out);
+    else if (!s->listening || s->connected)
+        not_accelerated(out, "a stream that has a kernel socket of its own stays with the kernel, unless it listens");
+    else
+        socket_make(c, s, params, out);
+}
+
 static int run_open(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
     struct kernel_socket s;
     int fd = fd_take(in);
@@ -281,7 +294,10 @@ static int run_open(struct connection *c, const struct request *r, struct incomi
         params.rx_quota = r->open.rx_quota;
         params.tx_limit = r->open.tx_limit;
         params.spread = (uint8_t)r->open.spread;
-        socket_make(c, &s, &params, out);
+        if (s.flow.proto == IPPROTO_TCP)
+            tcp_open(c, &s, &params, out);
+        else
+            socket_make(c, &s, &params, out);
     }
     (void)close(fd);
     return -1;

@@ -114,10 +114,10 @@ static void check_path(const char *path, const char *field, const struct place *
 
 /* An empty load list means the usual engines; spelling them out makes the printed form say what happens. */
 static void fill_engines(struct config *cfg) {
-    static const char *const usual[] = {"ip", "udp", "echo"};
+    static const char *const usual[] = {"ip", "udp", "tcp", "echo"};
     if (cfg->engines.load_count > 0)
         return;
-    uint32_t n = echo_used(cfg) ? 3 : 2;
+    uint32_t n = echo_used(cfg) ? 4 : 3;
     for (uint32_t i = 0; i < n; i++)
         (void)snprintf(cfg->engines.load[i].text, sizeof cfg->engines.load[i].text, "%s", usual[i]);
     cfg->engines.load_count = n;
@@ -129,6 +129,10 @@ static void check_all(struct config *cfg, const struct node *root, struct proble
         check_interface(cfg, i, interfaces, problems);
     check_engines(cfg, root, problems);
     fill_engines(cfg);
+    if (cfg->engines.tcp.port_low > cfg->engines.tcp.port_high)
+        problem_add(problems, place_in(tree_get(tree_get(root, "engines"), "tcp"), "port_low"),
+                    "engines.tcp: port_low %u is above port_high %u", cfg->engines.tcp.port_low,
+                    cfg->engines.tcp.port_high);
     check_path(cfg->state_dir, "state_dir", place_in(root, "state_dir"), problems);
     check_path(cfg->run_dir, "run_dir", place_in(root, "run_dir"), problems);
     const struct node *sessions = tree_get(root, "sessions");

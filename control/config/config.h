@@ -95,6 +95,9 @@ struct config {
         struct {
             uint32_t sockets, memberships;
         } udp;
+        struct {
+            uint32_t connections, port_low, port_high;
+        } tcp;
     } engines;
     struct {
         uint32_t ports[CONFIG_ECHO_MAX];

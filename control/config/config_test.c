@@ -83,7 +83,7 @@ Test(config, full_file) {
 
 Test(config, defaults_are_valid) {
     cr_assert_eq(parse(""), 0, "%s", problems.text[0]);
-    cr_assert_eq(cfg.engines.load_count, 2);
+    cr_assert_eq(cfg.engines.load_count, 3);
     cr_assert_str_eq(cfg.run_dir, "/run/usher");
     cr_assert_eq(cfg.sessions.mode, 0666);
     cr_assert_eq(parse("interfaces:\nruntime:\n"), 0, "%s", problems.text[0]);

@@ -221,7 +221,7 @@ int32_t shard_cpu(const struct shard *sh) {
 }
 
 /* engine_io.route: the link engine knows. */
-static void route_ask(void *arg, const struct ipaddr *dst, struct engine_route *ret_route) {
+void shard_route(void *arg, const struct ipaddr *dst, struct engine_route *ret_route) {
     struct shard *sh = arg;
     *ret_route = (struct engine_route){.error = -ENETUNREACH};
     if (sh->stage_node[STAGE_LINK] == NODE_NONE)
@@ -273,7 +273,7 @@ int shard_node_add(struct shard *sh, const struct engine_ops *ops, uint32_t engi
                                 .rng = &nd->rng,
                                 .regions = sh->regions,
                                 .region_count = sh->session_max,
-                                .route = route_ask,
+                                .route = shard_route,
                                 .route_arg = sh};
     if (counters == NULL || nd->io.notices == NULL) {
         free(counters);
@@ -292,13 +292,9 @@ int shard_node_add(struct shard *sh, const struct engine_ops *ops, uint32_t engi
 
 void shard_node_remove_last(struct shard *sh) {
     struct node *nd = &sh->node[sh->node_count - 1];
-    uint32_t dropped;
     nd->io.now = sh->now;
-    do { /* it may keep more than a vec takes */
-        nd->ops->fini(nd->st, &nd->io);
-        dropped = sh->drop.count;
-        node_settle(sh, nd);
-    } while (dropped > 0);
+    nd->ops->fini(nd->st, &nd->io);
+    node_settle(sh, nd);
     free(nd->io.counters);
     free(nd->io.notices);
     arena_memory_destroy(&nd->arena);

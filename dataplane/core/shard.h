@@ -165,6 +165,8 @@ void shard_node_remove_last(struct shard *sh);
 void shard_nodes_remove(struct shard *sh);
 /* A command to one engine state, between two polls. */
 void node_command(struct shard *sh, struct node *nd, const struct engine_cmd *cmd, struct engine_reply *ret_reply);
+/* engine_io.route; arg is the shard. */
+void shard_route(void *arg, const struct ipaddr *dst, struct engine_route *ret_route);
 /* The core on which the shard runs, -1 when none. */
 int32_t shard_cpu(const struct shard *sh);
 /* After something ran between two polls: moves on what it left behind. */

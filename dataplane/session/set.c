@@ -111,7 +111,6 @@ static uint32_t take_send(struct shard *sh, struct sess_set *set, const struct u
 }
 
 static uint32_t take_release(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
-    const struct sess_socket *spread = NULL; /* its queue became shorter */
     if (UNLIKELY(e->count > ARRAY_LEN(e->release.cell)))
         return DETACH_BAD_RELEASE;
     for (uint32_t i = 0; i < e->count; i++) {
@@ -119,20 +118,11 @@ static uint32_t take_release(struct shard *sh, struct sess_set *set, const struc
         uint32_t handle = cells_give(&set->cells, e->release.cell[i], &size, &len);
         if (UNLIKELY(handle == USH_NONE))
             return DETACH_BAD_RELEASE;
-        if (UNLIKELY(USH_HANDLE_INDEX(handle) >= set->socket_max)) {
+        if (USH_HANDLE_INDEX(handle) >= set->socket_max)
             stream_credit(sh, set, handle, len);
-            continue;
-        }
-        struct sess_socket *sk = &set->socket[handle];
-        sk->rx_held -= size;
-        if (LIKELY(!(sk->flags & SOCK_SPREAD)))
-            continue;
-        if (spread != NULL && spread != sk)
-            session_load_tell(sh, spread);
-        spread = sk;
+        else
+            set->socket[handle].rx_held -= size;
     }
-    if (UNLIKELY(spread != NULL))
-        session_load_tell(sh, spread);
     if (UNLIKELY(set->pend_head != NULL)) /* what waits for a cell is looked at in this turn */
         session_set_dirty(sh, set);
     return SQE_TAKEN;

@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 
+#include "dataplane/core/steer.h"
 #include "dataplane/session/session_internal.h"
 #include "engines/tcp/tcp_cmd.h"
 #include "engines/wire.h"
@@ -132,6 +133,19 @@ static void connect_refused(struct shard *sh, struct sess_set *set, uint32_t han
     session_event(sh, set, handle, EV_CLOSED, &(struct notice){.kind = NOTICE_CLOSED});
 }
 
+/* On this host only what usherd itself serves is reached through it; the kernel's own listeners are the kernel's. */
+static int way_check(struct shard *sh, const struct flow *flow) {
+    uint8_t engine = sh->proto_node[PROTO_TCP];
+    struct engine_route route = {.error = 0};
+    if (engine == NODE_NONE)
+        return -EPROTONOSUPPORT;
+    if (ipaddr_is_loopback(&flow->remote))
+        return -ENETUNREACH;
+    shard_route(sh, &flow->remote, &route);
+    bool ours = steer_lookup(sh->steer, PROTO_TCP, flow->remote_port) != STEER_NONE;
+    return route.error == 0 && route.local && !ours ? -ENETUNREACH : route.error;
+}
+
 uint32_t stream_take_connect(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
     uint32_t handle = e->connect.handle, index = USH_HANDLE_INDEX(handle);
     uint8_t expected = SOCK_FREE;
@@ -151,7 +165,9 @@ uint32_t stream_take_connect(struct shard *sh, struct sess_set *set, const struc
                                   .opt = {.nodelay = e->flags & USH_CONNECT_NODELAY}};
     memcpy(cmd.flow.remote.b, e->connect.addr, 16);
     struct engine_reply reply;
-    int error = session_transport(sh, PROTO_TCP, &cmd.cmd, &reply);
+    int error = way_check(sh, &cmd.flow);
+    if (error == 0)
+        error = session_transport(sh, PROTO_TCP, &cmd.cmd, &reply);
     if (error < 0)
         connect_refused(sh, set, handle, error);
     else

@@ -244,7 +244,14 @@ Test(stream, an_abort_is_an_error_at_the_peer) {
 
 Test(stream, nobody_listens) {
     struct ush_cqe e;
+    const struct flow port = {.local_port = PORT + 1, .proto = 6};
     fake_client_connect(&a.c, client_handle(3, 1), kit_addr(1).b, PORT + 1);
+    cr_assert(take_event(USH_EVENT_ERROR, &e));
+    cr_assert_eq(e.event.value, ENETUNREACH);
+    cr_assert_eq(e.event.extra, 1, "a port of this host that is not ours: the kernel may have a listener");
+    cr_assert(take_event(USH_EVENT_CLOSED, &e));
+    cr_assert_eq(runtime_steer(k.rt, &port, 0, true), 0);
+    fake_client_connect(&a.c, client_handle(3, 2), kit_addr(1).b, PORT + 1);
     cr_assert(take_event(USH_EVENT_ERROR, &e));
     cr_assert_eq(e.event.value, ECONNREFUSED);
     cr_assert_eq(e.event.extra, 0);
