@@ -76,8 +76,7 @@ Test(kernel_socket, streams_are_read) {
 
 Test(kernel_socket, everything_else_is_refused) {
     struct kernel_socket s;
-    int fds[] = {socket(AF_UNIX, SOCK_STREAM, 0), socket(AF_UNIX, SOCK_DGRAM, 0),
-                 socket(AF_INET, SOCK_DGRAM, 0), -1};
+    int fds[] = {socket(AF_UNIX, SOCK_STREAM, 0), socket(AF_UNIX, SOCK_DGRAM, 0), socket(AF_INET, SOCK_DGRAM, 0), -1};
     int expect[] = {-EPROTONOSUPPORT, -EPROTONOSUPPORT, -EDESTADDRREQ, -ENOTSOCK};
     int pipes[2];
     cr_assert_eq(pipe(pipes), 0);
