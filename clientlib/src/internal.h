@@ -87,6 +87,7 @@ struct client_stream {
     bool left;      /* usher_close(): lives on until CLOSED */
     bool close_due; /* CLOSE found the ring full */
     bool abort;     /* SO_LINGER with 0 */
+    bool unread;    /* closed with received bytes that nobody read: the peer is told */
     bool quiet;     /* its connect was refused and the kernel tries: no CLOSED of the first try ends it */
     uint8_t *tail;  /* bytes the kernel socket did not take yet */
     uint32_t tail_len, tail_at;
@@ -312,6 +313,7 @@ void client_park(struct usher_context *ctx, const struct usher_event *ev);
 bool client_unpark(struct usher_socket *sock, struct usher_event *ret_ev);
 bool client_has_parked(struct usher_context *ctx);
 uint32_t client_take_parked(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n);
+bool client_park_has_bytes(const struct usher_socket *sock);
 void client_park_purge(struct usher_socket *sock);
 void client_park_fini(struct usher_context *ctx);
 

@@ -115,6 +115,13 @@ uint32_t client_take_parked(struct usher_context *ctx, struct usher_event *ret_e
     return got;
 }
 
+bool client_park_has_bytes(const struct usher_socket *sock) {
+    for (const struct client_parked *p = sock->parked_head; p; p = p->next)
+        if (p->ev.type == USHER_EV_RECV)
+            return true;
+    return false;
+}
+
 void client_park_purge(struct usher_socket *sock) {
     struct usher_context *ctx = sock->ctx;
     struct usher_event ev;

@@ -346,6 +346,7 @@ static void forget(struct usher_socket *sock) {
 /* A connection: an entry of the ring, no exchange. It may live on until its last byte is through. */
 static void stream_close(struct usher_socket *sock) {
     struct usher_context *ctx = sock->ctx;
+    sock->st->unread = sock->st->rest.buf.data || client_park_has_bytes(sock);
     client_park_purge(sock);
     client_unblock_socket(sock);
     if (sock->st->rest.buf.data)

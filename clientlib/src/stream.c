@@ -90,7 +90,8 @@ bool client_stream_op(struct usher_socket *sock, uint8_t op, uint8_t flags) {
 
 static bool say_close(struct usher_socket *sock) {
     struct client_stream *st = sock->st;
-    bool said = client_stream_op(sock, USH_OP_CLOSE, st->abort ? USH_CLOSE_ABORT : 0);
+    bool said =
+        client_stream_op(sock, USH_OP_CLOSE, (st->abort ? USH_CLOSE_ABORT : 0) | (st->unread ? USH_CLOSE_UNREAD : 0));
     if (said == !st->close_due)
         return said;
     sock->ctx->closes_due += said ? -1u : 1u;

@@ -269,6 +269,48 @@ Test(stream, short_connections_leave_nothing) {
     cr_assert_eq(k.rt->shard[0]->set[0]->streams, 0);
 }
 
+/* The completion ring is full of datagrams: whatever a stream has to say waits, and comes in its order. */
+Test(stream, news_and_bytes_wait_in_order_for_a_full_ring) {
+    struct ush_cqe e;
+    uint32_t client = client_handle(0, 1), server = 0, step = 0, got = 0;
+    kit_echo(&k, 0, 7);
+    cr_assert_eq(session_socket_set_option(a.s, a.sock.handle, 3, 1 << 30), 0);
+    for (uint32_t i = 0; i < SESS_CQ_ENTRIES; i++) {
+        fake_client_send(&a.c, a.sock.handle, 0, 1, kit_addr(1).b, 7);
+        kit_settle(&k);
+    }
+    memset(fake_client_tx(&a.c, 4096), 0x33, 30000);
+    fake_client_connect(&a.c, client, kit_addr(1).b, PORT);
+    fake_client_send(&a.c, client, 4096, 30000, NULL, 0);
+    fake_client_stream(&a.c, USH_OP_SHUTDOWN, 0, client);
+    kit_settle(&k);
+    for (uint32_t i = 0; i < 3000000 && step < 2; i++) {
+        (void)kit_turn(&k);
+        for (uint32_t n = 0; n < 3 && fake_client_take(&a.c, &e); n++) {
+            if (e.type == USH_CQ_EVENT && e.flags == USH_EVENT_ACCEPT) {
+                cr_assert_eq(e.event.handle, listener.handle);
+                cr_assert_eq(e.event.port >= 40000, true, "the peer is known");
+                server = e.event.value;
+                step = 1;
+            } else if (e.type == USH_CQ_EVENT && e.flags == USH_EVENT_HANGUP) {
+                cr_assert_eq(e.event.handle, server);
+                cr_assert_eq(got, 30000, "all bytes come before the hang-up");
+                step = 2;
+            } else if (e.type == USH_CQ_RECV && e.recv.handle != a.sock.handle) {
+                cr_assert_eq(step, 1, "no byte before the news of the stream");
+                cr_assert_eq(e.recv.handle, server);
+                cr_assert_eq(fake_client_rx(&a.c, e.recv.cell)[0], 0x33);
+                got += e.recv.len;
+            }
+            if (e.type == USH_CQ_RECV)
+                fake_client_release(&a.c, e.recv.cell);
+        }
+    }
+    cr_assert_eq(step, 2);
+    fake_client_release_flush(&a.c);
+    close_both((struct pair){client, server});
+}
+
 /* ---- the end of a session ---- */
 
 Test(stream, a_session_that_ends_resets_what_it_left_open) {

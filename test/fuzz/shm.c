@@ -43,6 +43,27 @@ static void put_release(struct kit_client *c, struct fuzz_input *in) {
     fake_client_put(&c->c, &e);
 }
 
+/* Mostly legal, so that it gets deep. */
+static void put_stream(struct kit_client *c, struct fuzz_input *in) {
+    uint8_t what = fuzz_u8(in), which = fuzz_u8(in);
+    struct ush_sqe e = {.op = (uint8_t)(USH_OP_CONNECT + what % 4)};
+    uint32_t index = c->c.h.socket_max + which % 4 + (which & 128 ? c->c.h.client_socket_max : 0);
+    e.send.handle = e.connect.handle = which & 64 ? fuzz_u32(in) : USH_HANDLE(index, which >> 4 & 1);
+    if (what & 16) {
+        e.op = USH_OP_SEND;
+        e.send.off = fuzz_u16(in);
+        e.send.len = what & 32 ? fuzz_u32(in) : fuzz_u16(in);
+    } else if (e.op == USH_OP_CONNECT) {
+        e.connect.port = what & 32 ? fuzz_u16(in) : 80;
+        memcpy(e.connect.addr, kit_addr(1).b, 16);
+    } else {
+        e.flags = e.op == USH_OP_CLOSE ? what >> 6 : 0;
+        e.stream.option = fuzz_u8(in) % 20;
+        e.stream.value = fuzz_u32(in);
+    }
+    fake_client_put(&c->c, &e);
+}
+
 static void take(struct kit_client *c, struct fuzz_input *in) {
     struct ush_cqe e;
     for (uint32_t i = fuzz_u8(in) % 16; i > 0 && fake_client_take(&c->c, &e); i--)
@@ -78,7 +99,8 @@ static void turn(struct kit_client *c, struct fuzz_input *in) {
 }
 
 static void (*const steps[])(struct kit_client *c, struct fuzz_input *in) = {
-    put_raw, put_send, put_release, take, spoil_word, spoil_set, spoil_entry, move_tail, turn, put_send, turn};
+    put_raw,     put_send,  put_release, take,       spoil_word, spoil_set,
+    spoil_entry, move_tail, turn,        put_stream, put_stream, turn};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static struct kit_client client;
@@ -87,14 +109,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (kit.rt == NULL) {
         kit_open(&kit, NULL);
         (void)kit_echo(&kit, 0, 7);
+        kit_tcp(&kit, 64);
     }
+    struct session_socket listener;
     kit_attach(&kit, &client, 5000);
+    (void)kit_listen(&client, 80, &listener);
     for (uint32_t i = 0; i < STEPS_MAX && in.left > 0; i++)
         steps[fuzz_u8(&in) % ARRAY_LEN(steps)](&client, &in);
     kit_settle(&kit);
     (void)session_next_detached(kit.rt, &why);
     kit_detach(&kit, &client);
     kit_settle(&kit);
+    for (uint32_t i = 0; i < 64 && kit.rt->zombies != NULL; i++) {
+        kit_pass(NS_PER_SEC); /* what the client had closed lingers for a while */
+        kit_settle(&kit);
+        session_reap(kit.rt);
+    }
     const struct pkt_pool *pool = &kit.rt->shard[0]->small.pool;
     if (pool->free_count != pool->count || kit.rt->zombies != NULL) {
         fprintf(stderr, "fuzz: %u of %u packets came back\n", pool->free_count, pool->count);
