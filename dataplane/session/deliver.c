@@ -38,9 +38,14 @@ struct ush_cqe *cq_slot(struct shard *sh, struct sess_set *set) {
     return &set->cq[set->cq_tail % SESS_CQ_ENTRIES];
 }
 
-void cq_commit(struct shard *sh, struct sess_set *set, struct ush_cqe *e) {
+/* Wakes nobody: who sleeps finds it when something else wakes it. */
+static void cq_publish(struct sess_set *set, struct ush_cqe *e) {
     set->cq_tail++;
     __atomic_store_n(&e->seq, set->cq_tail, __ATOMIC_RELEASE); /* pairs with the client's load of seq */
+}
+
+void cq_commit(struct shard *sh, struct sess_set *set, struct ush_cqe *e) {
+    cq_publish(set, e);
     session_set_dirty(sh, set);
 }
 
@@ -200,8 +205,12 @@ static void event_write(struct shard *sh, struct sess_set *set, struct ush_cqe *
     } else {
         cqe_event(e, handle, bit, n);
     }
-    cq_commit(sh, set, e);
-    if (bit == EV_CLOSED && is_stream(set, index))
+    bool closed = bit == EV_CLOSED && is_stream(set, index);
+    if (closed && (set->socket[index].flags & SOCK_LEFT)) /* only bookkeeping: two wake-ups fewer a connection */
+        cq_publish(set, e);
+    else
+        cq_commit(sh, set, e);
+    if (closed)
         stream_told_closed(set, handle);
 }
 
