@@ -292,9 +292,13 @@ int shard_node_add(struct shard *sh, const struct engine_ops *ops, uint32_t engi
 
 void shard_node_remove_last(struct shard *sh) {
     struct node *nd = &sh->node[sh->node_count - 1];
+    uint32_t dropped;
     nd->io.now = sh->now;
-    nd->ops->fini(nd->st, &nd->io);
-    node_settle(sh, nd);
+    do { /* it may keep more than a vec takes */
+        nd->ops->fini(nd->st, &nd->io);
+        dropped = sh->drop.count;
+        node_settle(sh, nd);
+    } while (dropped > 0);
     free(nd->io.counters);
     free(nd->io.notices);
     arena_memory_destroy(&nd->arena);

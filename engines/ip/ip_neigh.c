@@ -264,9 +264,7 @@ void ip_neigh_drop_all(struct ip_state *st, struct engine_io *io) {
     const struct arena_table *t = ip_table_of(st, IP_TABLE_NEIGH);
     for (uint32_t i = 0; i < t->high_water; i++) {
         struct ip_neigh *n = (struct ip_neigh *)ip_get(st, IP_TABLE_NEIGH, i);
-        for (uint32_t k = 0; n != NULL && k < n->waiting; k++)
-            pkt_drop(io, queue_of(st, i)[k], DROP_IP_NEIGH_PENDING);
-        if (n != NULL)
-            n->waiting = 0;
+        while (n != NULL && n->waiting > 0 && pkt_vec_room(io->drop) > 0)
+            pkt_drop(io, queue_of(st, i)[--n->waiting], DROP_IP_NEIGH_PENDING);
     }
 }

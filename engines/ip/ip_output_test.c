@@ -515,6 +515,19 @@ Test(ip_neigh, the_queue_is_bounded) {
     fx_end(&f); /* and what waits is handed back at the end */
 }
 
+Test(ip_neigh, more_may_wait_than_one_fini_can_drop) {
+    struct ip_config cfg = {.neigh_queue_max = NEIGH_QUEUE_LIMIT};
+    struct fixture f = fx_make_with(&cfg, false);
+    char text[32];
+    for (uint32_t i = 0; i < 6 * NEIGH_QUEUE_LIMIT; i++) {
+        (void)snprintf(text, sizeof text, "10.0.0.%u", 20 + i / NEIGH_QUEUE_LIMIT);
+        fx_output(&f, fx_datagram(&f, "::", text, 10));
+    }
+    cr_assert_eq(f.tk->drop.count, 0);
+    cr_assert_eq(testkit_missing(f.tk), 6 * NEIGH_QUEUE_LIMIT);
+    fx_end(&f); /* misses none */
+}
+
 Test(ip_neigh, asks_again_and_gives_up) {
     struct fixture f = fx_make();
     fx_output(&f, fx_datagram(&f, "::", "10.0.0.50", 1));

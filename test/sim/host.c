@@ -311,9 +311,13 @@ static void host_balance(struct host *h) {
 void host_finish(struct host *h) {
     for (uint32_t i = 0; i < h->engine_count && !h->world->failed && !h->dead; i++) {
         struct engine_io io;
-        host_io(h, i, &io);
-        h->engine[i].code.ops->fini(h->engine[i].arena, &io);
-        host_collect(h, i, &io);
+        uint32_t dropped;
+        do { /* it may keep more than a vec takes */
+            host_io(h, i, &io);
+            h->engine[i].code.ops->fini(h->engine[i].arena, &io);
+            dropped = io.drop->count;
+            host_collect(h, i, &io);
+        } while (dropped > 0 && !h->world->failed);
     }
     if (h->world->failed || h->dead)
         return;
