@@ -91,6 +91,7 @@ enum sess_socket_flag {
     SOCK_LEFT = 1 << 2,     /* the client has said CLOSE */
     SOCK_LISTENER = 1 << 3,
     SOCK_REFUSED = 1 << 4,  /* CONNECT did not even begin */
+    SOCK_SPREAD = 1 << 5,   /* of a group that goes by the shortest queue: its transport is told how long this one is */
 };
 
 /* One cache line. Written by the worker; control reads counters. */
@@ -254,6 +255,11 @@ bool stream_is_pending(const struct sess_set *set, uint64_t sink);
 void stream_credit(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bytes);
 void stream_credit_flush(struct shard *sh);
 
+/* ---- worker: socket.c ---- */
+
+/* Tells the transport what the client has in front of it: cells of datagrams not consumed, or not given back. */
+void session_load_tell(struct shard *sh, const struct sess_socket *sk);
+
 /* ---- worker: deliver.c ---- */
 
 /* NULL when the ring is full. cq_commit() must follow. */
@@ -290,6 +296,7 @@ struct sess_flow { /* what control keeps of a socket */
     struct flow flow;
     uint64_t cookie;
     uint8_t shard;
+    uint8_t spread;
     bool open;
 };
 

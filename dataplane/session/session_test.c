@@ -357,6 +357,32 @@ Test(session, runs_out_of_handles_politely) {
     kit_detach(&k, &b);
 }
 
+/* Of two sockets that share a port the one whose program is slower gets less. */
+Test(session, the_shortest_queue_gets_the_next_datagram) {
+    const struct session_socket_params params = {
+        .flow = {.local_port = 6000, .proto = PROTO_UDP}, .owner = 1, .reuseport = true, .spread = 1};
+    struct session_socket member[2];
+    struct ush_cqe e;
+    uint32_t got[2] = {0};
+    for (uint32_t i = 0; i < 2; i++)
+        cr_assert_eq(session_socket_open(a.s, &params, &member[i]), 0);
+    for (uint32_t i = 0; i < 200; i++) {
+        fake_client_send(&a.c, a.sock.handle, 0, 64, kit_addr(1).b, 6000);
+        kit_settle(&k);
+        while (fake_client_take(&a.c, &e)) {
+            uint32_t who = e.recv.handle == member[1].handle;
+            if (e.type != USH_CQ_RECV)
+                continue;
+            got[who]++;
+            if (who == 1 || i % 20 == 0) /* the first one gives back one in twenty only */
+                fake_client_release(&a.c, e.recv.cell);
+            fake_client_release_flush(&a.c);
+        }
+    }
+    cr_assert_eq(got[0] + got[1], 200);
+    cr_assert(got[0] > 0 && got[0] < 20, "%u of 200 went to the slow one", got[0]);
+}
+
 Test(session, errors_of_the_transport_reach_the_socket) {
     struct ush_cqe e;
     fake_client_send(&a.c, a.sock.handle, 0, 64, NULL, 0); /* not connected, no address */

@@ -111,6 +111,7 @@ static uint32_t take_send(struct shard *sh, struct sess_set *set, const struct u
 }
 
 static uint32_t take_release(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
+    const struct sess_socket *spread = NULL; /* its queue became shorter */
     if (UNLIKELY(e->count > ARRAY_LEN(e->release.cell)))
         return DETACH_BAD_RELEASE;
     for (uint32_t i = 0; i < e->count; i++) {
@@ -118,11 +119,20 @@ static uint32_t take_release(struct shard *sh, struct sess_set *set, const struc
         uint32_t handle = cells_give(&set->cells, e->release.cell[i], &size, &len);
         if (UNLIKELY(handle == USH_NONE))
             return DETACH_BAD_RELEASE;
-        if (USH_HANDLE_INDEX(handle) >= set->socket_max)
+        if (UNLIKELY(USH_HANDLE_INDEX(handle) >= set->socket_max)) {
             stream_credit(sh, set, handle, len);
-        else
-            set->socket[handle].rx_held -= size;
+            continue;
+        }
+        struct sess_socket *sk = &set->socket[handle];
+        sk->rx_held -= size;
+        if (LIKELY(!(sk->flags & SOCK_SPREAD)))
+            continue;
+        if (spread != NULL && spread != sk)
+            session_load_tell(sh, spread);
+        spread = sk;
     }
+    if (UNLIKELY(spread != NULL))
+        session_load_tell(sh, spread);
     if (UNLIKELY(set->pend_head != NULL)) /* what waits for a cell is looked at in this turn */
         session_set_dirty(sh, set);
     return SQE_TAKEN;

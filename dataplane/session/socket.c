@@ -126,7 +126,8 @@ static void open_run(struct shard *sh, void *arg) {
     struct udp_cmd_open open = udp_open(s, sh->index, c->handle, c->params);
     struct tcp_cmd_listen listen = tcp_listen(s, sh->index, c->handle, c->params);
     bool stream = sk->proto == PROTO_TCP;
-    sk->flags = stream ? SOCK_LISTENER : 0;
+    bool spread = c->params->reuseport && c->params->spread != 0;
+    sk->flags = stream ? SOCK_LISTENER : spread ? SOCK_SPREAD : 0;
     c->reply.error = session_transport(sh, sk->proto, stream ? &listen.cmd : &open.cmd, &c->reply);
     if (c->reply.error < 0) {
         sk->state = SOCK_CLOSED;
@@ -171,6 +172,16 @@ static void close_batch_run(struct shard *sh, void *arg) {
 static void command_run(struct shard *sh, void *arg) {
     struct change *c = arg;
     c->reply.error = session_transport(sh, c->session->socket[c->handle].proto, c->cmd, &c->reply);
+}
+
+void session_load_tell(struct shard *sh, const struct sess_socket *sk) {
+    struct udp_cmd_option cmd = {.cmd = {UDP_CMD_OPTION, sizeof cmd},
+                                 .sock = sk->sock,
+                                 .option = UDP_OPT_LOAD,
+                                 .value = sk->rx_held >> CELL_SHIFT};
+    struct engine_reply reply;
+    if (sk->state == SOCK_OPEN) /* else the transport's index may be another's by now */
+        (void)session_transport(sh, sk->proto, &cmd.cmd, &reply);
 }
 
 static void limits_run(struct shard *sh, void *arg) {
@@ -239,7 +250,8 @@ int session_socket_open(struct session *s, const struct session_socket_params *p
     struct change c = {
         .params = params, .rx_quota = rx_quota_of(s, params->rx_quota), .tx_limit = tx_limit_of(s, params->tx_limit)};
     if (error == 0) {
-        s->flow[handle] = (struct sess_flow){.flow = params->flow, .cookie = params->cookie, .shard = (uint8_t)shard};
+        s->flow[handle] = (struct sess_flow){
+            .flow = params->flow, .cookie = params->cookie, .shard = (uint8_t)shard, .spread = params->spread};
         error = change_call(s, handle, open_run, &c);
     }
     if (error < 0) {
@@ -282,6 +294,7 @@ int session_socket_update(struct session *s, uint32_t handle, const struct sessi
         return -EADDRINUSE;
     struct udp_cmd_open update = udp_open(s, f->shard, handle, params);
     update.cmd.id = UDP_CMD_UPDATE;
+    update.spread = f->spread; /* said once, with the open */
     struct change c = {.cmd = &update.cmd};
     int error = change_call(s, handle, command_run, &c);
     if (error < 0)

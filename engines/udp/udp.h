@@ -42,7 +42,7 @@ struct udp_socket {
     uint64_t rx_packets, rx_bytes;
     uint64_t tx_packets, tx_bytes;
     struct hash_link link; /* derived: in `exact` when connected, else in `bound` */
-    uint32_t load;         /* spread groups: datagrams delivered, or what UDP_OPT_LOAD said since */
+    uint32_t load;         /* spread groups: what UDP_OPT_LOAD said, and a datagram each since */
     uint8_t flags;         /* enum udp_socket_flag */
     uint8_t spread;
     uint8_t tos;

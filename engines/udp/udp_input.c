@@ -78,7 +78,6 @@ void udp_deliver(struct udp_state *st, struct engine_io *io, struct pkt *p, uint
     struct udp_socket *s = (struct udp_socket *)arena_record(st, udp_sockets(st), sock);
     s->rx_packets++;
     s->rx_bytes += pkt_bytes(p);
-    s->load++;
     p->sock = sock;
     p->sink = s->sink;
     p->owner = s->owner;
@@ -210,7 +209,8 @@ static void input_error(struct udp_state *st, struct engine_io *io, struct pkt *
     (void)pkt_vec_push(io->done, p);
 }
 
-/* The socket for one parsed datagram; fills the flow cache unless the group's choice must be made for each datagram. */
+/* The socket for one parsed datagram, which it will get. Fills the flow cache unless the group's choice must be made
+ * for each datagram. */
 uint32_t udp_look_up(struct udp_state *st, struct engine_io *io, const struct pkt *p, uint32_t hash) {
     struct udp_cache_line *line = udp_cache_at(st, hash);
     uint32_t ifindex = udp_ifindex(io, p->port);
@@ -220,9 +220,13 @@ uint32_t udp_look_up(struct udp_state *st, struct engine_io *io, const struct pk
         return line->sock;
     ENGINE_COUNT(io, UDP_COUNT_CACHE_MISS);
     uint32_t sock = udp_table_find(st, &p->flow, hash, ifindex);
-    const struct udp_socket *s = sock == ARENA_NIL ? NULL : udp_socket_get(st, sock);
-    if (s == NULL || ((s->flags & UDP_SOCKET_REUSEPORT) && s->spread))
+    struct udp_socket *s = sock == ARENA_NIL ? NULL : udp_socket_get(st, sock);
+    if (s == NULL)
+        return ARENA_NIL;
+    if ((s->flags & UDP_SOCKET_REUSEPORT) && s->spread) {
+        s->load++; /* here, not on delivery: the rest of the burst is looked up before */
         return sock;
+    }
     line->flow = p->flow;
     line->generation = st->generation;
     line->sock = sock;

@@ -117,6 +117,23 @@ Test(udp_group, least_load_follows_what_it_is_told) {
     end(&f);
 }
 
+Test(udp_group, least_load_shares_a_burst) {
+    struct fixture f = make();
+    uint32_t socks[3], got[3] = {0};
+    share(&f, 1, socks, 3);
+    struct flow flow = testkit_flow("10.0.0.1", 80, "10.0.0.2", 1000);
+    struct pkt *p[30];
+    for (uint32_t i = 0; i < ARRAY_LEN(p); i++)
+        p[i] = arrive(&f, &flow, "x", 1);
+    testkit_input(f.tk, &f.udp, p, ARRAY_LEN(p));
+    for (uint32_t i = 0; i < f.tk->up.count; i++)
+        for (uint32_t k = 0; k < 3; k++)
+            got[k] += f.tk->up.v[i]->sock == socks[k];
+    cr_assert(got[0] == 10 && got[1] == 10 && got[2] == 10, "%u %u %u", got[0], got[1], got[2]);
+    testkit_clear(f.tk);
+    end(&f);
+}
+
 /* ---- commands ---- */
 
 Test(udp_command, open_conflicts) {
