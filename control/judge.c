@@ -9,6 +9,7 @@
 
 #include "control/broker/claims.h"
 #include "control/log.h"
+#include "control/netlink/cgroup_bpf.h"
 #include "control/netlink/firewall.h"
 #include "control/view_internal.h"
 #include "engines/ip/ip_cmd.h"
@@ -18,6 +19,7 @@
 struct question {
     struct view *v;
     const struct kernel_socket *s;
+    const char *cgroup;
     char *reason;
     size_t size;
 };
@@ -55,6 +57,21 @@ static bool ask_firewall(const struct question *q) {
     firewall_look(q->v);
     return !q->v->firewall_rules ||
            no(q, "netfilter has rules (%.80s) and the config says firewall: refuse", q->v->firewall_what);
+}
+
+/* Programs may come at any time; the answer for one group holds for a second. */
+static bool ask_cgroup(const struct question *q) {
+    struct view *v = q->v;
+    uint64_t now;
+    if (v->p.cfg->firewall != FIREWALL_REFUSE || sd_event_now(v->p.event, CLOCK_MONOTONIC, &now) < 0)
+        return true;
+    bool known = v->cgroup_checked_us != 0 && now - v->cgroup_checked_us < FIREWALL_CHECK_US;
+    if (!known || strcmp(v->cgroup, q->cgroup) != 0) {
+        v->cgroup_checked_us = now;
+        (void)snprintf(v->cgroup, sizeof v->cgroup, "%s", q->cgroup);
+        v->cgroup_programs = cgroup_bpf_judges(q->cgroup, v->cgroup_what, sizeof v->cgroup_what);
+    }
+    return !v->cgroup_programs || no(q, "%.100s, and the config says firewall: refuse", v->cgroup_what);
 }
 
 static bool ask_state(const struct question *q) {
@@ -98,10 +115,10 @@ static bool ask_peer(const struct question *q) {
     return true;
 }
 
-bool view_judge(void *arg, const struct kernel_socket *s, char *ret_reason, size_t size) {
-    static bool (*const questions[])(const struct question *) = {ask_state, ask_device, ask_local, ask_peer,
-                                                                 ask_firewall};
-    struct question q = {arg, s, ret_reason, size};
+bool view_judge(void *arg, const struct kernel_socket *s, const char *cgroup, char *ret_reason, size_t size) {
+    static bool (*const questions[])(const struct question *) = {ask_state, ask_device,   ask_local,
+                                                                 ask_peer,  ask_firewall, ask_cgroup};
+    struct question q = {arg, s, cgroup, ret_reason, size};
     for (size_t i = 0; i < ARRAY_LEN(questions); i++) {
         if (!questions[i](&q))
             return false;

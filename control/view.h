@@ -37,7 +37,7 @@ void view_neigh_event(struct view *v, uint32_t shard, const struct engine_event 
 /* A broker_how_fn; arg is the view. */
 void view_how(void *arg, uint32_t ifindex, char *ret_how, size_t how_size, char *ret_why, size_t why_size);
 /* A broker_judge_fn; arg is the view. */
-bool view_judge(void *arg, const struct kernel_socket *s, char *ret_reason, size_t size);
+bool view_judge(void *arg, const struct kernel_socket *s, const char *cgroup, char *ret_reason, size_t size);
 /* One line a local address to the log, and what stays with the kernel. */
 void view_report(const struct view *v);
 

@@ -40,6 +40,7 @@ static void help(FILE *to) {
           "  --timeout MS    after which an answer counts as lost (default 1000)\n"
           "  --interval US   pause between round trips (default 0)\n"
           "  --bind ADDR:PORT local address\n"
+          "  --reuse         let others share that address (SO_REUSEADDR)\n"
           "  --unconnected   name the address with each datagram\n"
           "  --socket PATH   usherd's session socket (default: $USHER_SOCKET or /run/usher/session.sock)\n",
           to);
@@ -137,13 +138,23 @@ static void report(struct ping *p, const char *target) {
 
 static struct usher_context_params params = {.spin_us = -1, .flags = USHER_SINGLE_THREAD};
 
-static const char *parse(struct ping *p, int argc, char **argv, bool *ret_unconnected) {
+struct choices {
+    bool unconnected, reuse;
+};
+
+static const char *parse(struct ping *p, int argc, char **argv, struct choices *ret_choices) {
     static const struct option options[] = {
-        {"count", required_argument, 0, 'c'},    {"size", required_argument, 0, 'z'},
-        {"spin", required_argument, 0, 's'},     {"timeout", required_argument, 0, 't'},
-        {"interval", required_argument, 0, 'i'}, {"bind", required_argument, 0, 'b'},
-        {"unconnected", no_argument, 0, 'u'},    {"socket", required_argument, 0, 'S'},
-        {"help", no_argument, 0, 'h'},           {0},
+        {"count", required_argument, 0, 'c'},
+        {"size", required_argument, 0, 'z'},
+        {"spin", required_argument, 0, 's'},
+        {"timeout", required_argument, 0, 't'},
+        {"interval", required_argument, 0, 'i'},
+        {"bind", required_argument, 0, 'b'},
+        {"unconnected", no_argument, 0, 'u'},
+        {"reuse", no_argument, 0, 'r'},
+        {"socket", required_argument, 0, 'S'},
+        {"help", no_argument, 0, 'h'},
+        {0},
     };
     const char *bind_to = NULL;
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
@@ -166,8 +177,11 @@ static const char *parse(struct ping *p, int argc, char **argv, bool *ret_unconn
         case 'b':
             bind_to = optarg;
             break;
+        case 'r':
+            ret_choices->reuse = true;
+            break;
         case 'u':
-            *ret_unconnected = true;
+            ret_choices->unconnected = true;
             break;
         case 'S':
             params.socket_path = optarg;
@@ -187,8 +201,8 @@ static const char *parse(struct ping *p, int argc, char **argv, bool *ret_unconn
 int main(int argc, char **argv) {
     struct ping p = {.count = 1000, .size = 64, .timeout_ms = 1000};
     struct sockaddr_storage addr, local;
-    bool unconnected = false;
-    const char *bind_to = parse(&p, argc, argv, &unconnected), *target = argv[optind];
+    struct choices how = {0};
+    const char *bind_to = parse(&p, argc, argv, &how), *target = argv[optind];
     socklen_t len = args_address(target, &addr);
     p.rtt_ns = calloc((size_t)p.count, sizeof(*p.rtt_ns));
     if (!p.rtt_ns)
@@ -196,13 +210,15 @@ int main(int argc, char **argv) {
 
     args_check(usher_context_open(&params, &p.ctx), "attaching to usherd");
     args_check(usher_socket(p.ctx, addr.ss_family, SOCK_DGRAM, 0, &p.sock), "socket");
+    if (how.reuse)
+        args_check(usher_setsockopt(p.sock, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)), "SO_REUSEADDR");
     if (bind_to) {
         socklen_t local_len = args_address(bind_to, &local);
         args_check(usher_bind(p.sock, (struct sockaddr *)&local, local_len), "bind");
     }
-    p.to = unconnected ? (struct sockaddr *)&addr : NULL;
+    p.to = how.unconnected ? (struct sockaddr *)&addr : NULL;
     p.to_len = len;
-    if (!unconnected)
+    if (!how.unconnected)
         args_check(usher_connect(p.sock, (struct sockaddr *)&addr, len), "connect");
     run(&p);
     report(&p, target);

@@ -25,8 +25,10 @@ struct broker_limits {
     uint64_t tx_bytes, rx_bytes;
 };
 
-/* May this kernel socket be accelerated? False: `reason` says why not, true: how (its interface, say). */
-typedef bool broker_judge_fn(void *arg, const struct kernel_socket *s, char *ret_reason, size_t size);
+/* May this kernel socket of a process in `cgroup` (of the v2 hierarchy, "" = unknown) be accelerated? False: `reason`
+ * says why not, true: how (its interface, say). */
+typedef bool broker_judge_fn(void *arg, const struct kernel_socket *s, const char *cgroup, char *ret_reason,
+                             size_t size);
 
 /* How the interface of a socket runs (0: all of them), and why so. */
 typedef void broker_how_fn(void *arg, uint32_t ifindex, char *ret_how, size_t how_size, char *ret_why,

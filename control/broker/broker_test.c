@@ -37,8 +37,9 @@ static bool judge_says;
 static int reply_fds[4];
 static uint32_t reply_fd_count;
 
-static bool judge(void *arg, const struct kernel_socket *s, char *reason, size_t size) {
+static bool judge(void *arg, const struct kernel_socket *s, const char *cgroup, char *reason, size_t size) {
     (void)arg;
+    (void)cgroup;
     (void)s;
     (void)snprintf(reason, size, judge_says ? "packet on test0" : "no way");
     return judge_says;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "control/broker/broker_internal.h"
+#include "control/broker/sharing.h"
 #include "control/log.h"
 #include "proto/usher_shm.h"
 
@@ -153,6 +154,27 @@ static void not_accelerated(struct outgoing *out, const char *reason) {
     (void)snprintf(out->response.socket.reason, sizeof out->response.socket.reason, "%s", reason);
 }
 
+/* A sharing_ours_fn: is it accelerated for any session? */
+static bool cookie_is_ours(void *arg, uint64_t cookie) {
+    const struct broker *b = arg;
+    for (const struct connection *c = b->connections; c != NULL; c = c->next) {
+        for (uint32_t h = 0, left = c->socket_count; h < c->socket_max && left > 0; h++) {
+            left -= c->sockets[h].open;
+            if (c->sockets[h].open && c->sockets[h].cookie == cookie)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* The judge last: when it says yes, its answer tells how the socket is carried. */
+static bool may_carry(struct connection *c, const struct kernel_socket *s, char *ret_why, size_t size) {
+    const struct broker_params *p = &c->broker->params;
+    const struct owner *o = owner_get(p->owners, c->owner);
+    return sharing_allows(s, cookie_is_ours, c->broker, ret_why, size) &&
+           p->judge(p->judge_arg, s, o != NULL ? o->cgroup : "", ret_why, size);
+}
+
 /* Reads and judges the passed socket. False: `out` holds the answer (refused, or stays with the kernel). */
 static bool kernel_socket_judge(struct connection *c, int fd, struct kernel_socket *ret_socket, struct outgoing *out) {
     const struct broker_params *p = &c->broker->params;
@@ -166,7 +188,7 @@ static bool kernel_socket_judge(struct connection *c, int fd, struct kernel_sock
         refuse(out, err, "%s", why);
         return false;
     }
-    if (!p->judge(p->judge_arg, ret_socket, why, sizeof why)) {
+    if (!may_carry(c, ret_socket, why, sizeof why)) {
         not_accelerated(out, why);
         return false;
     }

@@ -86,6 +86,19 @@ def two_clients_of_one_host(rig):
     check("carried by usherd" in report, report)
 
 
+def a_shared_port_is_not_taken_away(rig):
+    """A kernel socket with SO_REUSEADDR has the port that a client of usherd's then shares."""
+    rig.usherd()
+    s = rig.kernel_socket("a", socket.AF_INET)
+    s.bind(("0.0.0.0", 7000))
+    report = rig.ping("--count", 1, "--reuse", "--bind", "0.0.0.0:7000", "--timeout", 50, f"{B4}:9", answered=0)
+    check("carried by the kernel" in report and "shared with a kernel socket" in report, report)
+    s.close()
+    rig.kernel_echo("b", 9000)
+    report = rig.ping("--count", 5, "--reuse", "--bind", "0.0.0.0:7000", f"{B4}:9000", answered=5)
+    check("carried by usherd" in report, report)
+
+
 def one_version_leaves_the_other(rig):
     rig.usherd()
     rig.client("udp-echo", ":7000")
@@ -100,4 +113,4 @@ def one_version_leaves_the_other(rig):
 
 sys.exit(main([client_asks_kernel_peer, kernel_peer_asks_client, built_in_echo, kernel_keeps_the_rest,
                loopback_and_foreign_peers_stay, the_kernels_peers_get_what_usherd_cannot_carry, two_clients_of_one_host,
-               one_version_leaves_the_other]))
+               a_shared_port_is_not_taken_away, one_version_leaves_the_other]))
