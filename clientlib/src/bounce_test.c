@@ -188,6 +188,24 @@ Test(bounce, goes_before_the_socket_closes) {
     rig_stop(&r);
 }
 
+Test(bounce, goes_before_the_context_closes) {
+    const struct fake_config by_thread = {.bounce_port = 1};
+    struct rig r = rig_start(&by_thread);
+    struct usher_socket *other = rig_socket(r.ctx);
+    struct peer p = peer_open(), q = peer_open();
+    for (char c = 'a'; c <= 'z'; c++) {
+        send_to(r.sock, "0.0.0.0", p.port, c);
+        send_to(other, "0.0.0.0", q.port, c);
+    }
+    rig_stop(&r);
+    for (char c = 'a'; c <= 'z'; c++) {
+        expect_at(&p, c, 1);
+        expect_at(&q, c, 1);
+    }
+    close(p.fd);
+    close(q.fd);
+}
+
 Test(bounce, of_another_socket_is_sent_on_the_way) {
     struct rig r = rig_start(&by_hand);
     struct usher_socket *other = rig_socket(r.ctx);

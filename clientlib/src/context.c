@@ -231,12 +231,26 @@ int usher_context_open(const struct usher_context_params *params, struct usher_c
     return 0;
 }
 
+/* Datagrams that are under way still go: by usherd, or by the kernel when it gives them back. An exchange for each
+ * socket that has some, none for the others. */
+static void let_go(struct usher_context *ctx) {
+    for (struct usher_socket *s = ctx->sockets, *next; s; s = next) {
+        next = s->next;
+        if (s->set && !s->st && s->sent != __atomic_load_n(&ctx->shared_sockets[s->handle].tx_done, __ATOMIC_ACQUIRE))
+            usher_close(s);
+    }
+    for (uint32_t i = 0; i < ctx->set_count && !ctx->down; i++)
+        client_bounce_scan(ctx, ctx->sets[i]);
+}
+
 void usher_context_close(struct usher_context *ctx) {
     if (!ctx)
         return;
     /* In a fork's child the handler has closed and unmapped all that was shared; what is left is plain memory. */
-    if (ctx->generation == client_generation)
+    if (ctx->generation == client_generation) {
+        let_go(ctx);
         list_remove(ctx);
+    }
     context_free(ctx);
 }
 

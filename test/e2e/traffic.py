@@ -7,6 +7,8 @@ import sys
 
 from rig import A4, A6, B4, B6, check, main, until
 
+SO_RCVBUFFORCE = 33  # not in the module
+
 
 def client_asks_kernel_peer(rig):
     rig.usherd()
@@ -78,6 +80,19 @@ def the_kernels_peers_get_what_usherd_cannot_carry(rig):
     check("carried by usherd" in report and "by the kernel" not in report, report)
 
 
+def nothing_bounced_is_lost_or_overtaken(rig):
+    """A client that sends and never polls, to a socket of its own host's kernel."""
+    rig.usherd()
+    s = rig.kernel_socket("a", socket.AF_INET)
+    s.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
+    s.bind((A4, 9000))
+    for count in (1, 100, 5000):
+        p = rig.start("a", "usher-burst", rig.session, A4, 9000, count)
+        check(p.end(0) == 0, p.text())
+        numbers = [int.from_bytes(s.recv(100), "little") for _ in range(count)]
+        check(numbers == list(range(count)), f"of {count} datagrams came, in this order: {numbers[:50]} ...")
+
+
 def two_clients_of_one_host(rig):
     rig.usherd()
     rig.client("udp-echo", ":7000")
@@ -112,5 +127,6 @@ def one_version_leaves_the_other(rig):
 
 
 sys.exit(main([client_asks_kernel_peer, kernel_peer_asks_client, built_in_echo, kernel_keeps_the_rest,
-               loopback_and_foreign_peers_stay, the_kernels_peers_get_what_usherd_cannot_carry, two_clients_of_one_host,
+               loopback_and_foreign_peers_stay, the_kernels_peers_get_what_usherd_cannot_carry,
+               nothing_bounced_is_lost_or_overtaken, two_clients_of_one_host,
                a_shared_port_is_not_taken_away, one_version_leaves_the_other]))
