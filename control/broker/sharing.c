@@ -116,8 +116,8 @@ static int family_search(struct search *q, uint8_t family) {
 
 bool sharing_allows(const struct kernel_socket *s, sharing_ours_fn *ours, void *arg, char *ret_why, size_t size) {
     struct search q = {.s = s, .ours = ours, .arg = arg};
-    if (!s->reuseport && !s->reuseaddr)
-        return true; /* the kernel gave it the port alone */
+    if ((!s->reuseport && !s->reuseaddr) || s->flow.local_port == 0)
+        return true; /* the kernel gave it the port alone, or it has none yet */
     int err = family_search(&q, AF_INET);
     if (err == 0 && !q.found)
         err = family_search(&q, AF_INET6);
