@@ -245,6 +245,16 @@ static inline uint64_t engine_random(struct engine_io *io) {
     return z ^ (z >> 31);
 }
 
+/* Copies a sentence into what state_size() was lent for it; cut to fit. */
+static inline void engine_say(char *ret_err, size_t size, const char *text) {
+    if (ret_err == NULL || size == 0)
+        return;
+    size_t i = 0;
+    for (; i + 1 < size && text[i] != '\0'; i++)
+        ret_err[i] = text[i];
+    ret_err[i] = '\0';
+}
+
 static inline void engine_notice(struct engine_io *io, const struct notice *n) {
     if (io->notice_count < NOTICE_VEC_MAX)
         io->notices[io->notice_count++] = *n;

@@ -76,16 +76,11 @@ static bool plan(struct ip_state *st, const struct ip_config *c) {
 }
 
 static size_t state_size(const void *cfg, char *err, size_t err_size) {
-    static const char text[] = "tables may have at most 4194304 entries, reassembly_max 1024, neigh_queue_max 64";
     struct ip_config c = config_or_default(cfg);
     struct ip_state scratch = {0};
     if (plan(&scratch, &c))
         return scratch.a.size;
-    if (err != NULL && err_size > 0) {
-        size_t n = sizeof text < err_size ? sizeof text : err_size;
-        memcpy(err, text, n);
-        err[n - 1] = '\0';
-    }
+    engine_say(err, err_size, "tables may have at most 4194304 entries, reassembly_max 1024, neigh_queue_max 64");
     return 0;
 }
 

@@ -86,23 +86,17 @@ static bool plan(struct tcp_engine *st, const struct tcp_config *c) {
     return true;
 }
 
-static void say(char *err, size_t size, const char *text) {
-    if (err == NULL || size == 0)
-        return;
-    size_t i = 0;
-    for (; i + 1 < size && text[i] != '\0'; i++)
-        err[i] = text[i];
-    err[i] = '\0';
-}
-
 static size_t state_size(const void *cfg, char *err, size_t err_size) {
     struct tcp_config c;
     struct tcp_engine scratch;
     const char *text;
     memset(&scratch, 0, sizeof scratch);
-    if (config_fill(cfg, &c, &text) && plan(&scratch, &c))
-        return scratch.a.size;
-    say(err, err_size, text);
+    if (config_fill(cfg, &c, &text)) {
+        if (plan(&scratch, &c))
+            return scratch.a.size;
+        text = "the tables of tcp are too large together";
+    }
+    engine_say(err, err_size, text);
     return 0;
 }
 

@@ -49,16 +49,11 @@ static bool plan(struct udp_state *st, const struct udp_config *c) {
 }
 
 static size_t state_size(const void *cfg, char *err, size_t err_size) {
-    static const char text[] = "socket_max and member_max may be at most 16777216";
     struct udp_config c = config_or_default(cfg);
     struct udp_state scratch = {0};
     if (plan(&scratch, &c))
         return scratch.a.size;
-    if (err != NULL && err_size > 0) {
-        size_t n = sizeof text < err_size ? sizeof text : err_size;
-        memcpy(err, text, n);
-        err[n - 1] = '\0';
-    }
+    engine_say(err, err_size, "socket_max and member_max may be at most 16777216");
     return 0;
 }
 
