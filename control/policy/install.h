@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A policy into the filter engines of all shards, and owners into the policy in force. Control thread; each command
+ * runs between two polls of a worker, which goes on handling packets by the old policy until its COMMIT.
+ */
+#ifndef USHER_CONTROL_POLICY_INSTALL_H
+#define USHER_CONTROL_POLICY_INSTALL_H
+
+#include "control/policy/policy.h"
+
+struct owner_table;
+struct runtime;
+
+/* Replaces what is in force. When a shard refuses, all keep the old policy, unless the refusal is of a COMMIT, which
+ * only happens to one that does not run any more. `owners` NULL: there are none yet. 0 or -errno. */
+int policy_install(struct runtime *rt, const struct policy *policy, const struct owner_table *owners,
+                   uint32_t owner_max);
+/* Tells all shards what the policy in force says of a new owner; before its first socket opens. */
+int policy_owner_add(struct runtime *rt, const struct policy *policy, uint32_t index, const struct owner *owner);
+
+#endif
