@@ -92,7 +92,8 @@ struct ush_set {
     uint32_t pad0[13];
     /* line 1: written by the client */
     uint32_t wait_ticket; /* odd while a thread of the client sleeps on this set */
-    uint32_t pad1[15];
+    uint32_t yields; /* 1 while one waits on worker_cpu by yielding: the worker gives way as soon as it has news */
+    uint32_t pad1[14];
     /* line 2: written by the client */
     uint32_t cq_head; /* completions consumed */
     uint32_t pad2[15];
@@ -110,12 +111,21 @@ enum ush_op {
     USH_OP_CONNECT = 3, /* opens a stream under a free handle of the client's choice; CONNECTED or ERROR answers */
     USH_OP_SHUTDOWN = 4, /* a stream's last byte was sent */
     USH_OP_CLOSE = 5,   /* the client is done with a stream; what was sent still arrives, unless aborted */
-    USH_OP_OPTION = 6,  /* a stream's option; a value that cannot be is ignored */
+    USH_OP_OPTION = 6,  /* an option of a stream or a listener; a value that cannot be is ignored */
+    USH_OP_INFO = 7,    /* CQ_INFO answers, if the completion ring has room; who waits in vain asks again */
 };
 
 enum ush_connect_flag {
     USH_CONNECT_NODELAY = 1 << 0,
     USH_CONNECT_FASTOPEN = 1 << 1, /* the SYN may wait for the first bytes and carry them */
+    USH_CONNECT_BOUND = 1 << 2,    /* from the address and port of socket `bound`, opened by RPC with a remote address.
+                                      That socket must stay open until the stream is CLOSED */
+};
+
+enum ush_option_flag {
+    USH_OPTION_AHEAD = 1 << 0, /* for the CONNECT of this handle that follows in the same ring: in force from the first
+                                  segment on. A set prepares one CONNECT at a time: an entry that names another handle
+                                  begins anew */
 };
 
 enum ush_close_flag {
@@ -140,12 +150,25 @@ enum ush_stream_option {
     USH_STREAM_NOTSENT_LOWAT,
     USH_STREAM_MAX_PACING,    /* bytes per second */
     USH_STREAM_LINGER2,       /* milliseconds */
+    USH_STREAM_MAXSEG,        /* of listeners, and ahead of CONNECT */
+    USH_STREAM_SYN_RETRIES,
+    USH_STREAM_DEFER_ACCEPT,  /* listeners: seconds */
+    USH_STREAM_FASTOPEN,      /* listeners: how many may be open before the handshake is through, 0 = off */
+    USH_STREAM_OPTION_COUNT,
+};
+
+/* An option of a listener, as OpenRequest.stream_options has them. Its connections are born with what it has. */
+struct ush_option {
+    uint32_t option; /* enum ush_stream_option */
+    uint8_t name[12];
+    int64_t value;
 };
 
 enum ush_send_flag {
     USH_SEND_TO = 1 << 0,   /* addr/port are set; else the socket's peer */
     USH_SEND_FROM = 1 << 1, /* from[] is set: source address of this datagram */
     USH_SEND_MORE = 1 << 2, /* more follows at once */
+    USH_SEND_URGENT = 1 << 3, /* streams: the last byte is urgent */
 };
 
 struct ush_sqe {
@@ -173,13 +196,14 @@ struct ush_sqe {
             uint16_t port; /* host order */
             uint16_t reserved;
             uint8_t addr[16]; /* v4-mapped for IPv4 */
+            uint32_t bound;   /* with CONNECT_BOUND */
         } connect;
         struct {
             uint32_t handle;
             uint32_t option; /* OPTION: enum ush_stream_option */
             int64_t value;
             uint8_t name[12];
-        } stream; /* SHUTDOWN, CLOSE, OPTION */
+        } stream; /* SHUTDOWN, CLOSE, OPTION, INFO */
     };
 };
 
@@ -187,6 +211,7 @@ enum ush_cq_type {
     USH_CQ_RECV = 1,    /* a datagram, or stream bytes, in an RX cell: the client's until released */
     USH_CQ_TX_FREE = 2, /* buffers that were lent are the client's again */
     USH_CQ_EVENT = 3,   /* something happened to a socket */
+    USH_CQ_INFO = 4,    /* a struct ush_stream_info in an RX cell: the client's until released */
 };
 
 enum ush_recv_flag {
@@ -207,6 +232,30 @@ enum ush_event {
     USH_EVENT_ACCEPT,    /* handle = listener's; value = the new stream's; addr, port = its peer; extra = tx_limit */
     USH_EVENT_HANGUP,    /* the peer will send no more; all it sent has come before */
     USH_EVENT_CLOSED,    /* nothing of the stream is left: its buffers are the client's again */
+    USH_EVENT_URGENT,    /* extra = bytes of the stream up to and with its urgent one, modulo 2^32. They may have come
+                            already, or are still to come. Of several that found no room the last one is told */
+};
+
+/* What a stream tells about itself. */
+struct ush_stream_info {
+    uint64_t rx_bytes, tx_bytes; /* that went up to the client; that the peer has acknowledged */
+    uint64_t pacing_rate;        /* bytes per second, 0 = not paced */
+    uint8_t local[16], remote[16];
+    uint16_t local_port, remote_port;
+    uint8_t state; /* as the kernel counts them: 1 = ESTABLISHED ... 11 = CLOSING */
+    uint8_t ca_state; /* 0 open, 1 disorder, 2 cwr, 3 recovery, 4 loss */
+    uint8_t backoff;
+    uint8_t snd_wscale, rcv_wscale;
+    uint8_t timestamps, sack, ecn;
+    uint32_t rtt_us, rtt_var_us, min_rtt_us, rto_us;
+    uint32_t cwnd, ssthresh;     /* bytes */
+    uint32_t snd_wnd, rcv_wnd;
+    uint32_t mss, pmtu;
+    uint32_t unacked, unsent;    /* bytes */
+    uint32_t sacked, lost;       /* bytes */
+    uint32_t retransmits;        /* segments, ever */
+    uint32_t rcv_limit, rcv_held, rcv_ooo; /* bytes: that may be unread, that are, that came out of order */
+    uint8_t congestion[12];
 };
 
 struct ush_cqe {
@@ -236,13 +285,22 @@ struct ush_cqe {
             uint16_t port;
             uint16_t pad;
             uint8_t addr[16];
+            uint8_t local[16]; /* ACCEPT: the stream's own address */
         } event;
+        struct {
+            uint32_t handle;
+            uint32_t cell; /* USH_NONE: none, and `error` says why */
+            uint32_t len;
+            uint32_t error; /* ENOTCONN: no such stream (any more); ENOBUFS: no cell */
+        } info;
     };
 };
 
 _Static_assert(sizeof(struct ush_sqe) == USH_LINE, "one line per submission");
 _Static_assert(sizeof(struct ush_cqe) == USH_LINE, "one line per completion");
 _Static_assert(sizeof(struct ush_socket) == 32, "two sockets a line");
+_Static_assert(sizeof(struct ush_stream_info) == 152, "no padding that differs");
+_Static_assert(sizeof(struct ush_option) == 24, "");
 _Static_assert(sizeof(struct ush_set) % USH_LINE == 0, "rings start on a line");
 
 /* Offsets inside a set, from its start. */
