@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What usherd shows of itself, as metrics. Every label has a bounded set of values: workers, interfaces, reasons,
+ * engines; never an address, a port, a user or a program.
+ *
+ * Thread: control.
+ */
+#ifndef USHER_CONTROL_METRICS_FAMILIES_H
+#define USHER_CONTROL_METRICS_FAMILIES_H
+
+#include <stdio.h>
+
+#include "control/broker/broker.h"
+
+struct metrics_source {
+    struct runtime *rt;
+    struct broker *const *broker; /* *broker may be NULL: it comes last and goes first */
+    uint32_t sessions_max;
+};
+
+/* Writes all families. Costs one read of each counter and one letter to each shard (the tcp engine's gauges). */
+void metrics_write(FILE *out, const struct metrics_source *src);
+
+#endif

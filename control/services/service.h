@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * usherd's control service: the services of usher.control.v1 over control/rpc. Thread: control.
+ */
+#ifndef USHER_CONTROL_SERVICES_SERVICE_H
+#define USHER_CONTROL_SERVICES_SERVICE_H
+
+#include <stddef.h>
+
+struct service;
+struct usherd;
+
+/* Opens the control socket (and TLS, when the config says so). */
+int service_create(struct usherd *u, struct service **ret_service, char *err, size_t err_size);
+void service_destroy(struct service *s);
+
+#endif
