@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The commands that change something. Each says in one line what it did; usherd keeps the audit record.
+ */
+#include <string.h>
+
+#include "control/usherctl/ctl.h"
+#include "control/usherctl/lists.h"
+#include "control/usherctl/reflect.h"
+
+static const char *const modes[] = {"", "auto", "dedicated", "spreading", "compacting"};
+
+/* Shows the answer as JSON, or else leaves the sentence to the caller. */
+static bool told(struct ctl *c, const void *answer) {
+    if (c->output == OUTPUT_JSON)
+        ctl_json(c, answer);
+    return c->output == OUTPUT_JSON;
+}
+
+static void word_of(const void *message, const char *path, char ret[ENUM_WORD_MAX]) {
+    list_cell_text(message, path, SHOW_WORD, 0, ret, ENUM_WORD_MAX);
+}
+
+int run_mode(struct ctl *c) {
+    PB(SetModeRequest) request = USHER__CONTROL__V1__SET_MODE_REQUEST__INIT;
+    char before[ENUM_WORD_MAX], now[ENUM_WORD_MAX];
+    for (size_t i = 1; i < sizeof modes / sizeof modes[0]; i++) {
+        if (strcmp(c->given.args[0], modes[i]) == 0)
+            request.mode = (PB(SchedulingMode))i;
+    }
+    if (request.mode == 0)
+        return ctl_usage(c, "%s is no mode; those are auto, dedicated, spreading and compacting", c->given.args[0]);
+    PB(SetModeResponse) *a = ctl_call(c, PB_METHOD(Workers, SetMode, set_mode_response), &request);
+    if (a == NULL)
+        return -1;
+    word_of(a, "before", before);
+    word_of(a, "mode", now);
+    if (!told(c, a))
+        (void)fprintf(c->screen.out, "mode %s, was %s: %s\n", now, before, a->mode_why);
+    ctl_free(a);
+    return 0;
+}
+
+int run_move_shard(struct ctl *c) {
+    PB(MoveShardRequest) request = USHER__CONTROL__V1__MOVE_SHARD_REQUEST__INIT;
+    uint64_t shard, worker;
+    if (!ctl_number(c, c->given.args[0], "shard", UINT32_MAX, &shard) ||
+        !ctl_number(c, c->given.args[1], "worker", UINT32_MAX, &worker))
+        return -1;
+    request.shard = (uint32_t)shard;
+    request.worker = (uint32_t)worker;
+    PB(MoveShardResponse) *a = ctl_call(c, PB_METHOD(Workers, MoveShard, move_shard_response), &request);
+    if (a == NULL)
+        return -1;
+    if (!told(c, a))
+        (void)fprintf(c->screen.out, "shard %u: worker %u, was %u\n", request.shard, request.worker, a->worker_before);
+    ctl_free(a);
+    return 0;
+}
+
+int run_kill_session(struct ctl *c) {
+    PB(KillSessionRequest) request = USHER__CONTROL__V1__KILL_SESSION_REQUEST__INIT;
+    if (!ctl_number(c, c->given.args[0], "session id", UINT64_MAX, &request.session_id))
+        return -1;
+    PB(KillSessionResponse) *a = ctl_call(c, PB_METHOD(Sessions, Kill, kill_session_response), &request);
+    if (a == NULL)
+        return -1;
+    char who[128];
+    list_cell_text(&a->base, "session.owner", SHOW_OWNER, 0, who, sizeof who);
+    if (!told(c, a))
+        (void)fprintf(c->screen.out, "session %s of %s ended; the program may attach again\n", c->given.args[0], who);
+    ctl_free(a);
+    return 0;
+}
+
+int run_kill_socket(struct ctl *c) {
+    PB(KillSocketRequest) request = USHER__CONTROL__V1__KILL_SOCKET_REQUEST__INIT;
+    uint64_t handle;
+    if (!ctl_number(c, c->given.args[0], "session id", UINT64_MAX, &request.session_id) ||
+        !ctl_number(c, c->given.args[1], "handle", UINT32_MAX, &handle))
+        return -1;
+    request.handle = (uint32_t)handle;
+    PB(KillSocketResponse) *a = ctl_call(c, PB_METHOD(Sockets, Kill, kill_socket_response), &request);
+    if (a == NULL)
+        return -1;
+    char local[128], peer[128], proto[ENUM_WORD_MAX];
+    if (!told(c, a) && a->socket != NULL) {
+        list_cell_text(&a->socket->base, "local", SHOW_ENDPOINT, 0, local, sizeof local);
+        list_cell_text(&a->socket->base, "remote", SHOW_ENDPOINT, 0, peer, sizeof peer);
+        word_of(a->socket, "protocol", proto);
+        (void)fprintf(c->screen.out, "%s %s to %s closed\n", proto, local, peer);
+    }
+    ctl_free(a);
+    return 0;
+}
+
+static int drain(struct ctl *c, bool on) {
+    PB(DrainRequest) request = USHER__CONTROL__V1__DRAIN_REQUEST__INIT;
+    request.drain = on;
+    PB(DrainResponse) *a = ctl_call(c, PB_METHOD(Daemon, Drain, drain_response), &request);
+    if (a == NULL)
+        return -1;
+    if (!told(c, a))
+        (void)fprintf(c->screen.out,
+                      on ? "draining: no new sessions; %u still attached\n"
+                         : "serving: sessions may attach; %u are attached\n",
+                      a->sessions);
+    ctl_free(a);
+    return 0;
+}
+
+int run_drain(struct ctl *c) {
+    return drain(c, true);
+}
+
+int run_resume(struct ctl *c) {
+    return drain(c, false);
+}
+
+int run_shutdown(struct ctl *c) {
+    PB(ShutdownRequest) request = USHER__CONTROL__V1__SHUTDOWN_REQUEST__INIT;
+    request.force = c->given.second[0] != NULL;
+    PB(ShutdownResponse) *a = ctl_call(c, PB_METHOD(Daemon, Shutdown, shutdown_response), &request);
+    if (a == NULL)
+        return -1;
+    if (!told(c, a))
+        (void)fprintf(c->screen.out, "usherd stops; the kernel gets its ports back\n");
+    ctl_free(a);
+    return 0;
+}
+
+int run_log_level(struct ctl *c) {
+    PB(SetLogLevelRequest) request = USHER__CONTROL__V1__SET_LOG_LEVEL_REQUEST__INIT;
+    request.level = (char *)(uintptr_t)c->given.args[0];
+    PB(SetLogLevelResponse) *a = ctl_call(c, PB_METHOD(Daemon, SetLogLevel, set_log_level_response), &request);
+    if (a == NULL)
+        return -1;
+    if (!told(c, a))
+        (void)fprintf(c->screen.out, "log level %s, was %s; until usherd ends\n", request.level, a->before);
+    ctl_free(a);
+    return 0;
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Every command and option, once. Dispatch, help, completion and usherctl(1) are made from these tables.
+ */
+#include <string.h>
+
+#include "control/usherctl/ctl.h"
+#include "control/usherctl/filter.h"
+#include "control/usherctl/global.h"
+#include "control/usherctl/ss.h"
+
+#define LEVELS "error warning info debug"
+#define MODES  "auto dedicated spreading compacting"
+
+/* In the order of enum global. */
+const struct option_def global_options[] = {
+    {"socket", 'S', "PATH", "FILE", "control socket of usherd (default /run/usher/control.sock)", NULL},
+    {"connect", 'C', "HOST:PORT", NULL, "another host, by mutual TLS; needs --ca, --cert and --key", NULL},
+    {"ca", 0, "FILE", "FILE", "certificate of the authority that signed usherd's certificate", NULL},
+    {"cert", 0, "FILE", "FILE", "your certificate, for --connect", NULL},
+    {"key", 0, "FILE", "FILE", "its key", NULL},
+    {"output", 'o', "FORMAT", "table wide json",
+     "table fits the terminal, wide cuts nothing, json is for scripts: its names are those of the API", NULL},
+    {"watch", 'w', "SECONDS", NULL, "again and again, every second or as --watch=SECONDS says, until Ctrl-C", "1"},
+    {"no-headers", 'H', NULL, NULL, "tables without their first line", NULL},
+    {"color", 0, "WHEN", "auto always never", "colours: auto is on a terminal, unless NO_COLOR is set", NULL},
+    {"timeout", 0, "SECONDS", NULL, "give up after so long (default 10)", NULL},
+    {"help", 'h', NULL, NULL, "explain usherctl, or the command", NULL},
+    {"version", 'V', NULL, NULL, "print the version", NULL},
+    {.name = NULL}};
+
+static const struct option_def zeros_option[] = {{"all", 'a', NULL, NULL, "also those that are zero", NULL},
+                                                 {.name = NULL}};
+static const struct option_def force_option[] = {
+    {"force", 'f', NULL, NULL, "also while programs are attached; they go on over the kernel's stack", NULL},
+    {.name = NULL}};
+static const struct option_def events_option[] = {
+    {"history", 'n', "N", NULL, "begin with so many of the latest events (default 10)", NULL}, {.name = NULL}};
+
+/* clang-format off */
+const struct command commands[] = {
+    {"status", "", 0, 0, "What runs, and how it is",
+     "Shows the daemon's version, state, programs, sockets and what you may do.",
+     "viewer", NULL, false, NULL, run_status},
+    {"top", "[FILTER]", 0, 1, "A full-screen live view",
+     "Workers, interfaces, and sockets, programs or drops by rate. Keys: 1 2 3 pages, < > sort, / filter, h help, "
+     "q quit. --watch=SECONDS sets the interval.",
+     "viewer", NULL, true, NULL, run_top},
+    {"doctor", "", 0, 0, "What keeps this host from being fast, and how to mend it",
+     "Looks at the kernel, the cores, the NICs, usherd's settings and its counters. Says for each weakness what it "
+     "costs and how to mend it. Exit status 1: something is broken. Works without usherd as well.",
+     "viewer", NULL, false, NULL, run_doctor},
+    {"workers", "", 0, 0, "Workers, the shards they run, and their load",
+     "BUSY is the time spent with work, SPIN the time spent looking for it, P99 DELAY the recent queueing delay that "
+     "99 of 100 packets stay under.",
+     "viewer", NULL, false, NULL, run_workers},
+    {"shards", "", 0, 0, "Shards and their packets",
+     "A shard is the unit that runs and moves: engine states, port queues, programs' rings.",
+     "viewer", NULL, false, NULL, run_shards},
+    {"ports", "[INTERFACE]", 0, 1, "Interfaces usherd runs, how, and why so",
+     "Other interfaces are the kernel's alone.",
+     "viewer", NULL, false, NULL, run_ports},
+    {"engines", "[ENGINE]", 0, 1, "Engines; of one engine, its counters",
+     "Engines are the modules that handle packets, one state in every shard.",
+     "viewer", "ip udp tcp echo", false, NULL, run_engines},
+    {"sessions", "", 0, 0, "Programs that are attached",
+     "A session is one process and its shared memory.",
+     "viewer", NULL, false, session_options, run_sessions},
+    {"sockets", "", 0, 0, "Sockets that usherd carries",
+     "RX and TX are bytes of payload, RECVQ and SENDQ what waits.",
+     "viewer", NULL, false, socket_options, run_sockets},
+    {"ss", "", 0, 0, "The same, in the columns and with the letters of ss(8)",
+     "`usherctl ss -tunap` shows what `ss -tunap` would, of the sockets that usherd carries; the kernel's own `ss` "
+     "lists the programs' kernel sockets behind them. Without -a or -l: what is connected.",
+     "viewer", NULL, false, ss_options, run_ss},
+    {"refusals", "", 0, 0, "Sockets that stayed with the kernel, and why",
+     "The latest 256 are remembered.",
+     "viewer", NULL, false, NULL, run_refusals},
+    {"counters", "[PREFIX]", 0, 1, "All counters, or those whose name begins so",
+     "Names are drop.REASON, engine.ENGINE.COUNTER, shard.N.COUNTER, worker.N.COUNTER, port.INTERFACE.COUNTER, "
+     "session.COUNTER and control.COUNTER.",
+     "viewer", "drop. engine. shard. worker. port. session. control.", false, zeros_option, run_counters},
+    {"drops", "", 0, 0, "Packets that died, by reason",
+     "Each packet that dies has exactly one reason.",
+     "viewer", NULL, false, zeros_option, run_drops},
+    {"events", "[PREFIX]", 0, 1, "What happens, as it happens",
+     "The events that usherd logs, at the log level in force, until Ctrl-C.",
+     "viewer", "session. interface. address. keeper", true, events_option, run_events},
+    {"config", "", 0, 0, "The settings in force",
+     "Every setting with its value, in the format of usherd.yaml.",
+     "viewer", NULL, false, NULL, run_config},
+    {"check-config", "[FILE]", 0, 1, "Would usherd take these settings?",
+     "Without FILE the files usherd was started with are read again; - is standard input.",
+     "viewer", "FILE", false, NULL, run_check_config},
+    {"mode", "MODE", 1, 1, "Change how workers share cores",
+     "dedicated: a pinned worker per shard that spins. spreading: a worker per shard that sleeps when "
+     "idle. compacting: as few workers as keep the queueing delay low. auto: usherd chooses. It takes effect at once, "
+     "under traffic.",
+     "operator", MODES, false, NULL, run_mode},
+    {"move-shard", "SHARD WORKER", 2, 2, "Move a shard to another worker",
+     "Between two polls; nothing is lost. In mode compacting usherd may move it again.",
+     "operator", NULL, false, NULL, run_move_shard},
+    {"kill-session", "SESSION", 1, 1, "End a program's session",
+     "Its connections are reset, its ports go back to the kernel; it may attach again.",
+     "operator", NULL, false, NULL, run_kill_session},
+    {"kill-socket", "SESSION HANDLE", 2, 2, "Close one socket in usherd",
+     "A stream is reset. A datagram socket or listener goes on over the kernel's stack.",
+     "operator", NULL, false, NULL, run_kill_socket},
+    {"drain", "", 0, 0, "Let no new program attach",
+     "Programs that come then use the kernel's stack; those that are attached go on.",
+     "operator", NULL, false, NULL, run_drain},
+    {"resume", "", 0, 0, "Let programs attach again", "Ends a drain.",
+     "operator", NULL, false, NULL, run_resume},
+    {"log-level", "LEVEL", 1, 1, "Change which events are logged",
+     "Until usherd ends; usherd.yaml is not changed.",
+     "operator", LEVELS, false, NULL, run_log_level},
+    {"shutdown", "", 0, 0, "Stop usherd in order",
+     "Refused while programs are attached, unless forced. Under systemd use `systemctl stop usherd`.",
+     "admin", NULL, false, force_option, run_shutdown},
+    {"completion", "SHELL", 1, 1, "Print completion for bash, zsh or fish",
+     "For bash: usherctl completion bash > /usr/share/bash-completion/completions/usherctl",
+     "", "bash zsh fish", false, NULL, run_completion},
+    {"manual", "", 0, 0, "Print usherctl(1) as roff", "It is installed as the manual page.",
+     "", NULL, false, NULL, run_manual},
+};
+/* clang-format on */
+
+const size_t command_count = sizeof commands / sizeof commands[0];
+
+const struct command *command_find(const char *name) {
+    for (size_t i = 0; i < command_count; i++) {
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    }
+    return NULL;
+}
