@@ -22,9 +22,11 @@ target_compile_options(usher_flags INTERFACE $<$<CONFIG:RelWithDebInfo>:-O2> $<$
   $<$<CONFIG:RelWithDebInfo>:-fstack-protector-strong>)
 target_compile_definitions(usher_flags INTERFACE $<$<CONFIG:Debug>:USHER_DCHECK>)
 if(USHER_SANITIZE)
-  target_compile_options(usher_flags INTERFACE -fsanitize=${USHER_SANITIZE} -fno-sanitize-recover=all
-    -fno-omit-frame-pointer)
-  target_link_options(usher_flags INTERFACE -fsanitize=${USHER_SANITIZE})
+  # A target with the property USHER_PLAIN is built without.
+  set(sanitized "$<NOT:$<BOOL:$<TARGET_PROPERTY:USHER_PLAIN>>>")
+  target_compile_options(usher_flags INTERFACE $<${sanitized}:-fsanitize=${USHER_SANITIZE}>
+    $<${sanitized}:-fno-sanitize-recover=all> -fno-omit-frame-pointer)
+  target_link_options(usher_flags INTERFACE $<${sanitized}:-fsanitize=${USHER_SANITIZE}>)
   if(USHER_SANITIZE MATCHES "thread")
     target_compile_options(usher_flags INTERFACE -Wno-tsan)
   endif()

@@ -11,6 +11,7 @@
 #include "control/log.h"
 #include "control/netlink/cgroup_bpf.h"
 #include "control/netlink/firewall.h"
+#include "control/netlink/rules.h"
 #include "control/view_internal.h"
 #include "engines/ip/ip_cmd.h"
 
@@ -74,15 +75,36 @@ static bool ask_cgroup(const struct question *q) {
     return !v->cgroup_programs || no(q, "%.100s, and the config says firewall: refuse", v->cgroup_what);
 }
 
+/* The kernel would choose ways by rules that the ip engine does not know: into a tunnel, say, that all traffic must
+ * take. Rules too may come at any time. */
+static bool ask_rules(const struct question *q) {
+    struct view *v = q->v;
+    uint64_t now;
+    if (sd_event_now(v->p.event, CLOCK_MONOTONIC, &now) < 0)
+        return true;
+    if (v->rules_checked_us == 0 || now - v->rules_checked_us >= FIREWALL_CHECK_US) {
+        v->rules_checked_us = now;
+        v->rules_route = rules_route(v->rules_what, sizeof v->rules_what);
+    }
+    return !v->rules_route || no(q, "routing follows rules that usherd does not know (ip rule): %.80s", v->rules_what);
+}
+
 static bool ask_state(const struct question *q) {
     if (q->v->overflow)
         return no(q, "usherd's address or route table is too small (engines.ip)");
     return interfaces_count(q->v->p.interfaces) > 0 || no(q, "usherd runs no interface");
 }
 
+/* A claim holds on every interface that usherd runs; the port of a socket bound to one of them may be another socket's
+ * on the next. */
 static bool ask_device(const struct question *q) {
-    return q->s->ifindex == 0 || interfaces_find(q->v->p.interfaces, q->s->ifindex) != NULL ||
-           no(q, "it is bound to interface %u, which usherd does not run", q->s->ifindex);
+    uint32_t ifindex = q->s->ifindex;
+    if (ifindex == 0)
+        return true;
+    if (interfaces_find(q->v->p.interfaces, ifindex) == NULL)
+        return no(q, "it is bound to interface %u, which usherd does not run", ifindex);
+    return interfaces_count(q->v->p.interfaces) == 1 ||
+           no(q, "it is bound to interface %u, and usherd would take its port on the others it runs too", ifindex);
 }
 
 static bool ask_local(const struct question *q) {
@@ -116,7 +138,7 @@ static bool ask_peer(const struct question *q) {
 }
 
 bool view_judge(void *arg, const struct kernel_socket *s, const char *cgroup, char *ret_reason, size_t size) {
-    static bool (*const questions[])(const struct question *) = {ask_state, ask_device,   ask_local,
+    static bool (*const questions[])(const struct question *) = {ask_state, ask_device,   ask_local, ask_rules,
                                                                  ask_peer,  ask_firewall, ask_cgroup};
     struct question q = {arg, s, cgroup, ret_reason, size};
     for (size_t i = 0; i < ARRAY_LEN(questions); i++) {

@@ -16,7 +16,7 @@
 
 #define CONFIG_DEFAULT "/etc/usher/usherd.yaml"
 
-enum action { ACTION_RUN, ACTION_CHECK, ACTION_DOC, ACTION_CLEANUP, ACTION_HELP, ACTION_VERSION };
+enum action { ACTION_RUN, ACTION_CHECK, ACTION_DOC, ACTION_CATALOG, ACTION_CLEANUP, ACTION_HELP, ACTION_VERSION };
 
 struct options {
     enum action action;
@@ -29,6 +29,7 @@ static const char usage[] =
     "  --config FILE     settings (default " CONFIG_DEFAULT ", then conf.d/*.yaml beside it)\n"
     "  --check-config    check the settings, print them as understood, and end; exit 2 when they are wrong\n"
     "  --config-doc      print the manual page of the settings and end\n"
+    "  --event-catalog   print the events that usherd logs as a catalog of the journal and end\n"
     "  --cleanup         remove what a dead usherd left in this network namespace and end\n"
     "  --state-dir DIR   instead of the setting state_dir\n"
     "  --run-dir DIR     instead of the setting run_dir\n"
@@ -37,12 +38,17 @@ static const char usage[] =
     "Exit status: 0 ended in order, 1 could not start, 2 wrong settings or command line.\n";
 
 static bool options_read(int argc, char **argv, struct options *o) {
-    static const struct option list[] = {
-        {"config", required_argument, NULL, 'c'},      {"check-config", no_argument, NULL, ACTION_CHECK},
-        {"config-doc", no_argument, NULL, ACTION_DOC}, {"cleanup", no_argument, NULL, ACTION_CLEANUP},
-        {"state-dir", required_argument, NULL, 's'},   {"run-dir", required_argument, NULL, 'r'},
-        {"foreground", no_argument, NULL, 'f'},        {"version", no_argument, NULL, ACTION_VERSION},
-        {"help", no_argument, NULL, ACTION_HELP},      {NULL, 0, NULL, 0}};
+    static const struct option list[] = {{"config", required_argument, NULL, 'c'},
+                                         {"check-config", no_argument, NULL, ACTION_CHECK},
+                                         {"config-doc", no_argument, NULL, ACTION_DOC},
+                                         {"event-catalog", no_argument, NULL, ACTION_CATALOG},
+                                         {"cleanup", no_argument, NULL, ACTION_CLEANUP},
+                                         {"state-dir", required_argument, NULL, 's'},
+                                         {"run-dir", required_argument, NULL, 'r'},
+                                         {"foreground", no_argument, NULL, 'f'},
+                                         {"version", no_argument, NULL, ACTION_VERSION},
+                                         {"help", no_argument, NULL, ACTION_HELP},
+                                         {NULL, 0, NULL, 0}};
     for (int c; (c = getopt_long(argc, argv, "", list, NULL)) != -1;) {
         if (c == '?')
             return false;
@@ -80,6 +86,7 @@ static bool config_read(const struct options *o, struct usherd *u) {
     if (problems.count > PROBLEM_MAX)
         (void)fprintf(stderr, "and %u more problems\n", problems.count - PROBLEM_MAX);
     (void)snprintf(u->config_path, sizeof u->config_path, "%s", path);
+    u->config_default = o->config == NULL;
     return err == 0 && dir_override("--state-dir", o->state_dir, u->cfg.state_dir, sizeof u->cfg.state_dir) &&
            dir_override("--run-dir", o->run_dir, u->cfg.run_dir, sizeof u->cfg.run_dir);
 }
@@ -87,7 +94,7 @@ static bool config_read(const struct options *o, struct usherd *u) {
 static int run(struct usherd *u) {
     if (usherd_begin(u) != 0)
         return 1;
-    (void)sd_notify(0, "READY=1\nSTATUS=serving");
+    (void)sd_notifyf(0, "READY=1\nSTATUS=serving\nMAINPID=%d", (int)getpid());
     int err = sd_event_loop(u->event);
     (void)sd_notify(0, "STOPPING=1");
     log_info("stop", "sessions end, the kernel gets its ports back");
@@ -106,8 +113,8 @@ int main(int argc, char **argv) {
         (void)fputs(o.action == ACTION_HELP ? usage : "usherd " USHER_VERSION "\n", stdout);
         return 0;
     }
-    if (o.action == ACTION_DOC) {
-        config_print_manual(stdout);
+    if (o.action == ACTION_DOC || o.action == ACTION_CATALOG) {
+        (o.action == ACTION_DOC ? config_print_manual : log_catalog_print)(stdout);
         return 0;
     }
     if (!config_read(&o, &usherd))

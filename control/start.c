@@ -4,7 +4,6 @@
  * those before it are undone in reverse; an orderly stop undoes all of them in reverse.
  */
 #include <errno.h>
-#include <linux/capability.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -12,18 +11,26 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "control/broker/broker.h"
 #include "control/broker/claims.h"
+#include "control/confine.h"
 #include "control/echo_service.h"
 #include "control/identity/owner.h"
 #include "control/interfaces.h"
+#include "control/listener.h"
 #include "control/log.h"
+#include "control/manager.h"
+#include "control/metrics/server.h"
 #include "control/netlink/follow.h"
+#include "control/policing.h"
+#include "control/reserved.h"
+#include "control/rights.h"
+#include "control/services/service.h"
 #include "control/state/state.h"
 #include "control/usherd.h"
 #include "control/view.h"
@@ -52,35 +59,11 @@ static int fail(char *err, int error, const char *fmt, ...) {
     return error;
 }
 
-/* ---- rights and limits ---- */
+/* ---- folders and files ---- */
 
 static int rights_begin(struct usherd *u, char *err) {
-    static const struct {
-        int bit;
-        const char *name;
-    } needed[] = {{CAP_NET_ADMIN, "CAP_NET_ADMIN"},
-                  {CAP_NET_RAW, "CAP_NET_RAW"},
-                  {CAP_BPF, "CAP_BPF"},
-                  {CAP_SYS_PTRACE, "CAP_SYS_PTRACE"}};
-    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct data[2];
     (void)u;
-    if (syscall(SYS_capget, &head, data) != 0)
-        return fail(err, -errno, "its capabilities cannot be read: %s", strerror(errno));
-    for (size_t i = 0; i < ARRAY_LEN(needed); i++) {
-        if (!(data[needed[i].bit / 32].effective >> (needed[i].bit % 32) & 1))
-            return fail(err, -EPERM,
-                        "%s is missing: run usherd as root, or grant it (AmbientCapabilities= in the unit)",
-                        needed[i].name);
-    }
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &files);
-    }
-    /* Before Linux 5.11 BPF maps counted against it; AF_XDP memory still does. */
-    (void)setrlimit(RLIMIT_MEMLOCK, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY});
-    return 0;
+    return rights_take(err, ERR_SIZE);
 }
 
 static int places_begin(struct usherd *u, char *err) {
@@ -96,11 +79,17 @@ static int places_begin(struct usherd *u, char *err) {
         n = u->cfg.sessions.socket[0] != '\0'
                 ? snprintf(u->socket, sizeof u->socket, "%s", u->cfg.sessions.socket)
                 : snprintf(u->socket, sizeof u->socket, "%s/session.sock", u->cfg.run_dir);
+    if (n < (int)sizeof u->socket)
+        n = u->cfg.control.socket[0] != '\0'
+                ? snprintf(u->control_socket, sizeof u->control_socket, "%s", u->cfg.control.socket)
+                : snprintf(u->control_socket, sizeof u->control_socket, "%s/control.sock", u->cfg.run_dir);
     if (n >= (int)sizeof u->socket)
         return fail(err, -ENAMETOOLONG, "run_dir %s is too long for a socket's path; choose a shorter one",
                     u->cfg.run_dir);
     return 0;
 }
+
+static const struct state_undo state_undos = {nb_cleanup_qdisc, reserved_undo};
 
 /* A predecessor that was just killed may still be ending: its lock goes with its last thread. */
 static int state_wait(struct usherd *u, uint32_t *ret_undone) {
@@ -108,7 +97,7 @@ static int state_wait(struct usherd *u, uint32_t *ret_undone) {
     for (int i = 0; i < LOCK_WAITS && error == -EBUSY; i++) {
         if (i > 0)
             (void)nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
-        error = state_open(u->cfg.state_dir, u->netns_cookie, nb_cleanup_qdisc, &u->state, ret_undone);
+        error = state_open(u->cfg.state_dir, u->netns_cookie, &state_undos, &u->state, ret_undone);
     }
     return error;
 }
@@ -148,9 +137,9 @@ static int loop_begin(struct usherd *u, char *err) {
     (void)sigemptyset(&mask);
     (void)sigaddset(&mask, SIGTERM);
     (void)sigaddset(&mask, SIGINT);
+    (void)sigaddset(&mask, SIGHUP);
     (void)sigprocmask(SIG_BLOCK, &mask, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
-    (void)signal(SIGHUP, SIG_IGN);
     int error = sd_event_new(&u->event);
     if (error >= 0)
         error = sd_event_add_signal(u->event, NULL, SIGTERM, NULL, NULL);
@@ -270,6 +259,7 @@ static int runtime_begin(struct usherd *u, char *err) {
         .large_packets = u->cfg.runtime.large_buffers,
         .session_max = u->cfg.sessions.max,
         .engine_dir = dir,
+        .worker_begins = confine_worker,
     };
     int error = runtime_create(&c, &u->rt, &e);
     return error == 0 ? 0 : fail(err, error, "%s", e.text);
@@ -326,6 +316,9 @@ static int engines_begin(struct usherd *u, char *err) {
     int error = 0;
     for (uint32_t i = 0; i < u->cfg.engines.load_count && error == 0; i++)
         error = engine_begin(u, u->cfg.engines.load[i].text, err);
+    uint32_t filter;
+    if (error == 0 && u->cfg.policy[0] != '\0' && runtime_engine_find(u->rt, "filter", &filter) != 0)
+        error = engine_begin(u, "filter", err);
     if (error == 0)
         error = runtime_engine_find(u->rt, "ip", &u->ip_engine) | runtime_engine_find(u->rt, "udp", &u->udp_engine);
     if (error == 0 && runtime_engine_find(u->rt, "tcp", &tcp) == 0)
@@ -333,6 +326,25 @@ static int engines_begin(struct usherd *u, char *err) {
     u->echo_engine = UINT32_MAX;
     (void)runtime_engine_find(u->rt, "echo", &u->echo_engine);
     return error;
+}
+
+/* The kernel must not give such a port to a program of its own: packets to it would be usherd's. */
+static int ports_begin(struct usherd *u, char *err) {
+    uint32_t tcp, low = u->cfg.engines.tcp.port_low, high = u->cfg.engines.tcp.port_high;
+    (void)err;
+    if (runtime_engine_find(u->rt, "tcp", &tcp) != 0)
+        return 0;
+    int error = reserved_take(u->state, (uint16_t)low, (uint16_t)high);
+    if (error != 0)
+        log_warning("ports",
+                    "ports %u to %u cannot be reserved for connections by usherd (%s): keep them out of "
+                    "net.ipv4.ip_local_port_range, or the kernel gives them to programs that usherd then cuts off",
+                    low, high, strerror(-error));
+    return 0;
+}
+
+static void ports_end(struct usherd *u) {
+    reserved_give(u->state);
 }
 
 /* ---- claims ---- */
@@ -396,6 +408,10 @@ static int owners_begin(struct usherd *u, char *err) {
 
 static void owners_end(struct usherd *u) {
     owner_table_destroy(u->owners);
+}
+
+static int policy_begin(struct usherd *u, char *err) {
+    return policing_begin(u, err, ERR_SIZE);
 }
 
 /* ---- interfaces and the view of the network ---- */
@@ -547,6 +563,8 @@ static int broker_begin(struct usherd *u, char *err) {
         .stream_port_high = (uint16_t)u->cfg.engines.tcp.port_high,
         .claims = u->claims,
         .owners = u->owners,
+        .owner_seen = policing_owner,
+        .owner_arg = u,
         .path = u->socket,
         .group = u->cfg.sessions.group,
         .mode = u->cfg.sessions.mode,
@@ -554,6 +572,8 @@ static int broker_begin(struct usherd *u, char *err) {
                    .sessions_per_uid = u->cfg.sessions.max_per_uid,
                    .sockets = u->cfg.sessions.sockets,
                    .sockets_per_uid = u->cfg.sessions.sockets_per_uid,
+                   .streams = u->cfg.sessions.streams,
+                   .streams_per_uid = u->cfg.sessions.streams_per_uid,
                    .tx_bytes = u->cfg.sessions.tx_bytes,
                    .rx_bytes = u->cfg.sessions.rx_bytes},
         .netns_cookie = u->netns_cookie,
@@ -567,6 +587,51 @@ static int broker_begin(struct usherd *u, char *err) {
 static void broker_end(struct usherd *u) {
     broker_destroy(u->broker);
     u->broker = NULL;
+}
+
+static int metrics_begin(struct usherd *u, char *err) {
+    const struct metrics_params p = {
+        .event = u->event,
+        .listen = u->cfg.metrics.listen,
+        .group = u->cfg.metrics.group,
+        .mode = u->cfg.metrics.mode,
+        .fd = listener_passed("metrics", SOCK_STREAM, false),
+        .source = {.rt = u->rt, .broker = &u->broker, .sessions_max = u->cfg.sessions.max},
+    };
+    if (p.listen[0] == '\0' && p.fd < 0)
+        return 0;
+    return metrics_server_create(&p, &u->metrics, err, ERR_SIZE);
+}
+
+static void metrics_end(struct usherd *u) {
+    metrics_server_destroy(u->metrics);
+}
+
+/* Only what can be judged at any time changes at a reload. */
+static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si, void *arg) {
+    (void)source;
+    (void)si;
+    manager_reload(arg);
+    return 0;
+}
+
+static int manager_begin(struct usherd *u, char *err) {
+    int error = sd_event_add_signal(u->event, NULL, SIGHUP, on_hangup, u);
+    if (error >= 0)
+        error = manager_watchdog_create(u->event, u->rt, &u->watchdog);
+    return error < 0 ? fail(err, error, "the event loop does not take the watchdog: %s", strerror(-error)) : 0;
+}
+
+static void manager_end(struct usherd *u) {
+    manager_watchdog_destroy(u->watchdog);
+}
+
+static int service_begin(struct usherd *u, char *err) {
+    return service_create(u, &u->service, err, ERR_SIZE);
+}
+
+static void service_end(struct usherd *u) {
+    service_destroy(u->service);
 }
 
 static int report_begin(struct usherd *u, char *err) {
@@ -591,13 +656,18 @@ static const struct step steps[] = {
     {"keeper", store_begin, store_end},
     {"runtime", runtime_begin, runtime_end},
     {"engines", engines_begin, NULL},
+    {"outgoing ports", ports_begin, ports_end},
     {"claims", claims_begin, claims_end},
     {"owners", owners_begin, owners_end},
+    {"policy", policy_begin, policing_end},
     {"interfaces", view_begin, view_end},
     {"kept objects", keep_begin, keep_end},
     {"workers", workers_begin, workers_end},
     {"echo service", echo_begin, echo_end},
     {"session socket", broker_begin, broker_end},
+    {"metrics", metrics_begin, metrics_end},
+    {"service manager", manager_begin, manager_end},
+    {"control service", service_begin, service_end},
     {"report", report_begin, NULL},
 };
 
@@ -632,7 +702,7 @@ int usherd_cleanup(struct usherd *u) {
     if (error == 0)
         error = places_begin(u, err);
     if (error == 0)
-        error = state_open(u->cfg.state_dir, u->netns_cookie, nb_cleanup_qdisc, &u->state, &undone);
+        error = state_open(u->cfg.state_dir, u->netns_cookie, &state_undos, &u->state, &undone);
     if (error == -EBUSY)
         (void)fail(err, error, "an usherd runs in this network namespace; stop it first");
     if (error != 0) {
@@ -643,6 +713,7 @@ int usherd_cleanup(struct usherd *u) {
     store_finish(u->keeper_socket);
     (void)unlink(u->socket);
     state_close(u->state);
-    log_info("cleanup", "%u qdiscs and %d next hops of a dead usherd were removed", undone, hops > 0 ? hops : 0);
+    log_info("cleanup", "%u qdiscs and port lists and %d next hops of a dead usherd were removed", undone,
+             hops > 0 ? hops : 0);
     return 0;
 }

@@ -20,17 +20,23 @@ struct broker;
 struct claim_table;
 struct echo_service;
 struct interfaces;
+struct manager_watchdog;
+struct metrics_server;
 struct nb_claims;
 struct owner_table;
+struct policy;
+struct service;
 struct state_file;
 struct view;
 
 struct usherd {
     struct config cfg;
     char config_path[256];
+    bool config_default; /* no file was asked for: a missing one means the defaults */
     char self[256];   /* path of this program */
     char socket[CONFIG_PATH_MAX];
     char keeper_socket[CONFIG_PATH_MAX];
+    char control_socket[CONFIG_PATH_MAX];
     uint64_t netns_cookie;
     sd_event *event;
     struct state_file *state;
@@ -45,10 +51,14 @@ struct usherd {
     struct nb_claims *nb;
     struct claim_table *claims;
     struct owner_table *owners;
+    struct policy *policy; /* in force; NULL: there is none */
     struct interfaces *interfaces;
     struct view *view;
     struct echo_service *echo;
     struct broker *broker;
+    struct metrics_server *metrics;
+    struct manager_watchdog *watchdog;
+    struct service *service;
 };
 
 /* Runs all steps in order. 0, or -errno with everything undone again and logged. */

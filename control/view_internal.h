@@ -43,6 +43,9 @@ struct view {
     uint64_t cgroup_checked_us; /* of the group last asked about */
     bool cgroup_programs;
     char cgroup[256], cgroup_what[160];
+    uint64_t rules_checked_us;
+    bool rules_route;
+    char rules_what[160];
 };
 
 const struct view_addr *view_addr_find(const struct view *v, const struct ipaddr *addr);

@@ -223,6 +223,11 @@ struct engine_ops {
      * host: one it cannot place waits, in order, and is not credited, so the peer is slowed and nothing is lost. Sinks
      * of kind SINK_ENGINE give no credit. n is not bounded. Optional. */
     void (*credit)(void *st, struct engine_io *io, const struct engine_credit *credits, uint32_t n);
+    /* Transports: whose are these packets that go up? Called in front of a filter, with data at the transport header
+     * and owner and known zero; sets pkt->owner to that of the socket that would get it, pkt->known, and the flow's
+     * ports. Hands nothing on and changes nothing else; what it does not understand it leaves. n <= PKT_BURST.
+     * Optional. */
+    void (*demux)(void *st, struct engine_io *io, struct pkt **pkts, uint32_t n);
 };
 
 #define ENGINE_COUNT(io, index) ((io)->counters[index]++)

@@ -67,16 +67,16 @@ static inline struct ipaddr ipaddr_from_v6(const void *v6) {
 }
 
 static inline bool ipaddr_is_v4(const struct ipaddr *a) {
-    return a->d[0] == 0 && a->w[2] == __builtin_bswap32(0xffff);
+    return (a->d[0] | (a->w[2] ^ __builtin_bswap32(0xffff))) == 0;
 }
 
 static inline bool ipaddr_equal(const struct ipaddr *a, const struct ipaddr *b) {
-    return a->d[0] == b->d[0] && a->d[1] == b->d[1];
+    return ((a->d[0] ^ b->d[0]) | (a->d[1] ^ b->d[1])) == 0;
 }
 
-/* True for :: and for 0.0.0.0. */
+/* True for :: and for 0.0.0.0. Their last word is zero and hardly ever another address's: one compare. */
 static inline bool ipaddr_is_any(const struct ipaddr *a) {
-    return a->d[0] == 0 && (a->d[1] == 0 || (ipaddr_is_v4(a) && a->w[3] == 0));
+    return a->w[3] == 0 && a->d[0] == 0 && (a->w[2] == 0 || a->w[2] == __builtin_bswap32(0xffff));
 }
 
 static inline bool ipaddr_is_multicast(const struct ipaddr *a) {

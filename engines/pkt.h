@@ -75,7 +75,17 @@ enum pkt_flag {
 /* Token of a frag in a TX region that the engine made: whose memory the packet borrows. */
 #define PKT_TOKEN_REGION 0x80000000u /* | session slot */
 
-enum pkt_refusal { PKT_REFUSE_PORT = 1, PKT_REFUSE_PROTO };
+/* The POLICY ones speak for the operator, also about addresses that this host shares with its kernel. */
+enum pkt_refusal {
+    PKT_REFUSE_PORT = 1,
+    PKT_REFUSE_PROTO,
+    PKT_REFUSE_POLICY_PORT,
+    PKT_REFUSE_POLICY_HOST,
+    PKT_REFUSE_POLICY_ADMIN
+};
+
+/* What is known of the packet's conversation beyond its headers; filters ask. Up: demux() says it. */
+enum pkt_known { PKT_KNOWN_NOTHING, PKT_KNOWN_ESTABLISHED, PKT_KNOWN_RELATED };
 
 enum pkt_gso { PKT_GSO_NONE = 0, PKT_GSO_TCP4, PKT_GSO_TCP6, PKT_GSO_UDP };
 
@@ -114,7 +124,7 @@ struct pkt {
     uint8_t ip_version; /* 4 or 6 once ip has seen it, else 0 */
     uint8_t tos;
     uint8_t ttl;
-    uint8_t queue;
+    uint8_t known; /* enum pkt_known */
     uint16_t port; /* interface slot: in on receive, out once routed */
     uint16_t stage;
 
@@ -122,7 +132,7 @@ struct pkt {
     struct flow flow CACHE_ALIGNED;
     uint32_t sock;     /* transport's socket index */
     uint32_t owner;    /* index into the host's owner table, 0 = unknown */
-    uint32_t flow_hash;
+    uint32_t class_id; /* leaf of the QoS tree + 1 that a filter chose; 0 = the owner's */
     uint32_t token; /* host's: opaque */
     uint64_t sink;
 
@@ -181,8 +191,10 @@ static inline void pkt_reset(struct pkt *p) {
     p->ip_version = 0;
     p->tos = 0;
     p->ttl = 0;
+    p->known = PKT_KNOWN_NOTHING;
     p->sink = 0;
     p->owner = 0;
+    p->class_id = 0;
     p->token = 0;
 }
 

@@ -7,14 +7,16 @@
 
 #include "engines/echo/echo_cmd.h"
 #include "engines/ip/ip_cmd.h"
+#include "engines/qos/qos_cmd.h"
 #include "engines/testkit.h"
 #include "engines/udp/udp_cmd.h"
 #include "engines/wire.h"
 #include "usher/state/v1/echo.pb-c.h"
 #include "usher/state/v1/ip.pb-c.h"
+#include "usher/state/v1/qos.pb-c.h"
 #include "usher/state/v1/udp.pb-c.h"
 
-extern const struct engine_ops usher_engine_ip, usher_engine_udp, usher_engine_echo;
+extern const struct engine_ops usher_engine_ip, usher_engine_udp, usher_engine_echo, usher_engine_qos;
 
 struct saved {
     uint8_t bytes[8][512];
@@ -165,6 +167,53 @@ Test(state_proto, echo) {
     cr_assert(is_addr(&r->peer, "fd00::2") && r->timeout_ns == 1234567890123);
     there_and_back(&b, &r->base, &s, 0);
     usher__state__v1__echo_loop__free_unpacked(r, NULL);
+    testkit_close(tk, &a);
+    testkit_close(tk, &b);
+    testkit_destroy(tk);
+}
+
+static void qos_fill(struct testkit *tk, struct testkit_engine *e) {
+    struct qos_cmd_begin b = {.cmd = {QOS_CMD_BEGIN, sizeof b}, .ports = 5, .fallback = 1, .overhead = 24};
+    struct qos_cmd_node n = {.cmd = {QOS_CMD_NODE, sizeof n}, .parent = QOS_NONE, .weight = 1, .max_rate = 9000};
+    struct qos_cmd_commit c = {.cmd = {QOS_CMD_COMMIT, sizeof c}};
+    struct qos_cmd_owner o = {.cmd = {QOS_CMD_OWNER, sizeof o}, .owner = 77, .id = 1};
+    cr_assert_eq(testkit_command(tk, e, &b).error, 0);
+    cr_assert_eq(testkit_command(tk, e, &n).error, 0);
+    n = (struct qos_cmd_node){.cmd = n.cmd, .id = 1, .weight = 3, .queue_bytes = 4, .min_rate = 5000, .burst = 7};
+    cr_assert_eq(testkit_command(tk, e, &n).error, 0);
+    cr_assert_eq(testkit_command(tk, e, &c).error, 0);
+    cr_assert_eq(testkit_command(tk, e, &o).error, 0);
+}
+
+static void qos_record_check(const Usher__State__V1__QosRecord *r) {
+    switch (r->record_case) {
+    case USHER__STATE__V1__QOS_RECORD__RECORD_NODE:
+        cr_assert(r->node->id == 0 ? r->node->parent == 0 && r->node->max_rate == 9000
+                                   : r->node->parent == 1 && r->node->min_rate == 5000 && r->node->burst == 7);
+        break;
+    case USHER__STATE__V1__QOS_RECORD__RECORD_TREE:
+        cr_assert(r->tree->ports == 5 && r->tree->fallback == 1 && r->tree->overhead == 24);
+        break;
+    default:
+        cr_assert(r->owner->owner == 77 && r->owner->leaf == 2);
+    }
+}
+
+Test(state_proto, qos) {
+    struct testkit *tk = testkit_create();
+    struct testkit_engine a, b;
+    testkit_open(&a, &usher_engine_qos, NULL, 1);
+    testkit_open(&b, &usher_engine_qos, NULL, 2);
+    qos_fill(tk, &a);
+    struct saved s = save_all(&a);
+    cr_assert_eq(s.count, 4);
+    for (uint32_t i = 0; i < s.count; i++) {
+        Usher__State__V1__QosRecord *r = usher__state__v1__qos_record__unpack(NULL, s.size[i], s.bytes[i]);
+        cr_assert_not_null(r);
+        qos_record_check(r);
+        there_and_back(&b, &r->base, &s, i);
+        usher__state__v1__qos_record__free_unpacked(r, NULL);
+    }
     testkit_close(tk, &a);
     testkit_close(tk, &b);
     testkit_destroy(tk);

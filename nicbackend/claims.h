@@ -19,6 +19,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "nicbackend/addr.h"
+
 struct nb_claims;
 struct nb_attach;
 
@@ -33,16 +35,13 @@ enum nb_hook {
     NB_HOOK_COUNT
 };
 
-struct nb_addr {
-    uint8_t b[16]; /* v4-mapped for IPv4 */
-};
-
 /* Keys are exact; `addr` all zero = any local address; ::ffff:0.0.0.0 = any local IPv4 address; all ones = any local
  * IPv6 address (a socket bound to one version's wildcard leaves the port of the other to whoever has it there).
  * `ifindex` is not part of a claim. */
 struct nb_claim {
     struct nb_addr addr;
     uint16_t port; /* host order */
+    uint16_t port_last; /* 0 = `port` alone; else all from `port` to this one, at any local address, as one claim */
     uint8_t proto; /* IPPROTO_UDP, IPPROTO_TCP */
 };
 
@@ -57,6 +56,17 @@ size_t nb_claims_list(const struct nb_claims *c, struct nb_claim *claims, size_t
 /* Addresses that are ours. Groups (multicast) are added the same way. */
 int nb_claims_addr_add(struct nb_claims *c, const struct nb_addr *addr);
 int nb_claims_addr_del(struct nb_claims *c, const struct nb_addr *addr);
+
+/* A TCP connection that the kernel has already: it stays with the kernel, whatever is claimed. The oldest unused ones
+ * are forgotten when there are too many. Ports in host order. */
+struct nb_flow {
+    struct nb_addr local, remote;
+    uint16_t local_port, remote_port;
+};
+int nb_claims_keep(struct nb_claims *c, const struct nb_flow *flow);
+/* Until nb_claims_settle(0) every TCP packet to a claim of this port is the kernel's, and its flow is kept: called
+ * before the port's first claim, so that no handshake falls between the kernel and the claim. -EBUSY: it has claims. */
+int nb_claims_settle(struct nb_claims *c, uint16_t port);
 
 struct nb_attach_params {
     uint32_t ifindex;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Connects, sends what it reads on its standard input, writes what comes back to its standard output. With --count it
- * does so in that many connections, one after the other, each with one line of its own. Shows a stream with events and
- * the copying calls. One thread.
+ * does so in that many connections, one after the other, each with one line of its own; with --bind it connects from
+ * that address and port. Shows a stream with events and the copying calls. One thread.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -19,8 +19,8 @@
 
 struct cat {
     struct usher_context *ctx;
-    struct sockaddr_storage addr;
-    socklen_t addr_len;
+    struct sockaddr_storage addr, from;
+    socklen_t addr_len, from_len;
     char out[16384];
     size_t out_len, out_at;
     int in_done, shut;
@@ -29,6 +29,8 @@ struct cat {
 static struct usher_socket *open_stream(struct cat *c) {
     struct usher_socket *sock;
     args_check(usher_socket(c->ctx, c->addr.ss_family, SOCK_STREAM, 0, &sock), "socket");
+    if (c->from_len)
+        args_check(usher_bind(sock, (struct sockaddr *)&c->from, c->from_len), "bind");
     args_check(usher_connect(sock, (struct sockaddr *)&c->addr, c->addr_len), "connect");
     for (;;) {
         struct usher_event ev;
@@ -66,7 +68,7 @@ static int push(struct cat *c, struct usher_socket *sock) {
         return n > 0;
     }
     if (c->in_done && !c->shut)
-        c->shut = usher_shutdown(sock) == 0;
+        c->shut = usher_shutdown(sock, SHUT_WR) == 0;
     return 0;
 }
 
@@ -102,20 +104,24 @@ static void one_line(struct cat *c, long number) {
 int main(int argc, char **argv) {
     static const struct option options[] = {{"socket", required_argument, 0, 'S'},
                                             {"count", required_argument, 0, 'c'},
+                                            {"bind", required_argument, 0, 'b'},
                                             {"help", no_argument, 0, 'h'},
                                             {0}};
     struct usher_context_params params = {.spin_us = -1, .flags = USHER_SINGLE_THREAD};
     static struct cat cat;
     long count = 0;
     int c;
-    while ((c = getopt_long(argc, argv, "h", options, NULL)) == 'S' || c == 'c') {
+    while ((c = getopt_long(argc, argv, "h", options, NULL)) == 'S' || c == 'c' || c == 'b') {
         if (c == 'S')
             params.socket_path = optarg;
+        else if (c == 'b')
+            cat.from_len = args_address(optarg, &cat.from);
         else
             count = args_number("--count", optarg, 1, 1L << 30);
     }
     if (c != -1 || optind + 1 != argc) {
-        fputs("usage: tcp-cat [--socket PATH] [--count N] address:port\n", c == 'h' ? stdout : stderr);
+        fputs("usage: tcp-cat [--socket PATH] [--count N] [--bind address:port] address:port\n",
+              c == 'h' ? stdout : stderr);
         return c == 'h' ? 0 : 2;
     }
     cat.addr_len = args_address(argv[optind], &cat.addr);

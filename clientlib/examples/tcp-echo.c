@@ -90,17 +90,18 @@ static void peer_begin(struct usher_socket *sock) {
     usher_set_user(sock, p);
 }
 
-static void handle(struct usher_context *ctx, struct usher_event *ev) {
+/* False: the event's socket is closed now. */
+static int handle(struct usher_context *ctx, struct usher_event *ev) {
     int alive = 1;
     if (ev->type == USHER_EV_ACCEPT) {
         peer_begin(ev->msg.sock);
-        return;
+        return 1;
     }
     struct peer *p = ev->sock ? usher_user(ev->sock) : NULL;
     if (!p) {
         if (ev->type == USHER_EV_RECV)
             usher_rx_release(ctx, &ev->msg, 1);
-        return;
+        return 1;
     }
     if (ev->type == USHER_EV_RECV && !peer_take(ev->sock, &ev->msg)) {
         usher_rx_release(ctx, &ev->msg, 1);
@@ -108,8 +109,23 @@ static void handle(struct usher_context *ctx, struct usher_event *ev) {
     }
     if (ev->type == USHER_EV_HANGUP)
         p->hung_up = 1;
-    if (ev->type == USHER_EV_ERROR || !alive || !peer_push(ctx, ev->sock))
-        peer_end(ctx, ev->sock);
+    if (ev->type != USHER_EV_ERROR && alive && peer_push(ctx, ev->sock))
+        return 1;
+    peer_end(ctx, ev->sock);
+    return 0;
+}
+
+/* A reset is an error and a hang-up: what comes in a burst behind the event that closed its socket is about nobody. */
+static void burst_handle(struct usher_context *ctx, struct usher_event *events, int n) {
+    for (int i = 0; i < n; i++) {
+        struct usher_socket *sock = events[i].sock;
+        if (handle(ctx, &events[i]))
+            continue;
+        for (int later = i + 1; later < n; later++) {
+            if (events[later].sock == sock)
+                events[later].sock = NULL;
+        }
+    }
 }
 
 int main(int argc, char **argv) {
@@ -142,8 +158,7 @@ int main(int argc, char **argv) {
     while (!stop) {
         struct usher_event events[BURST];
         int n = usher_wait(ctx, events, BURST, 1000000000);
-        for (int i = 0; i < n; i++)
-            handle(ctx, &events[i]);
+        burst_handle(ctx, events, n);
     }
     usher_context_close(ctx);
     return 0;

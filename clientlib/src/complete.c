@@ -133,6 +133,9 @@ static enum verdict take_entry(struct usher_context *ctx, struct client_set *s, 
         return SKIP;
     case USH_CQ_EVENT:
         return take_event(ctx, s, e, ret_ev);
+    case USH_CQ_INFO:
+        client_stream_info_take(ctx, s, e);
+        return SKIP;
     default:
         return SKIP; /* purged, or of a newer usherd */
     }

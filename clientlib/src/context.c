@@ -51,7 +51,8 @@ static void after_fork_parent(void) {
 static void after_fork_child(void) {
     for (struct usher_context *c = all_contexts; c; c = c->list_next) {
         for (struct usher_socket *s = c->sockets; s; s = s->next)
-            close_fd(&s->fd);
+            if (!s->borrowed)
+                close_fd(&s->fd);
         for (uint32_t i = 0; i < c->set_count; i++)
             close_fd(&c->sets[i]->kick_fd);
         close_fd(&c->session_fd);
@@ -71,9 +72,13 @@ static void register_fork(void) {
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
 }
 
-static void list_add(struct usher_context *ctx) {
+void client_fork_watch(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, register_fork);
+}
+
+static void list_add(struct usher_context *ctx) {
+    client_fork_watch();
     pthread_mutex_lock(&all_lock);
     ctx->list_next = all_contexts;
     ctx->list_prev_next = &all_contexts;
@@ -124,6 +129,7 @@ static int connect_session(struct usher_context *ctx, const char *path) {
     ctx->session_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (ctx->session_fd < 0)
         return client_fail(-errno, "socket for usherd's session: %s", strerror(errno));
+    ctx->session_fd = client_place_fd(ctx->session_fd);
     const struct timeval patience = {.tv_sec = 5};
     setsockopt(ctx->session_fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     setsockopt(ctx->session_fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
@@ -133,8 +139,8 @@ static int connect_session(struct usher_context *ctx, const char *path) {
 }
 
 static int make_epoll(struct usher_context *ctx) {
-    ctx->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    ctx->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    ctx->epoll_fd = client_place_fd(epoll_create1(EPOLL_CLOEXEC));
+    ctx->timer_fd = client_place_fd(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     if (ctx->epoll_fd < 0 || ctx->timer_fd < 0)
         return client_fail(-errno, "epoll and timer of the session: %s", strerror(errno));
     const struct {
@@ -177,7 +183,7 @@ static int attach(struct usher_context *ctx, const struct usher_context_params *
                                                              "why (usherctl log, or journalctl -u usherd)")
                                 : err;
     ctx->memfd = a.fds[0];
-    ctx->wake_fd = a.fds[1];
+    ctx->wake_fd = client_place_fd(a.fds[1]);
     ctx->session_id = a.session_id;
     memcpy(ctx->daemon_version, a.version, sizeof(ctx->daemon_version));
     if (a.abi < USH_ABI_MIN || a.abi > USH_ABI_MAX)
@@ -206,6 +212,10 @@ static void context_free(struct usher_context *ctx) {
     close_fd(&ctx->epoll_fd);
     close_fd(&ctx->timer_fd);
     close_fd(&ctx->memfd);
+    for (struct client_port *p; (p = ctx->ports_due) != NULL; free(p)) { /* usherd gives them up with the session */
+        ctx->ports_due = p->next;
+        close_fd(&p->fd);
+    }
     free(ctx->scratch);
     free(ctx);
 }
@@ -220,6 +230,7 @@ int usher_context_open(const struct usher_context_params *params, struct usher_c
     ctx->generation = client_generation;
     ctx->flags = p->flags;
     ctx->spin_us = spin_wish(p);
+    ctx->owed_max = CLIENT_OWED_MAX;
     ctx->tune.score = 128;
     int err = attach(ctx, p);
     if (err) {

@@ -29,6 +29,7 @@
 #define CLIENT_DATAGRAM_MAX 65507u
 #define CLIENT_SPIN_MAX_US 50
 #define CLIENT_PEERS 64
+#define CLIENT_OWED_MAX 8192u
 
 /* One ring set: a worker's completion ring towards us and our submission ring towards it. */
 struct client_set {
@@ -44,6 +45,7 @@ struct client_set {
     uint32_t release_bytes;
     uint32_t index;
     uint32_t scan_pos; /* completions before it were searched for bounces */
+    uint32_t owed; /* bytes given back since the last kick */
     /* line 1: what sending touches */
     struct ush_sqe *sq;
     uint32_t *sq_buf; /* by slot: block to free once usherd has consumed the entry, or TXBUF_NONE */
@@ -51,6 +53,7 @@ struct client_set {
     uint32_t sq_pos;    /* next to write */
     uint32_t sq_reaped; /* entries whose blocks are free again: the last sq_head seen */
     bool kick_due;
+    bool streams; /* it has had one: what is given back opens a window */
     int kick_fd;
 } __attribute__((aligned(64)));
 
@@ -66,13 +69,20 @@ struct client_sent {
     uint32_t end;
 };
 
-/* An option set before there was a connection to set it on. */
-struct client_wish {
-    uint32_t option; /* enum ush_stream_option */
+/* An option that the program has set. */
+struct client_option {
+    uint32_t row; /* in stream_option.c's table */
     int64_t value;
-    char name[12];
 };
-#define CLIENT_WISHES 12
+#define CLIENT_OPTIONS 32
+#define CLIENT_LISTEN_OPTIONS 16 /* that usherd takes with a listener */
+
+/* A port of the program's choice that usherd has for one connection: its kernel socket holds it until that is over. */
+struct client_port {
+    struct client_port *next;
+    uint32_t handle;
+    int fd;
+};
 
 /* What a stream has besides; see stream.c. */
 struct client_stream {
@@ -86,15 +96,23 @@ struct client_stream {
     bool gone;      /* CLOSED came */
     bool left;      /* usher_close(): lives on until CLOSED */
     bool close_due; /* CLOSE found the ring full */
-    bool abort;     /* SO_LINGER with 0 */
     bool unread;    /* closed with received bytes that nobody read: the peer is told */
     bool quiet;     /* its connect was refused and the kernel tries: no CLOSED of the first try ends it */
     uint8_t *tail;  /* bytes the kernel socket did not take yet */
     uint32_t tail_len, tail_at;
     struct usher_msg rest; /* usher_recv_stream() has read a part of it */
     uint32_t rest_at;
-    uint32_t wish_count;
-    struct client_wish wish[CLIENT_WISHES];
+    bool by_kernel; /* has an option that only the kernel honours */
+    bool fastopen;  /* may send before it is connected */
+    bool deaf;      /* shut down for reading: what waits is read, then the end */
+    int linger;     /* seconds; -1 = off */
+    struct client_port *port;
+    uint32_t option_count;
+    struct client_option *options;
+    char congestion[12]; /* "": the default */
+    struct usher_stream_info *info; /* the last answer, and how many there were */
+    uint32_t info_count;
+    int info_error;
 };
 
 struct client_group {
@@ -118,6 +136,7 @@ struct usher_socket {
     bool bouncing;    /* sends came back and others may still: what follows goes behind them */
     bool kernel_peer; /* the connected peer is reached by the kernel only */
     bool muted;   /* readable, but its share of parked datagrams is used up */
+    bool borrowed; /* fd is the program's own: neither watched nor closed here */
     int fd;
     int error; /* parked asynchronous errno, positive: the next call on it, or poll, tells */
     struct client_parked *parked_head, **parked_tail;
@@ -183,6 +202,8 @@ struct usher_context {
     uint8_t *stream_generation; /* by index - socket_max */
     uint32_t table_size;    /* of by_handle and shared_sockets */
     uint32_t closes_due;    /* streams whose CLOSE found the ring full */
+    uint32_t owed_max;      /* bytes of streams given back that usherd need not hear of at once */
+    struct client_port *ports_due; /* that usherd may have back */
     struct usher_socket *blocked, *parked, *parked_last, *sockets;
     struct client_parked *parked_free;
     struct client_kbuf *kbuf_free, *kbuf_lent;
@@ -193,6 +214,7 @@ struct usher_context {
     uint16_t peer_port[CLIENT_PEERS]; /* ... and which port of theirs, 0 = all */
     int epoll_fd, wake_fd, session_fd, timer_fd, memfd;
     bool timer_on;
+    bool wake_taken; /* a wake-up's byte is still in wake_fd */
     /* waiting */
     bool leader;
     uint32_t followers;
@@ -218,6 +240,8 @@ static inline struct usher_socket *client_by_handle(const struct usher_context *
 /* ---- context.c ---- */
 extern uint32_t client_generation;
 int client_forked(void);
+/* Handlers of fork(); who has some of its own around them registers these first. */
+void client_fork_watch(void);
 
 static inline bool client_is_single(const struct usher_context *ctx)
 {
@@ -340,6 +364,7 @@ struct client_answer {
 };
 int client_rpc_attach(struct usher_context *ctx, const struct usher_context_params *p, const char *label,
                       struct client_answer *ret_answer);
+/* Of a stream that is bound and does not listen: for a connection to its peer. */
 int client_rpc_open(struct usher_context *ctx, const struct usher_socket *sock, struct client_answer *ret_answer);
 int client_rpc_update(struct usher_context *ctx, const struct usher_socket *sock, struct client_answer *ret_answer);
 int client_rpc_close(struct usher_context *ctx, uint32_t handle);
@@ -351,6 +376,12 @@ int client_rpc_group(struct usher_context *ctx, uint32_t handle, const struct cl
 int client_socket_autobind(struct usher_socket *sock);
 /* The kernel socket's address changed: asks usherd to carry it. Without the lock. */
 int client_socket_announce(struct usher_socket *sock);
+/* Wraps a kernel socket of the program's, which stays the program's: whoever asks watches and closes it. Its stream is
+ * never carried by the kernel from here; CLIENT_BY_KERNEL says that the kernel has to try. Without the lock. */
+#define CLIENT_BY_KERNEL 4095 /* no errno */
+int client_socket_adopt(struct usher_context *ctx, int fd, int family, int type, struct usher_socket **ret_sock);
+/* The program's socket listens: asks usherd to carry it. Without the lock. */
+int client_stream_listen(struct usher_socket *sock);
 /* Does usherd carry it now? Takes the lock. */
 bool client_socket_is_carried(struct usher_socket *sock);
 /* Completions that are in the ring already still reach it. Under the lock. */
@@ -362,6 +393,10 @@ void client_socket_free(struct usher_socket *sock);
 void client_socket_reason(struct usher_socket *sock, const char *reason);
 /* Without the lock: asks usherd to carry a stream's listener, or (fresh kernel socket) where streams connect. */
 int client_stream_announce(struct usher_socket *sock);
+/* The same: asks usherd for the port that a stream is bound to. *ret_set is where to connect from it, or NULL. */
+int client_stream_port(struct usher_socket *sock, struct client_set **ret_set);
+/* Without the lock: gives back the ports of connections that are over. */
+void client_ports_give(struct usher_context *ctx);
 
 /* ---- stream.c: under the lock ---- */
 int client_stream_new(struct usher_socket *sock);
@@ -379,10 +414,26 @@ bool client_stream_leave(struct usher_socket *sock);
 void client_stream_closes(struct usher_context *ctx);
 bool client_stream_op(struct usher_socket *sock, uint8_t op, uint8_t flags);
 void client_stream_refuse(struct usher_context *ctx, struct client_set *s, uint32_t handle);
-int client_stream_setsockopt(struct usher_socket *sock, int level, int name, const void *value, socklen_t len);
 void client_stream_down(struct usher_socket *sock);
+/* Waits, as SO_LINGER asks, until the peer has everything. */
+void client_stream_linger(struct usher_socket *sock);
 /* Without the lock. */
 int client_stream_connect(struct usher_socket *sock, const struct sockaddr *addr, socklen_t len);
+
+/* ---- stream_option.c, stream_info.c: under the lock ---- */
+int client_stream_setsockopt(struct usher_socket *sock, int level, int name, const void *value, socklen_t len);
+int client_stream_getsockopt(struct usher_socket *sock, int level, int name, void *ret_value, socklen_t *len);
+/* What the program has set: before CONNECT, in the same ring (false: it is full); what can only come after it; for a
+ * listener's Open; for what a listener accepts; for a kernel socket. */
+bool client_stream_options_ahead(struct usher_socket *sock);
+void client_stream_options_late(struct usher_socket *sock);
+uint32_t client_stream_options_list(const struct client_stream *st, struct ush_option *ret_options, uint32_t max);
+void client_stream_options_inherit(struct client_stream *st, const struct client_stream *listener);
+void client_stream_options_kernel(const struct usher_socket *sock);
+bool client_stream_fastopen(const struct client_stream *st);
+void client_stream_info_take(struct usher_context *ctx, struct client_set *s, const struct ush_cqe *e);
+/* An option that usherd's engine has to be asked for. 1: it is none of these, or usherd does not carry the stream. */
+int client_stream_ask(struct usher_socket *sock, int level, int name, void *ret_value, socklen_t *len);
 
 /* ---- kernel_stream.c: under the lock ---- */
 int client_kstream_fd(struct usher_socket *sock);
@@ -428,7 +479,20 @@ void client_wait_begin(struct client_wait *w, struct usher_socket *sock, int64_t
 int client_wait_block(struct usher_context *ctx, struct client_wait *w);
 void client_wait_end(struct usher_context *ctx, struct client_wait *w, bool success);
 void client_disarm(struct usher_context *ctx);
+/* For a waiter of its own kind. announce: true = sleep now, on wake_fd and session_fd among others, and look again
+ * after CLIENT_NAG_NS when client_sleep_nags(); false = there is something already. over: nobody sleeps any more. */
+#define CLIENT_NAG_NS 1000000
+bool client_sleep_announce(struct usher_context *ctx);
+void client_sleep_over(struct usher_context *ctx);
+bool client_sleep_nags(struct usher_context *ctx);
+int64_t client_spin_budget(const struct usher_context *ctx);
+void client_spin_learn(struct usher_context *ctx, int64_t waited_ns);
+bool client_shares_core(struct usher_context *ctx);
 void client_waiters_wake(struct usher_context *ctx);
+
+/* ---- place.c ---- */
+/* Where the library's own fd shall lie: the same fd, or a copy elsewhere. -1 stays -1. */
+int client_place_fd(int fd);
 
 /* ---- addr.c ---- */
 /* Family, peer, port and scope of a message, from and to a sockaddr. */

@@ -226,7 +226,7 @@ static uint32_t interest(const struct usher_socket *sock) {
 }
 
 int client_kernel_watch(struct usher_socket *sock) {
-    if (sock->watched)
+    if (sock->watched || sock->borrowed)
         return 0;
     struct epoll_event ev = {.events = interest(sock), .data.ptr = sock};
     if (epoll_ctl(sock->ctx->epoll_fd, EPOLL_CTL_ADD, sock->fd, &ev) < 0)
@@ -242,10 +242,11 @@ void client_kernel_interest(struct usher_socket *sock) {
 }
 
 void client_drain_wake(struct usher_context *ctx) {
-    char bytes[64];
-    /* Datagram sockets give one byte a call; a few are enough, a rest makes the fd readable again. */
-    for (int i = 0; i < 8 && recv(ctx->wake_fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0; i++)
-        ;
+    char byte;
+    /* There is one for each nap; should there be more, the fd stays readable. */
+    ctx->wake_taken = false;
+    ssize_t n = recv(ctx->wake_fd, &byte, sizeof(byte), MSG_DONTWAIT);
+    (void)n;
 }
 
 static void drain_timer(struct usher_context *ctx) {

@@ -18,11 +18,16 @@ int client_kstream_fd(struct usher_socket *sock) {
     if (sock->fd >= 0)
         return 0;
     sock->fd = socket(sock->v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    return sock->fd >= 0 ? 0 : client_fail(-errno, "kernel socket: %s", strerror(errno));
+    if (sock->fd < 0)
+        return client_fail(-errno, "kernel socket: %s", strerror(errno));
+    client_stream_options_kernel(sock);
+    return 0;
 }
 
 int client_kstream_connect(struct usher_socket *sock) {
     struct client_stream *st = sock->st;
+    if (sock->borrowed)
+        return client_fail_fast(-CLIENT_BY_KERNEL, "only the kernel reaches that address");
     struct sockaddr_storage to;
     socklen_t len;
     struct usher_msg m = {.family = sock->v6 ? AF_INET6 : AF_INET, .peer_port = st->peer_port};
@@ -65,7 +70,8 @@ int client_kstream_send(struct usher_socket *sock, const struct usher_msg *m, co
     struct client_stream *st = sock->st;
     if (!client_kstream_tail(sock))
         return block(sock);
-    ssize_t n = send(sock->fd, data, m->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    int oob = m->flags & USHER_URGENT ? MSG_OOB : 0;
+    ssize_t n = send(sock->fd, data, m->len, MSG_DONTWAIT | MSG_NOSIGNAL | oob);
     if (n < 0)
         return errno == EAGAIN ? block(sock) : client_fail(-errno, "sending over the kernel: %s", strerror(errno));
     if ((uint32_t)n == m->len)

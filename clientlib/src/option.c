@@ -172,12 +172,22 @@ int usher_setsockopt(struct usher_socket *sock, int level, int name, const void 
     return err == -ENETDOWN ? 0 : err;
 }
 
+static int stream_getsockopt(struct usher_socket *sock, int level, int name, void *ret_value, socklen_t *len) {
+    int err = client_stream_ask(sock, level, name, ret_value, len);
+    return err == 1 ? client_stream_getsockopt(sock, level, name, ret_value, len) : err;
+}
+
 int usher_getsockopt(struct usher_socket *sock, int level, int name, void *ret_value, socklen_t *len) {
-    if (!find(level, name) && !(sock->st && sock->fd >= 0))
+    if (!sock->st && !find(level, name))
         return unknown(level, name);
     int err = client_enter(sock->ctx);
     if (err)
         return err;
+    if (sock->st) {
+        err = stream_getsockopt(sock, level, name, ret_value, len);
+        client_leave(sock->ctx);
+        return err;
+    }
     client_leave(sock->ctx);
     if (getsockopt(sock->fd, level, name, ret_value, len) < 0)
         return client_fail(-errno, "reading socket option %d of level %d: %s", name, level, strerror(errno));

@@ -35,6 +35,8 @@ static int nothing(struct usher_context *ctx) {
 }
 
 int usher_poll(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n) {
+    if (UNLIKELY(__atomic_load_n(&ctx->ports_due, __ATOMIC_RELAXED)))
+        client_ports_give(ctx);
     int err = client_enter(ctx);
     if (err)
         return err;
@@ -66,6 +68,8 @@ static int wait_events(struct usher_context *ctx, struct usher_event *ret_events
 int usher_wait(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n, int64_t timeout_ns) {
     if (n == 0)
         return client_fail_fast(-EINVAL, "no room for even one event");
+    if (UNLIKELY(__atomic_load_n(&ctx->ports_due, __ATOMIC_RELAXED)))
+        client_ports_give(ctx);
     int err = client_enter(ctx);
     if (err)
         return err;
@@ -178,6 +182,14 @@ static ssize_t stream_take(struct receiver *r) {
     }
 }
 
+static ssize_t stream_error(struct receiver *r) {
+    if (LIKELY(!r->sock->error))
+        return -EAGAIN;
+    r->ev = (struct usher_event){.type = USHER_EV_ERROR, .error = r->sock->error};
+    r->sock->error = 0;
+    return stream_take(r);
+}
+
 static ssize_t stream_now(struct receiver *r, bool look) {
     struct usher_socket *sock = r->sock;
     ssize_t n = -EAGAIN;
@@ -185,18 +197,17 @@ static ssize_t stream_now(struct receiver *r, bool look) {
         return stream_rest(r);
     while (n == -EAGAIN && client_unpark(sock, &r->ev))
         n = stream_take(r);
-    if (n == -EAGAIN && UNLIKELY(sock->error)) {
-        r->ev = (struct usher_event){.type = USHER_EV_ERROR, .error = sock->error};
-        sock->error = 0;
-        n = stream_take(r);
-    }
+    if (n == -EAGAIN)
+        n = stream_error(r);
     while (n == -EAGAIN && client_take_fresh(sock->ctx, &r->ev, 1, look) == 1) {
         if (r->ev.sock == sock)
             n = stream_take(r);
         else
             client_park(sock->ctx, &r->ev);
     }
-    return n == -EAGAIN && sock->st->eof ? 0 : n;
+    if (n == -EAGAIN)
+        n = stream_error(r); /* usherd's end was found just now */
+    return n == -EAGAIN && (sock->st->eof || sock->st->deaf) ? 0 : n;
 }
 
 ssize_t usher_recv_stream(struct usher_socket *sock, void *data, size_t size, int64_t timeout_ns) {

@@ -218,11 +218,26 @@ int client_rpc_attach(struct usher_context *ctx, const struct usher_context_para
     return 0;
 }
 
+static void put_stream(struct pb_writer *w, const struct usher_socket *sock) {
+    const struct client_stream *st = sock->st;
+    struct ush_option options[CLIENT_LISTEN_OPTIONS];
+    if (!st->listening) {
+        pb_put_bytes(w, 4, st->peer, sizeof(st->peer));
+        pb_put_uint(w, 5, st->peer_port);
+        return;
+    }
+    uint32_t n = client_stream_options_list(st, options, CLIENT_LISTEN_OPTIONS);
+    if (n)
+        pb_put_bytes(w, 6, options, n * sizeof(options[0]));
+}
+
 int client_rpc_open(struct usher_context *ctx, const struct usher_socket *sock, struct client_answer *ret_answer) {
     struct body b;
     body_init(&b);
     pb_put_uint(&b.w, 1, sock->wish_rx_quota);
     pb_put_uint(&b.w, 2, sock->wish_tx_limit);
+    if (sock->st)
+        put_stream(&b.w, sock);
     return body_send(ctx, REQ_OPEN, &b, sock->fd, ret_answer);
 }
 

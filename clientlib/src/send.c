@@ -126,6 +126,15 @@ static int submit(struct usher_socket *sock, const struct usher_msg *m, uint32_t
     return 0;
 }
 
+/* Is the next one at once behind it? Of a stream only that counts which is its own: its transport holds a small segment
+ * back for what is announced. */
+static bool more_follows(const struct usher_msg *msgs, uint32_t i, uint32_t n) {
+    if (msgs[i].flags & USHER_MORE)
+        return true;
+    const struct usher_socket *sock = msgs[i].sock;
+    return i + 1 < n && (!sock || !sock->st || msgs[i + 1].sock == sock);
+}
+
 static int send_one(struct usher_context *ctx, struct usher_msg *m, bool more) {
     struct usher_socket *sock = m->sock;
     uint32_t off = 0;
@@ -181,7 +190,7 @@ int usher_send(struct usher_context *ctx, struct usher_msg *msgs, uint32_t n) {
         client_bounce_scan(ctx, ctx->sets[set]); /* a program that only sends never polls */
     for (; i < ready; i++) {
         hold = msgs[i].flags & USHER_MORE;
-        err = send_one(ctx, &msgs[i], hold || i + 1 < ready);
+        err = send_one(ctx, &msgs[i], more_follows(msgs, i, ready));
         if (UNLIKELY(err))
             break;
     }

@@ -170,7 +170,7 @@ int client_set_add(struct usher_context *ctx, uint32_t index, int kick_fd) {
         set_free(s);
         return client_fail(-ENOMEM, "no memory for a ring set");
     }
-    s->kick_fd = kick_fd;
+    s->kick_fd = client_place_fd(kick_fd);
     ctx->sets[ctx->set_count] = ctx->set_at[index] = s;
     /* Spinning threads read set_count without the lock; pairs with their acquire load. */
     __atomic_store_n(&ctx->set_count, ctx->set_count + 1, __ATOMIC_RELEASE);

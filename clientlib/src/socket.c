@@ -4,6 +4,7 @@
  * when it will not, or is gone, the kernel socket carries it and `reason` says why. Any thread; exchanges with usherd
  * happen without the context's lock.
  */
+#include <fcntl.h>
 #include <netinet/ip.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,8 +63,8 @@ void client_socket_free(struct usher_socket *sock) {
         sock->next->prev_next = sock->prev_next;
     if (sock->st && sock->watched)
         sock->ctx->kernel_only--;
-    client_stream_free(sock);
-    if (sock->fd >= 0)
+    client_stream_free(sock); /* may keep the fd for a port that is to be given back */
+    if (sock->fd >= 0 && !sock->borrowed)
         close(sock->fd); /* leaves the epoll set by itself */
     free(sock->groups);
     free(sock);
@@ -95,6 +96,47 @@ int usher_socket(struct usher_context *ctx, int family, int type, int proto, str
     sock->v6 = family == AF_INET6;
     sock->wildcard = true;
     set_reason(sock, "not bound yet");
+    client_socket_link(ctx, sock);
+    client_leave(ctx);
+    *ret_sock = sock;
+    return 0;
+}
+
+static void adopt_ends(struct usher_socket *sock) {
+    struct sockaddr_storage sa = {0};
+    socklen_t len = sizeof(sa);
+    struct usher_msg m = {0};
+    sock->connected = !sock->st && getpeername(sock->fd, (struct sockaddr *)&sa, &len) == 0;
+    len = sizeof(sa);
+    if (!sock->st || getsockname(sock->fd, (struct sockaddr *)&sa, &len) < 0 ||
+        client_addr_from((struct sockaddr *)&sa, len, &m))
+        return;
+    client_addr_map(m.family, m.peer, sock->st->local);
+    sock->st->local_port = m.peer_port;
+    sock->bound = m.peer_port != 0;
+}
+
+int client_socket_adopt(struct usher_context *ctx, int fd, int family, int type, struct usher_socket **ret_sock) {
+    int err = check_kind(family, type, 0);
+    struct usher_socket *sock = err ? NULL : calloc(1, sizeof(*sock));
+    if (!err)
+        err = sock ? 0 : client_fail(-ENOMEM, "no memory for a socket");
+    if (!err && type == SOCK_STREAM)
+        err = client_stream_new(sock);
+    if (!err)
+        err = client_enter(ctx);
+    if (err) {
+        if (sock)
+            client_stream_free(sock);
+        free(sock);
+        return err;
+    }
+    sock->ctx = ctx;
+    sock->fd = fd;
+    sock->v6 = family == AF_INET6;
+    sock->wildcard = sock->borrowed = true;
+    adopt_ends(sock);
+    set_reason(sock, "not asked yet");
     client_socket_link(ctx, sock);
     client_leave(ctx);
     *ret_sock = sock;
@@ -252,6 +294,50 @@ int client_stream_announce(struct usher_socket *sock) {
     return 0;
 }
 
+/* The kernel's socket goes on holding the port; usherd's answer is remembered with the stream. */
+int client_stream_port(struct usher_socket *sock, struct client_set **ret_set) {
+    struct usher_context *ctx = sock->ctx;
+    struct client_answer a = {0};
+    struct client_port *port = calloc(1, sizeof(*port));
+    *ret_set = NULL;
+    if (!port)
+        return client_fail(-ENOMEM, "no memory for a bound port");
+    client_rpc_begin(ctx);
+    int err = sock->st->local_port ? client_rpc_open(ctx, sock, &a) : 0;
+    client_relock(ctx);
+    if (!err && a.accelerated && a.handle < ctx->h.socket_max && install_set(ctx, &a) == 0) {
+        *port = (struct client_port){.handle = a.handle, .fd = -1};
+        sock->st->port = port;
+        *ret_set = ctx->set_at[a.set];
+    } else {
+        free(port);
+        client_socket_reason(sock, err ? usher_strerror() : a.reason[0] ? a.reason : "it is bound to no port yet");
+    }
+    while (a.fd_count)
+        close(a.fds[--a.fd_count]);
+    client_leave(ctx);
+    client_rpc_end(ctx);
+    return 0;
+}
+
+void client_ports_give(struct usher_context *ctx) {
+    if (client_enter(ctx))
+        return;
+    struct client_port *due = ctx->ports_due;
+    ctx->ports_due = NULL;
+    client_leave(ctx);
+    while (due) {
+        struct client_port *p = due;
+        due = p->next;
+        client_rpc_begin(ctx);
+        (void)client_rpc_close(ctx, p->handle); /* without usherd the port is free anyway */
+        client_rpc_end(ctx);
+        if (p->fd >= 0)
+            close(p->fd);
+        free(p);
+    }
+}
+
 int usher_listen(struct usher_socket *sock, int backlog) {
     struct usher_context *ctx = sock->ctx;
     int err = client_enter(ctx);
@@ -263,11 +349,16 @@ int usher_listen(struct usher_socket *sock, int backlog) {
         return client_fail(-EINVAL, "listen: only a bound stream can");
     if (listen(sock->fd, backlog) < 0)
         return client_fail(-errno, "listen: %s", strerror(errno));
+    return client_stream_listen(sock);
+}
+
+int client_stream_listen(struct usher_socket *sock) {
+    struct usher_context *ctx = sock->ctx;
     client_relock(ctx);
     sock->st->listening = true;
     sock->bound = false; /* take_answer() counts it */
     ctx->opening++;
-    err = client_kernel_watch(sock);
+    int err = client_kernel_watch(sock);
     client_leave(ctx);
     if (!err)
         err = client_stream_announce(sock);
@@ -346,7 +437,9 @@ static void forget(struct usher_socket *sock) {
 /* A connection: an entry of the ring, no exchange. It may live on until its last byte is through. */
 static void stream_close(struct usher_socket *sock) {
     struct usher_context *ctx = sock->ctx;
-    sock->st->unread = sock->st->rest.buf.data || client_park_has_bytes(sock);
+    if (sock->st->linger > 0 && sock->set && sock->st->open)
+        client_stream_linger(sock);
+    sock->st->unread |= sock->st->rest.buf.data || client_park_has_bytes(sock);
     client_park_purge(sock);
     client_unblock_socket(sock);
     if (sock->st->rest.buf.data)
@@ -357,6 +450,14 @@ static void stream_close(struct usher_socket *sock) {
         client_socket_free(sock);
     client_kick(ctx);
     client_leave(ctx);
+    if (ctx->ports_due)
+        client_ports_give(ctx);
+}
+
+/* The stream may outlive the program's fd. A port that it was bound to has to be held as long. */
+static void give_back_fd(struct usher_socket *sock) {
+    sock->fd = sock->st->port ? client_place_fd(fcntl(sock->fd, F_DUPFD_CLOEXEC, 3)) : -1;
+    sock->borrowed = false;
 }
 
 void usher_close(struct usher_socket *sock) {
@@ -366,6 +467,8 @@ void usher_close(struct usher_socket *sock) {
     if (client_enter(ctx))
         return; /* a fork's child: the parent's socket is none of its business */
     client_kick(ctx);
+    if (sock->borrowed && sock->st && !sock->st->listening)
+        give_back_fd(sock);
     if (sock->st && !sock->st->listening) {
         stream_close(sock);
         return;
@@ -383,22 +486,41 @@ void usher_close(struct usher_socket *sock) {
     client_rpc_end(ctx);
 }
 
+static void give_end(const struct usher_socket *sock, const uint8_t mapped[16], uint16_t port,
+                     struct sockaddr *ret_addr, socklen_t *len) {
+    struct usher_msg m = {.family = sock->v6 ? AF_INET6 : AF_INET, .peer_port = port};
+    struct sockaddr_storage sa;
+    socklen_t sa_len;
+    client_addr_unmap(sock->v6, mapped, m.peer);
+    client_addr_to(&m, sock->v6, &sa, &sa_len);
+    client_addr_give(&sa, sa_len, ret_addr, len);
+}
+
 int usher_getsockname(struct usher_socket *sock, struct sockaddr *ret_addr, socklen_t *len) {
     int err = client_enter(sock->ctx);
     if (err)
         return err;
+    bool ours = sock->st && (sock->fd < 0 || (sock->set && !sock->st->listening && sock->st->local_port));
+    if (ours)
+        give_end(sock, sock->st->local, sock->st->local_port, ret_addr, len);
     client_leave(sock->ctx);
-    if (sock->st && sock->fd < 0) {
-        struct usher_msg m = {.family = sock->v6 ? AF_INET6 : AF_INET, .peer_port = sock->st->local_port};
-        struct sockaddr_storage sa;
-        socklen_t sa_len;
-        memcpy(m.peer, sock->v6 ? sock->st->local : sock->st->local + 12, sock->v6 ? 16 : 4);
-        client_addr_to(&m, sock->v6, &sa, &sa_len);
-        client_addr_give(&sa, sa_len, ret_addr, len);
-        return 0;
-    }
-    if (getsockname(sock->fd, ret_addr, len) < 0)
+    if (!ours && getsockname(sock->fd, ret_addr, len) < 0)
         return client_fail(-errno, "getsockname: %s", strerror(errno));
+    return 0;
+}
+
+int usher_getpeername(struct usher_socket *sock, struct sockaddr *ret_addr, socklen_t *len) {
+    int err = client_enter(sock->ctx);
+    if (err)
+        return err;
+    bool stream = sock->st != NULL, connected = stream && sock->st->open;
+    if (connected)
+        give_end(sock, sock->st->peer, sock->st->peer_port, ret_addr, len);
+    client_leave(sock->ctx);
+    if (stream && !connected)
+        return client_fail(-ENOTCONN, "getpeername: the stream is not connected");
+    if (!stream && getpeername(sock->fd, ret_addr, len) < 0)
+        return client_fail(-errno, "getpeername: %s", strerror(errno));
     return 0;
 }
 

@@ -7,7 +7,6 @@
  * A handle's index is free for the next connection when CLOSED has come and CLOSE has gone; until then a closed socket
  * lives on, unseen by the program (`left`).
  */
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -25,6 +24,7 @@ int client_stream_new(struct usher_socket *sock) {
     if (!sock->st || !sock->st->sent)
         return client_fail(-ENOMEM, "no memory for a stream");
     sock->st->sent_room = SENT_FIRST;
+    sock->st->linger = -1;
     return 0;
 }
 
@@ -40,6 +40,14 @@ void client_stream_free(struct usher_socket *sock) {
         return;
     if (sock->st->close_due)
         sock->ctx->closes_due--;
+    if (sock->st->port) { /* the port stays the kernel socket's until usherd has heard that it is over */
+        sock->st->port->fd = sock->fd;
+        sock->fd = -1;
+        sock->st->port->next = sock->ctx->ports_due;
+        sock->ctx->ports_due = sock->st->port;
+    }
+    free(sock->st->options);
+    free(sock->st->info);
     free(sock->st->tail);
     free(sock->st->sent);
     free(sock->st);
@@ -50,6 +58,7 @@ static void attach(struct usher_socket *sock, struct client_set *set, uint32_t h
     struct usher_context *ctx = sock->ctx;
     sock->handle = handle;
     sock->set = sock->home = set;
+    set->streams = true;
     sock->known = true;
     sock->sent = sock->done = 0;
     sock->tx_limit = tx_limit;
@@ -90,8 +99,8 @@ bool client_stream_op(struct usher_socket *sock, uint8_t op, uint8_t flags) {
 
 static bool say_close(struct usher_socket *sock) {
     struct client_stream *st = sock->st;
-    bool said =
-        client_stream_op(sock, USH_OP_CLOSE, (st->abort ? USH_CLOSE_ABORT : 0) | (st->unread ? USH_CLOSE_UNREAD : 0));
+    uint8_t flags = (uint8_t)((st->linger == 0 ? USH_CLOSE_ABORT : 0) | (st->unread ? USH_CLOSE_UNREAD : 0));
+    bool said = client_stream_op(sock, USH_OP_CLOSE, flags);
     if (said == !st->close_due)
         return said;
     sock->ctx->closes_due += said ? -1u : 1u;
@@ -128,48 +137,39 @@ void client_stream_down(struct usher_socket *sock) {
     if (!st || st->listening || !sock->set)
         return;
     give_all(sock);
-    st->gone = true;
+    st->gone = st->eof = true;
     st->open = st->connecting = false;
-    sock->error = sock->st->left ? 0 : ENETDOWN;
+    const struct usher_event ev = {.type = USHER_EV_ERROR, .error = ENETDOWN, .sock = sock};
+    if (!st->left)
+        client_park(sock->ctx, &ev);
 }
 
 /* ---- connecting ---- */
 
-static void send_wishes(struct usher_socket *sock) {
-    struct client_stream *st = sock->st;
-    for (uint32_t i = 0; i < st->wish_count; i++) {
-        struct ush_sqe *e = client_sq_slot(sock->ctx, sock->set);
-        if (!e)
-            return; /* they are hints: a stream without them works */
-        e->op = USH_OP_OPTION;
-        e->flags = e->count = e->tos = 0;
-        e->stream.handle = sock->handle;
-        e->stream.option = st->wish[i].option;
-        e->stream.value = st->wish[i].value;
-        memcpy(e->stream.name, st->wish[i].name, sizeof(e->stream.name));
-        client_sq_commit(sock->set, e, TXBUF_NONE);
-    }
-}
-
-static int submit_connect(struct usher_socket *sock) {
+static int submit_connect(struct usher_socket *sock, struct client_set *set) {
     struct usher_context *ctx = sock->ctx;
     struct client_stream *st = sock->st;
-    struct ush_sqe *e = client_sq_slot(ctx, ctx->stream_set);
-    if (!e)
-        return client_fail_fast(-EAGAIN, "the submission ring is full: poll, then try again");
     uint32_t index = ctx->stream_free[--ctx->stream_free_count];
-    attach(sock, ctx->stream_set, USH_HANDLE(index, ++ctx->stream_generation[index - ctx->h.socket_max]), 0);
+    attach(sock, set, USH_HANDLE(index, ++ctx->stream_generation[index - ctx->h.socket_max]), 0);
+    struct ush_sqe *e = client_stream_options_ahead(sock) ? client_sq_slot(ctx, set) : NULL;
+    if (!e) {
+        detach(sock);
+        return client_fail_fast(-EAGAIN, "the submission ring is full: poll, then try again");
+    }
     sock->tx_limit = 64u << 10;
+    st->fastopen = client_stream_fastopen(st);
     e->op = USH_OP_CONNECT;
-    e->flags = e->count = e->tos = 0;
+    e->flags = (uint8_t)((st->fastopen ? USH_CONNECT_FASTOPEN : 0) | (st->port ? USH_CONNECT_BOUND : 0));
+    e->count = e->tos = 0;
     memset(&e->connect, 0, sizeof(e->connect));
     e->connect.handle = sock->handle;
     e->connect.port = st->peer_port;
     memcpy(e->connect.addr, st->peer, 16);
-    client_sq_commit(sock->set, e, TXBUF_NONE);
-    sock->set->kick_due = ctx->kick_due = true;
+    e->connect.bound = st->port ? st->port->handle : 0;
+    client_sq_commit(set, e, TXBUF_NONE);
+    set->kick_due = ctx->kick_due = true;
     st->connecting = true;
-    send_wishes(sock);
+    client_stream_options_late(sock);
     return 0;
 }
 
@@ -188,26 +188,44 @@ static int find_set(struct usher_context *ctx) {
     return err;
 }
 
+/* Where to connect from; NULL: by the kernel. Without the lock. */
+static int choose_set(struct usher_socket *sock, bool scoped, struct client_set **ret_set) {
+    struct usher_context *ctx = sock->ctx;
+    *ret_set = NULL;
+    int err = find_set(ctx);
+    if (err)
+        return err;
+    client_relock(ctx);
+    const char *why = ctx->stream_why[0]              ? ctx->stream_why
+                      : scoped                        ? "a link-local peer"
+                      : sock->st->by_kernel           ? "an option that only the kernel honours"
+                      : !ctx->stream_free_count       ? "no stream handle was free"
+                      : !ctx->stream_set || ctx->down ? "usherd is gone"
+                                                      : NULL;
+    if (why)
+        client_socket_reason(sock, why);
+    else
+        *ret_set = ctx->stream_set;
+    client_leave(ctx);
+    return !why && sock->bound ? client_stream_port(sock, ret_set) : 0;
+}
+
 int client_stream_connect(struct usher_socket *sock, const struct sockaddr *addr, socklen_t len) {
     struct usher_context *ctx = sock->ctx;
     struct client_stream *st = sock->st;
+    struct client_set *set;
     struct usher_msg m = {0};
     if (client_addr_from(addr, len, &m) || (m.family == AF_INET6 && !sock->v6) || !m.peer_port)
         return client_fail(-EAFNOSUPPORT, "connect: no address that this socket could reach");
     if (st->connecting || st->open || st->listening || st->gone)
         return client_fail(-EISCONN, "connect: the stream is connecting, connected or listening already");
-    int err = find_set(ctx);
+    client_addr_map(m.family, m.peer, st->peer);
+    st->peer_port = m.peer_port;
+    int err = choose_set(sock, m.scope != 0, &set);
     if (err)
         return err;
     client_relock(ctx);
-    client_addr_map(m.family, m.peer, st->peer);
-    st->peer_port = m.peer_port;
-    bool carry = ctx->stream_set && !ctx->down && !sock->bound && !m.scope && ctx->stream_free_count > 0;
-    err = carry ? submit_connect(sock) : client_kstream_connect(sock);
-    if (!carry && !err)
-        client_socket_reason(sock, sock->bound          ? "bound before connect"
-                                   : ctx->stream_why[0] ? ctx->stream_why
-                                                        : "no stream handle was free");
+    err = set && !ctx->down && ctx->stream_free_count ? submit_connect(sock, set) : client_kstream_connect(sock);
     client_kick(ctx);
     client_leave(ctx);
     return err;
@@ -248,12 +266,29 @@ static bool on_hangup(struct usher_socket *sock, const struct ush_cqe *e, struct
     return first;
 }
 
+static const char *why_kernel(int error) {
+    switch (error) {
+    case ECONNREFUSED:
+        return "none of Usher's sockets listens at that address of this host; the kernel's socket carries the stream";
+    case EMFILE:
+        return "the user has as many streams as sessions.streams_per_uid allows; the kernel's socket carries it";
+    case EADDRNOTAVAIL:
+        return "no port of usherd's range is free (engines.tcp); the kernel's socket carries the stream";
+    case ENOSPC:
+        return "usherd's table of connections is full (engines.tcp); the kernel's socket carries the stream";
+    default:
+        return "usherd has no route to that address; the kernel's socket carries the stream";
+    }
+}
+
 /* usherd has no way there: the kernel may have one. The program sees one connect. */
 static bool on_error(struct usher_socket *sock, const struct ush_cqe *e, struct usher_event *ret_ev) {
     struct client_stream *st = sock->st;
-    bool retry = e->event.extra == 1 && st->connecting && !st->left;
-    if (retry)
+    bool retry = e->event.extra == 1 && st->connecting && !st->left && sock->sent == 0;
+    if (retry) {
         st->quiet = true;
+        client_socket_reason(sock, why_kernel((int)(e->event.value & 0xfff)));
+    }
     st->open = false;
     st->connecting = retry;
     ret_ev->type = USHER_EV_ERROR;
@@ -265,7 +300,6 @@ static bool retry_by_kernel(struct usher_socket *sock, struct usher_event *ret_e
     sock->st->quiet = false;
     client_stream_op(sock, USH_OP_CLOSE, 0);
     detach(sock);
-    client_socket_reason(sock, "usherd has no route to that address; the kernel's socket carries the stream");
     int err = client_kstream_connect(sock);
     ret_ev->type = USHER_EV_ERROR;
     ret_ev->error = -err;
@@ -278,6 +312,7 @@ static bool on_closed(struct usher_socket *sock, const struct ush_cqe *e, struct
     give_all(sock);
     if (st->quiet)
         return retry_by_kernel(sock, ret_ev);
+    bool cut = st->open && !st->eof; /* no word of its peer's end: usherd has ended it */
     st->gone = true;
     st->open = st->connecting = false;
     if (st->left && !st->close_due) {
@@ -285,10 +320,18 @@ static bool on_closed(struct usher_socket *sock, const struct ush_cqe *e, struct
         client_socket_free(sock);
         return false;
     }
-    ret_ev->type = USHER_EV_HANGUP; /* nobody waits for ever: also when an error came before */
+    ret_ev->type = cut ? USHER_EV_ERROR : USHER_EV_HANGUP; /* nobody waits for ever: also when an error came before */
+    ret_ev->error = cut ? ECONNRESET : 0;
     bool told = st->eof || st->left;
     st->eof = true;
     return !told;
+}
+
+static bool on_urgent(struct usher_socket *sock, const struct ush_cqe *e, struct usher_event *ret_ev) {
+    (void)sock;
+    ret_ev->type = USHER_EV_URGENT;
+    ret_ev->msg.user_data = e->event.extra;
+    return true;
 }
 
 static bool on_writable(struct usher_socket *sock, const struct ush_cqe *e, struct usher_event *ret_ev) {
@@ -301,7 +344,7 @@ static bool on_writable(struct usher_socket *sock, const struct ush_cqe *e, stru
 bool client_stream_event(struct usher_socket *sock, const struct ush_cqe *e, struct usher_event *ret_ev) {
     static bool (*const on[])(struct usher_socket *, const struct ush_cqe *, struct usher_event *) = {
         [USH_EVENT_ERROR] = on_error,   [USH_EVENT_WRITABLE] = on_writable, [USH_EVENT_CONNECTED] = on_connected,
-        [USH_EVENT_HANGUP] = on_hangup, [USH_EVENT_CLOSED] = on_closed,
+        [USH_EVENT_HANGUP] = on_hangup, [USH_EVENT_CLOSED] = on_closed,     [USH_EVENT_URGENT] = on_urgent,
     };
     if (e->flags >= sizeof(on) / sizeof(on[0]) || !on[e->flags])
         return false;
@@ -336,7 +379,11 @@ bool client_stream_accept(struct usher_socket *listener, const struct ush_cqe *e
     memcpy(st->peer, e->event.addr, 16);
     st->peer_port = e->event.port;
     st->local_port = listener->st->local_port;
-    memcpy(st->local, listener->st->local, 16);
+    memcpy(st->local, e->event.local, 16);
+    if (listener->st->option_count || listener->st->linger >= 0) {
+        client_stream_options_inherit(st, listener->st);
+        client_stream_options_late(sock);
+    }
     *ret_ev = (struct usher_event){.type = USHER_EV_ACCEPT, .sock = listener, .msg = {.sock = sock}};
     fill_peer(sock, &ret_ev->msg);
     return true;
@@ -407,7 +454,7 @@ static bool sent_grow(struct client_stream *st) {
 
 static int can_send(const struct usher_socket *sock) {
     const struct client_stream *st = sock->st;
-    if (LIKELY(st->open && !st->shut))
+    if (LIKELY((st->open || (st->fastopen && st->connecting)) && !st->shut))
         return 0;
     if (st->connecting)
         return client_fail_fast(-ENOTCONN, "the stream is not connected yet: wait for USHER_EV_CONNECTED");
@@ -416,13 +463,18 @@ static int can_send(const struct usher_socket *sock) {
     return client_fail_fast(-ENOTCONN, "the stream is not connected");
 }
 
-static bool has_credit(struct usher_socket *sock, uint32_t len) {
+/* As long as half of the credit is there, which is when WRITABLE says so, a piece of any size goes: the limit follows
+ * the path, and one that shrinks below the size of a program's pieces must not end the stream. */
+static bool within_credit(const struct usher_socket *sock, uint32_t len) {
     int64_t in_flight = (int32_t)(sock->sent - sock->done);
-    if (LIKELY(in_flight + len <= sock->tx_limit && sock->st->sent_tail - sock->st->sent_head < sock->st->sent_room))
+    return in_flight + len <= sock->tx_limit || in_flight <= sock->tx_limit / 2;
+}
+
+static bool has_credit(struct usher_socket *sock, uint32_t len) {
+    if (LIKELY(within_credit(sock, len) && sock->st->sent_tail - sock->st->sent_head < sock->st->sent_room))
         return true;
     client_stream_reap(sock);
-    in_flight = (int32_t)(sock->sent - sock->done);
-    return in_flight + len <= sock->tx_limit || in_flight <= 0;
+    return within_credit(sock, len);
 }
 
 int client_stream_send(struct usher_socket *sock, const struct usher_msg *m, uint32_t off, bool more) {
@@ -449,7 +501,7 @@ int client_stream_send(struct usher_socket *sock, const struct usher_msg *m, uin
     sock->sent += m->len;
     st->sent[st->sent_tail++ & (st->sent_room - 1)] = (struct client_sent){off, sock->sent};
     e->op = USH_OP_SEND;
-    e->flags = more ? USH_SEND_MORE : 0;
+    e->flags = (uint8_t)((more ? USH_SEND_MORE : 0) | (m->flags & USHER_URGENT ? USH_SEND_URGENT : 0));
     e->count = e->tos = 0;
     e->send.handle = sock->handle;
     e->send.off = off;
@@ -461,7 +513,17 @@ int client_stream_send(struct usher_socket *sock, const struct usher_msg *m, uin
     return 0;
 }
 
-int usher_shutdown(struct usher_socket *sock) {
+static int shut_sending(struct usher_socket *sock) {
+    struct client_stream *st = sock->st;
+    if (!sock->set)
+        return client_kstream_tail(sock) && shutdown(sock->fd, SHUT_WR) == 0 ? 0 : -EAGAIN;
+    if (!st->shut && !client_stream_op(sock, USH_OP_SHUTDOWN, 0))
+        return client_fail_fast(-EAGAIN, "the submission ring is full: poll, then try again");
+    st->shut = true;
+    return 0;
+}
+
+int usher_shutdown(struct usher_socket *sock, int how) {
     struct usher_context *ctx = sock->ctx;
     int err = client_enter(ctx);
     if (err)
@@ -469,15 +531,34 @@ int usher_shutdown(struct usher_socket *sock) {
     struct client_stream *st = sock->st;
     if (!st || !st->open)
         err = client_fail(-ENOTCONN, "shutdown: this is no connected stream");
-    else if (!sock->set)
-        err = client_kstream_tail(sock) && shutdown(sock->fd, SHUT_WR) == 0 ? 0 : -EAGAIN;
-    else if (!st->shut && !client_stream_op(sock, USH_OP_SHUTDOWN, 0))
-        err = client_fail_fast(-EAGAIN, "the submission ring is full: poll, then try again");
-    if (!err)
-        st->shut = true;
+    else if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR)
+        err = client_fail(-EINVAL, "shutdown: %d is none of SHUT_RD, SHUT_WR, SHUT_RDWR", how);
+    else if (how != SHUT_RD)
+        err = shut_sending(sock);
+    if (!err && how != SHUT_WR) {
+        st->deaf = true; /* the peer is told nothing, as the kernel does it: what it sends is still taken */
+        client_waiters_wake(ctx);
+    }
     client_kick(ctx);
     client_leave(ctx);
     return err;
+}
+
+void client_stream_linger(struct usher_socket *sock) {
+    struct usher_context *ctx = sock->ctx;
+    struct usher_event ev;
+    struct client_wait w;
+    int err = 0;
+    client_wait_begin(&w, sock, sock->st->linger * INT64_C(1000000000));
+    for (;;) {
+        while (client_take_fresh(ctx, &ev, 1, w.look) == 1)
+            client_park(ctx, &ev);
+        client_stream_reap(sock);
+        if (!sock->set || sock->st->gone || sock->sent == sock->done || err)
+            break;
+        err = client_wait_block(ctx, &w);
+    }
+    client_wait_end(ctx, &w, !err);
 }
 
 ssize_t usher_send_stream(struct usher_socket *sock, const void *data, size_t len) {
@@ -498,86 +579,4 @@ ssize_t usher_send_stream(struct usher_socket *sock, const void *data, size_t le
             usher_tx_free(sock->ctx, &m.buf);
     }
     return done ? (ssize_t)done : n < 0 ? n : 0;
-}
-
-/* ---- options ---- */
-
-static const struct {
-    int level, name;
-    uint32_t option;
-} rows[] = {
-    {IPPROTO_TCP, TCP_NODELAY, USH_STREAM_NODELAY},
-    {IPPROTO_TCP, TCP_CORK, USH_STREAM_CORK},
-    {IPPROTO_TCP, TCP_QUICKACK, USH_STREAM_QUICKACK},
-    {SOL_SOCKET, SO_KEEPALIVE, USH_STREAM_KEEPALIVE},
-    {IPPROTO_TCP, TCP_KEEPIDLE, USH_STREAM_KEEP_IDLE},
-    {IPPROTO_TCP, TCP_KEEPINTVL, USH_STREAM_KEEP_INTERVAL},
-    {IPPROTO_TCP, TCP_KEEPCNT, USH_STREAM_KEEP_COUNT},
-    {IPPROTO_TCP, TCP_USER_TIMEOUT, USH_STREAM_USER_TIMEOUT},
-    {IPPROTO_TCP, TCP_CONGESTION, USH_STREAM_CONGESTION},
-    {IPPROTO_TCP, TCP_NOTSENT_LOWAT, USH_STREAM_NOTSENT_LOWAT},
-    {SOL_SOCKET, SO_RCVBUF, USH_STREAM_RCVBUF},
-    {SOL_SOCKET, SO_SNDBUF, USH_STREAM_SNDBUF},
-    {IPPROTO_IP, IP_TOS, USH_STREAM_TOS},
-    {IPPROTO_IP, IP_TTL, USH_STREAM_TTL},
-};
-
-static int send_option(struct usher_socket *sock, const struct client_wish *w) {
-    struct ush_sqe *e = client_sq_slot(sock->ctx, sock->set);
-    if (!e)
-        return client_fail_fast(-EAGAIN, "the submission ring is full: poll, then try again");
-    e->op = USH_OP_OPTION;
-    e->flags = e->count = e->tos = 0;
-    e->stream.handle = sock->handle;
-    e->stream.option = w->option;
-    e->stream.value = w->value;
-    memcpy(e->stream.name, w->name, sizeof(e->stream.name));
-    client_sq_commit(sock->set, e, TXBUF_NONE);
-    sock->set->kick_due = sock->ctx->kick_due = true;
-    return 0;
-}
-
-static int remember(struct client_stream *st, const struct client_wish *w) {
-    for (uint32_t i = 0; i < st->wish_count; i++)
-        if (st->wish[i].option == w->option) {
-            st->wish[i] = *w;
-            return 0;
-        }
-    if (st->wish_count == CLIENT_WISHES)
-        return client_fail(-ENOBUFS, "more options than a stream keeps before it is connected");
-    st->wish[st->wish_count++] = *w;
-    return 0;
-}
-
-static int set_linger(struct usher_socket *sock, const void *value, socklen_t len) {
-    struct linger l;
-    if (len < sizeof(l))
-        return client_fail(-EINVAL, "SO_LINGER takes a struct linger");
-    memcpy(&l, value, sizeof(l));
-    sock->st->abort = l.l_onoff && l.l_linger == 0;
-    return 0;
-}
-
-int client_stream_setsockopt(struct usher_socket *sock, int level, int name, const void *value, socklen_t len) {
-    struct client_wish w = {0};
-    if (level == SOL_SOCKET && name == SO_LINGER)
-        return set_linger(sock, value, len);
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-        if (rows[i].level == level && rows[i].name == name)
-            w.option = rows[i].option;
-    if (w.option == USH_STREAM_CONGESTION) {
-        memcpy(w.name, value, len < sizeof(w.name) - 1 ? len : sizeof(w.name) - 1);
-    } else if (len >= sizeof(int)) {
-        int v;
-        memcpy(&v, value, sizeof(v));
-        w.value = v;
-    } else if (w.option) {
-        return client_fail(-EINVAL, "this option takes an int");
-    }
-    if (sock->fd >= 0 && setsockopt(sock->fd, level, name, value, len) < 0)
-        return client_fail(-errno, "setting socket option %d of level %d: %s", name, level, strerror(errno));
-    if (!w.option)
-        return sock->fd >= 0 ? 0
-                             : client_fail(-ENOPROTOOPT, "option %d of level %d is none of a stream's", name, level);
-    return sock->set && !sock->st->listening ? send_option(sock, &w) : remember(sock->st, &w);
 }

@@ -3,8 +3,10 @@
  * Streams of libusher against the fake daemon, which joins two of them or echoes, and over the kernel.
  */
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <unistd.h>
 
+#include "clientlib/src/internal.h"
 #include "clientlib/src/testkit.h"
 
 #define ECHO_PORT    7
@@ -65,10 +67,29 @@ Test(stream, connects_sends_receives_and_closes) {
     cr_assert_eq(usher_recv_stream(sock, buf + 3, sizeof(buf) - 3, 5 * SECOND), 2, "the rest of the same bytes");
     cr_assert_str_eq(buf, "hello");
     cr_assert_eq(usher_recv_stream(sock, buf, sizeof(buf), 0), -EAGAIN);
-    cr_assert_eq(usher_shutdown(sock), 0);
+    cr_assert_eq(usher_shutdown(sock, SHUT_WR), 0);
     cr_assert_eq(usher_recv_stream(sock, buf, sizeof(buf), 5 * SECOND), 0, "the other half ended");
     cr_assert_eq(usher_send_stream(sock, "x", 1), -EPIPE);
     usher_close(sock);
+    rig_stop(&r);
+}
+
+/* A stream's last small segment would wait for what is announced to follow it. */
+Test(stream, more_follows_only_on_the_same_stream) {
+    struct rig r = rig_start(NULL);
+    struct usher_socket *a = echo_stream(&r), *b = echo_stream(&r), *order[] = {a, a, b, a};
+    const uint8_t want[] = {USH_SEND_MORE, 0, 0, 0};
+    struct usher_msg m[4] = {0};
+    const struct client_set *s = a->set;
+    for (int i = 0; i < 4; i++) {
+        m[i].sock = order[i];
+        m[i].len = 1;
+        cr_assert_eq(usher_tx_alloc(r.ctx, 1, &m[i].buf), 0);
+    }
+    uint32_t first = s->sq_pos;
+    cr_assert_eq(usher_send(r.ctx, m, 4), 4);
+    for (uint32_t i = 0; i < 4; i++)
+        cr_assert_eq(s->sq[(first + i) & s->sq_mask].flags, want[i], "message %u", i);
     rig_stop(&r);
 }
 
@@ -92,6 +113,33 @@ Test(stream, a_listener_gets_streams_as_events) {
     cr_assert_eq(ev.sock, c);
     usher_close(c);
     usher_close(l);
+    rig_stop(&r);
+}
+
+/* The worker sleeps, the peer waits for a window: what is given back must wake the one for the sake of the other. */
+Test(stream, bytes_given_back_wake_the_worker) {
+    struct rig r = rig_start_with(NULL, 0, 0);
+    struct usher_socket *sock = echo_stream(&r);
+    static char bytes[12000];
+    uint32_t held = 0, count = 0, tries = 0;
+    struct usher_event ev[16];
+    struct fake_stats stats;
+    cr_assert_eq(usher_send_stream(sock, bytes, sizeof(bytes)), sizeof(bytes));
+    while (held < sizeof(bytes)) {
+        ev[count] = expect(r.ctx, USHER_EV_RECV);
+        held += ev[count++].msg.len;
+        cr_assert(count < 16);
+    }
+    while (__atomic_load_n(&fake_set(r.fake, 0)->need_kick, __ATOMIC_RELAXED) == 0 && tries++ < 5000)
+        poll(NULL, 0, 1);
+    for (uint32_t i = 0; i < count; i++)
+        usher_rx_release(r.ctx, &ev[i].msg, 1);
+    (void)usher_arm(r.ctx);
+    for (tries = 0, stats.releases = 0; stats.releases < count && tries < 5000; tries++) {
+        poll(NULL, 0, 1);
+        fake_stats_get(r.fake, &stats);
+    }
+    cr_assert_eq(stats.releases, count, "%lu of %u cells came back", (unsigned long)stats.releases, count);
     rig_stop(&r);
 }
 
@@ -150,6 +198,21 @@ Test(stream, credit_blocks_and_comes_back) {
     rig_stop(&r);
 }
 
+/* WRITABLE comes with half of the credit; whoever has that much may send any piece, or both would wait for ever. */
+Test(stream, half_of_the_credit_is_enough_for_any_piece) {
+    struct rig r = rig_start(&(struct fake_config){.tx_limit = 65536, .rx_bytes = 4 << 20, .cq_entries = 4096});
+    struct usher_socket *sock = echo_stream(&r);
+    fake_hold_credit(r.fake, true);
+    cr_assert_eq(usher_send_stream(sock, "the unsent tail", 15), 15);
+    struct usher_msg m = {.sock = sock, .len = 65507};
+    cr_assert_eq(usher_tx_alloc(r.ctx, m.len, &m.buf), 0);
+    memset(m.buf.data, 1, m.len);
+    cr_assert_eq(usher_send(r.ctx, &m, 1), 1, "%s", usher_strerror());
+    cr_assert_eq(usher_send_stream(sock, "more than the limit has left", 28), -EAGAIN);
+    usher_close(sock);
+    rig_stop(&r);
+}
+
 Test(stream, options_reach_usherd) {
     struct rig r = rig_start(NULL);
     struct usher_socket *sock = stream(r.ctx);
@@ -186,14 +249,16 @@ static int kernel_listener(uint16_t *ret_port) {
     return fd;
 }
 
-Test(stream, the_kernel_carries_a_bound_client_and_a_listener) {
+Test(stream, the_kernel_carries_a_marked_client_and_a_listener) {
     struct rig r = rig_start(NULL);
     uint16_t kernel_port, port;
     char buf[16];
     int kernel = kernel_listener(&kernel_port);
     struct usher_socket *c = stream(r.ctx), *l = listener(r.ctx, &port);
     struct sockaddr_in any = rig_addr("127.0.0.1", 0), to = rig_addr("127.0.0.1", port);
+    const int loopback = 1; /* the index of lo: an option that only the kernel honours */
     cr_assert_eq(usher_bind(c, (struct sockaddr *)&any, sizeof(any)), 0);
+    cr_assert_eq(usher_setsockopt(c, SOL_SOCKET, SO_BINDTOIFINDEX, &loopback, sizeof(loopback)), 0);
     connect_to(c, "127.0.0.1", kernel_port);
     cr_assert_eq(expect(r.ctx, USHER_EV_CONNECTED).sock, c);
     int peer = accept(kernel, NULL, NULL);
@@ -221,10 +286,11 @@ Test(stream, usherd_dies_under_a_stream) {
     struct rig r = rig_start(NULL);
     struct usher_socket *sock = echo_stream(&r);
     fake_die(r.fake);
-    (void)expect(r.ctx, USHER_EV_DOWN);
     char c;
-    ssize_t n = usher_recv_stream(sock, &c, 1, SECOND);
+    ssize_t n = usher_recv_stream(sock, &c, 1, 5 * SECOND);
     cr_assert_eq(n, -ENETDOWN, "%zd", n);
+    (void)expect(r.ctx, USHER_EV_DOWN);
+    cr_assert_eq(usher_recv_stream(sock, &c, 1, 5 * SECOND), 0, "told once, then it is over");
     cr_assert_lt(usher_send_stream(sock, "x", 1), 0);
     usher_close(sock);
     rig_stop(&r);

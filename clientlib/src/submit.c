@@ -34,6 +34,14 @@ struct ush_sqe *client_sq_slot(struct usher_context *ctx, struct client_set *s) 
     return &s->sq[s->sq_pos & s->sq_mask];
 }
 
+/* A stream's peer may be waiting for the window that these bytes open, and the worker may sleep because nothing else
+ * happens. Fewer bytes need no system call: the window is wider than that, so more of the stream is on its way. */
+static void release_tell(struct usher_context *ctx, struct client_set *s) {
+    s->owed += s->release_bytes;
+    if (s->streams && s->owed >= ctx->owed_max)
+        s->kick_due = ctx->kick_due = true;
+}
+
 static bool release_grow(struct client_set *s) {
     uint32_t room = s->release_room * 2;
     uint32_t *p = realloc(s->release, room * sizeof(*p));
@@ -71,6 +79,7 @@ void client_release_flush(struct usher_context *ctx, struct client_set *s) {
         memcpy(e->release.cell, s->release + s->release_count, n * sizeof(uint32_t));
         client_sq_commit(s, e, TXBUF_NONE);
     }
+    release_tell(ctx, s);
     s->release_bytes = 0;
 }
 
@@ -91,6 +100,7 @@ void client_kick(struct usher_context *ctx) {
         if (!s->kick_due)
             continue;
         s->kick_due = false;
+        s->owed = 0;
         if (__atomic_load_n(&s->shared->need_kick, __ATOMIC_RELAXED)) {
             const uint64_t one = 1;
             /* A full counter means that the worker has been kicked already. */

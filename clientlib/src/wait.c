@@ -20,13 +20,13 @@
 #define SPIN_LOOKS 16
 #define YIELD_MAX  64
 /* Nothing tells us when a ring slot, a copied block or credit comes back: look again after this long. */
-#define NAG_NS 1000000
+#define NAG_NS CLIENT_NAG_NS
 
 /* ---- does an active wait pay? ---- */
 
 /* The share of recent waits whose event came within the longest spin, as an exponential mean over about eight. A wait
  * that slept counts as well: had it been short, a spin would have caught it. */
-static void tune_learn(struct usher_context *ctx, int64_t waited_ns) {
+void client_spin_learn(struct usher_context *ctx, int64_t waited_ns) {
     uint32_t *score = &ctx->tune.score;
     if (waited_ns <= CLIENT_SPIN_MAX_US * 1000)
         *score += (256 - *score + 7) / 8;
@@ -34,7 +34,7 @@ static void tune_learn(struct usher_context *ctx, int64_t waited_ns) {
         *score -= (*score + 7) / 8;
 }
 
-static int64_t spin_budget_ns(const struct usher_context *ctx) {
+int64_t client_spin_budget(const struct usher_context *ctx) {
     if (ctx->accelerated == 0)
         return 0;
     if (ctx->spin_us >= 0)
@@ -43,7 +43,7 @@ static int64_t spin_budget_ns(const struct usher_context *ctx) {
 }
 
 /* True when spinning would keep the worker, whose answer we wait for, from its core. */
-static bool shares_core(struct usher_context *ctx) {
+bool client_shares_core(struct usher_context *ctx) {
     if (ctx->tune.waits++ % 256 == 0) {
         cpu_set_t mask;
         ctx->tune.one_cpu = sched_getaffinity(0, sizeof(mask), &mask) == 0 && CPU_COUNT(&mask) == 1;
@@ -73,9 +73,18 @@ static void spin(const struct usher_context *ctx, uint32_t news, int64_t end_ns)
         }
 }
 
+/* A hint, without the lock: it costs the worker nothing to find it wrong. */
+static void say_yields(const struct usher_context *ctx, uint32_t value) {
+    uint32_t n = __atomic_load_n(&ctx->set_count, __ATOMIC_ACQUIRE);
+    for (uint32_t i = 0; i < n; i++)
+        __atomic_store_n(&ctx->sets[i]->shared->yields, value, __ATOMIC_RELAXED);
+}
+
 static void yield(const struct usher_context *ctx, uint32_t news, int64_t end_ns) {
+    say_yields(ctx, 1);
     for (int i = 0; i < YIELD_MAX && !has_news(ctx, news) && client_now() < end_ns; i++)
         sched_yield();
+    say_yields(ctx, 0);
 }
 
 static int64_t earlier(int64_t a, int64_t deadline) {
@@ -84,11 +93,11 @@ static int64_t earlier(int64_t a, int64_t deadline) {
 
 static void active_wait(struct usher_context *ctx, struct client_wait *w) {
     w->spun = true;
-    int64_t budget = spin_budget_ns(ctx);
+    int64_t budget = client_spin_budget(ctx);
     if (budget == 0)
         return;
     int64_t end = earlier(w->start_ns + budget, w->deadline_ns);
-    bool shared = shares_core(ctx);
+    bool shared = client_shares_core(ctx);
     uint32_t news = ctx->news;
     client_leave(ctx);
     if (shared)
@@ -109,7 +118,7 @@ static void tickets_odd(struct usher_context *ctx) {
 }
 
 /* Nobody sleeps any more: spares the worker a wake-up that would only be drained. */
-static void tickets_even(struct usher_context *ctx) {
+void client_sleep_over(struct usher_context *ctx) {
     if (ctx->armed || ctx->asleep)
         return;
     for (uint32_t i = 0; i < ctx->set_count; i++) {
@@ -123,11 +132,13 @@ void client_disarm(struct usher_context *ctx) {
     if (!ctx->armed)
         return;
     ctx->armed = false;
-    tickets_even(ctx);
+    client_sleep_over(ctx);
 }
 
 /* True: sleep now, the worker will send a wake-up. False: there is something already. */
-static bool announce_sleep(struct usher_context *ctx) {
+bool client_sleep_announce(struct usher_context *ctx) {
+    if (ctx->wake_taken) /* while no ticket is odd: a byte for the next one stays */
+        client_drain_wake(ctx);
     if (ctx->down)
         return true;
     client_release_flush_all(ctx);
@@ -138,11 +149,11 @@ static bool announce_sleep(struct usher_context *ctx) {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (!client_any_ready(ctx))
         return true;
-    tickets_even(ctx);
+    client_sleep_over(ctx);
     return false;
 }
 
-static bool must_nag(struct usher_context *ctx) {
+bool client_sleep_nags(struct usher_context *ctx) {
     return ctx->blocked || ctx->tx_wanted || ctx->closes_due;
 }
 
@@ -157,10 +168,10 @@ static int sleep_on_epoll(struct usher_context *ctx, struct client_wait *w, int6
     int err = n < 0 ? -errno : 0;
     client_relock(ctx);
     ctx->asleep = false;
-    tickets_even(ctx);
+    client_sleep_over(ctx);
     /* A socket that was ready is not believed: another thread may have closed it since. A wake-up means the rings. */
     if (n == 1 && ev.data.u64 == TAG_WAKE)
-        client_drain_wake(ctx);
+        ctx->wake_taken = true; /* what came is looked at first: 2 us sooner */
     else
         w->look = true;
     w->slept = true;
@@ -175,7 +186,7 @@ static int64_t sleep_limit(struct usher_context *ctx, const struct client_wait *
         if (limit <= 0)
             return 0;
     }
-    if (must_nag(ctx) && (limit < 0 || limit > NAG_NS))
+    if (client_sleep_nags(ctx) && (limit < 0 || limit > NAG_NS))
         limit = NAG_NS;
     return limit;
 }
@@ -225,12 +236,12 @@ int client_wait_block(struct usher_context *ctx, struct client_wait *w) {
     int64_t limit = sleep_limit(ctx, w);
     if (limit == 0)
         return -EAGAIN;
-    return announce_sleep(ctx) ? sleep_on_epoll(ctx, w, limit) : 0;
+    return client_sleep_announce(ctx) ? sleep_on_epoll(ctx, w, limit) : 0;
 }
 
 void client_wait_end(struct usher_context *ctx, struct client_wait *w, bool success) {
     if (w->spun)
-        tune_learn(ctx, !success ? INT64_MAX : w->slept ? client_now() - w->start_ns : 0);
+        client_spin_learn(ctx, !success ? INT64_MAX : w->slept ? client_now() - w->start_ns : 0);
     if (!w->leads)
         return;
     ctx->leader = false;
@@ -265,10 +276,10 @@ int usher_arm(struct usher_context *ctx) {
     bool something = has_something(ctx);
     if (!something) {
         ctx->armed = true;
-        something = !announce_sleep(ctx);
+        something = !client_sleep_announce(ctx);
         if (something)
             client_disarm(ctx);
-        else if (must_nag(ctx))
+        else if (client_sleep_nags(ctx))
             set_timer(ctx);
     }
     client_leave(ctx);

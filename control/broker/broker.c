@@ -5,76 +5,29 @@
 #include "control/broker/broker.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "control/broker/broker_internal.h"
+#include "control/listener.h"
 #include "control/log.h"
 
 #define ACCEPT_PER_TURN 16
 
-static int fail(char *err, size_t err_size, int error, const char *what, const char *path, const char *todo) {
-    (void)snprintf(err, err_size, "cannot %s %s: %s; %s", what, path, strerror(-error), todo);
-    return error;
-}
-
-/* A path is free when nobody answers there any more. */
-static int path_claim(const struct sockaddr_un *addr) {
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -errno;
-    int alive = connect(fd, (const struct sockaddr *)addr, sizeof *addr) == 0 || errno == EAGAIN;
-    (void)close(fd);
-    if (alive)
-        return -EADDRINUSE;
-    return unlink(addr->sun_path) == 0 || errno == ENOENT ? 0 : -errno;
-}
-
-static int path_own(const char *path, const char *group, uint32_t mode) {
-    if (group[0] != '\0') {
-        const struct group *g = getgrnam(group);
-        if (g == NULL)
-            return -ESRCH;
-        if (chown(path, (uid_t)-1, g->gr_gid) != 0)
-            return -errno;
-    }
-    return chmod(path, mode) == 0 ? 0 : -errno;
-}
-
+/* systemd's socket of that name, else one of our own. */
 static int listen_open(struct broker *b, char *err, size_t err_size) {
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    (void)snprintf(addr.sun_path, sizeof addr.sun_path, "%s", b->path);
-    int error = path_claim(&addr);
-    if (error == -EADDRINUSE)
-        return fail(err, err_size, error, "listen on", b->path,
-                    "another usherd serves there: stop it, or give this one its own run_dir");
-    if (error != 0)
-        return fail(err, err_size, error, "make room at", b->path, "check that run_dir is writable");
-    b->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (b->listen_fd < 0)
-        return fail(err, err_size, -errno, "make the socket for", b->path, "raise the limit of open files");
-    /* Inherited by accepted sockets, so that not even the first message comes without its credentials. */
-    int one = 1;
-    mode_t mask = umask(0777); /* nobody may connect before the rights are set */
-    error = setsockopt(b->listen_fd, SOL_SOCKET, SO_PASSCRED, &one, sizeof one) != 0 ||
-                    bind(b->listen_fd, (struct sockaddr *)&addr, sizeof addr) != 0
-                ? -errno
-                : 0;
-    (void)umask(mask);
-    if (error != 0)
-        return fail(err, err_size, error, "bind", b->path, "check that run_dir exists and is writable");
-    error = path_own(b->path, b->params.group, b->params.mode);
-    if (error != 0)
-        return fail(err, err_size, error, "set group and mode of", b->path, "check sessions.group");
-    if (listen(b->listen_fd, 64) != 0)
-        return fail(err, err_size, -errno, "listen on", b->path, "see the system's log");
-    return 0;
+    const struct listener_params p = {.path = b->path,
+                                      .group = b->params.group,
+                                      .mode = b->params.mode,
+                                      .type = SOCK_SEQPACKET,
+                                      .credentials = true,
+                                      .group_setting = "sessions.group"};
+    b->listen_fd = listener_passed("session", SOCK_SEQPACKET, true);
+    b->passed = b->listen_fd >= 0;
+    return b->passed ? 0 : listener_open_unix(&p, &b->listen_fd, err, err_size);
 }
 
 static uint32_t connection_limit(const struct broker *b) {
@@ -101,8 +54,10 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *arg
 
 int broker_create(const struct broker_params *params, struct broker **ret_broker, char *err, size_t err_size) {
     struct broker *b = calloc(1, sizeof *b);
-    if (b == NULL)
-        return fail(err, err_size, -ENOMEM, "make", "the session broker", "free some memory");
+    if (b == NULL) {
+        (void)snprintf(err, err_size, "no memory for the session broker");
+        return -ENOMEM;
+    }
     b->params = *params;
     b->listen_fd = -1;
     b->next_session_id = 1;
@@ -124,7 +79,8 @@ void broker_destroy(struct broker *b) {
     if (b == NULL)
         return;
     /* No new ones while the old ones end. */
-    (void)unlink(b->path);
+    if (!b->passed)
+        (void)unlink(b->path);
     sd_event_source_disable_unref(b->listen_io);
     (void)close(b->listen_fd);
     while (b->connections != NULL)
@@ -144,6 +100,10 @@ void broker_reap(struct broker *b) {
     }
 }
 
+void broker_drain(struct broker *b, bool drain) {
+    b->draining = drain;
+}
+
 void broker_stats_read(const struct broker *b, struct broker_stats *ret_stats) {
     *ret_stats = b->stats;
 }
@@ -157,6 +117,12 @@ struct uid_use *broker_use_take(struct broker *b, uint32_t uid) {
         if (u == NULL)
             return NULL;
         u->uid = uid;
+        if (uid != 0)
+            u->streams = session_quota_create(b->params.limits.streams_per_uid);
+        if (uid != 0 && u->streams == NULL) {
+            free(u);
+            return NULL;
+        }
         u->next = b->uses;
         b->uses = u;
     }
@@ -171,5 +137,6 @@ void broker_use_give(struct broker *b, struct uid_use *u) {
     while (*link != u)
         link = &(*link)->next;
     *link = u->next;
+    session_quota_release(u->streams);
     free(u);
 }

@@ -15,6 +15,7 @@
 #include "control/broker/kernel_socket.h"
 #include "dataplane/session/session.h"
 
+struct owner;
 struct broker;
 struct claim_table;
 struct owner_table;
@@ -22,6 +23,7 @@ struct owner_table;
 struct broker_limits {
     uint32_t sessions, sessions_per_uid; /* root's are not counted against a user's */
     uint32_t sockets, sockets_per_uid;
+    uint32_t streams, streams_per_uid; /* of a session: each of those opened and those accepted */
     uint64_t tx_bytes, rx_bytes;
 };
 
@@ -40,6 +42,8 @@ struct broker_params {
     struct claim_table *claims;
     uint16_t stream_port_low, stream_port_high; /* local ports of outgoing connections; 0 = none to claim */
     struct owner_table *owners;
+    int (*owner_seen)(void *arg, uint32_t index, const struct owner *owner); /* before it has sockets; NULL: none */
+    void *owner_arg;
     const char *path;  /* of the socket; a stale one is replaced */
     const char *group; /* "" = leave */
     uint32_t mode;     /* permission bits */
@@ -53,8 +57,40 @@ struct broker_params {
 int broker_create(const struct broker_params *params, struct broker **ret_broker, char *err, size_t err_size);
 /* Ends every session with DETACH_DAEMON_STOPS and removes the socket's path. */
 void broker_destroy(struct broker *b);
+/* Lets no new session attach, or lets them again. */
+void broker_drain(struct broker *b, bool drain);
 /* Ends the sessions whose clients the workers have found out. Call when runtime_event_fd() is readable. */
 void broker_reap(struct broker *b);
+
+/* An attached session, for an operator's list. Pointers are valid until control returns to its loop. */
+struct broker_session {
+    uint64_t id;
+    struct session *session;
+    uint32_t owner; /* index; its sockets have their own */
+    const char *label;
+    uint64_t attached_unix_ns;
+    uint32_t sockets, socket_max;
+};
+/* The one with the least id that is at least `id`; false: there is none. */
+bool broker_session_next(const struct broker *b, uint64_t id, struct broker_session *ret_session);
+/* Ends it. -ENOENT. */
+int broker_session_kill(struct broker *b, uint64_t id);
+/* How a socket bound to this interface (0 = any) is carried, and why so. */
+void broker_how(const struct broker *b, uint32_t ifindex, char *ret_how, size_t how_size, char *ret_why,
+                size_t why_size);
+
+/* A socket that stayed with the kernel. */
+struct broker_refusal {
+    uint64_t unix_ns, session_id;
+    uint32_t pid, uid, gid;
+    char comm[16];
+    struct flow flow;
+    char reason[160];
+    uint32_t count; /* of equal ones in a row */
+};
+#define BROKER_REFUSALS 256u
+/* The latest, oldest first; returns how many. */
+uint32_t broker_refusals(const struct broker *b, struct broker_refusal *ret_refusals, uint32_t max);
 
 struct broker_stats {
     uint32_t connections, sessions, sockets;

@@ -16,6 +16,7 @@
 #define ATTACH_TIMEOUT_US 5000000u /* a connection that has not attached by then is closed */
 #define PENDING_PER_UID   16u      /* connections of one user that have not attached */
 #define MESSAGES_PER_TURN 16u      /* of one connection, before others get their turn */
+#define OWNERS_MAX        16u      /* that one session may have been */
 #define FD_MAX            4u       /* in one message: more than any request carries, so that extras are seen */
 
 /* What one user has. */
@@ -23,6 +24,7 @@ struct uid_use {
     struct uid_use *next;
     uint32_t uid;
     uint32_t connections, sessions, sockets;
+    struct session_quota *streams; /* NULL = not counted */
 };
 
 struct open_socket {
@@ -50,8 +52,10 @@ struct connection {
     /* once attached */
     struct session *session;
     uint64_t session_id;
+    uint64_t attached_unix_ns;
     uint64_t exe_dev, exe_ino;
     uint32_t owner;
+    uint32_t owners_before[OWNERS_MAX], owner_count; /* held until the end: streams are still stamped with them */
     char label[WIRE_LABEL_MAX];
     struct open_socket *sockets; /* socket_max of them, by handle */
     struct membership *memberships;
@@ -60,15 +64,19 @@ struct connection {
 };
 
 struct broker {
+    bool draining;
     bool stream_ports_claimed; /* the first connection that leaves claims them all */
     struct broker_params params;
     char path[108];
     int listen_fd;
+    bool passed; /* by systemd: its path is not ours to remove */
     sd_event_source *listen_io;
     struct connection *connections;
     struct uid_use *uses;
     uint64_t next_session_id;
     struct broker_stats stats;
+    struct broker_refusal refusals[BROKER_REFUSALS]; /* a ring */
+    uint64_t refusal_count;
 };
 
 /* A message as it came. */
@@ -94,6 +102,10 @@ void connection_end(struct connection *c, enum detach_reason why);
 int request_run(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *ret_out);
 /* Takes back all claims, sockets and the session. */
 void request_undo_all(struct connection *c, enum detach_reason why);
+
+/* Remembers why a socket of c stays with the kernel. */
+void broker_refusal_note(struct connection *c, const struct kernel_socket *s, const char *reason);
+uint64_t broker_now_unix_ns(void);
 
 struct uid_use *broker_use_take(struct broker *b, uint32_t uid);
 void broker_use_give(struct broker *b, struct uid_use *u);

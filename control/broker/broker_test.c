@@ -23,6 +23,7 @@
 #include "control/broker/fake_dataplane.h"
 #include "control/identity/owner.h"
 #include "control/log.h"
+#include "proto/usher_shm.h"
 #include "usher/session/v1/session.pb-c.h"
 
 typedef Usher__Session__V1__Request Req;
@@ -75,7 +76,7 @@ static void start(struct broker_limits limits) {
 }
 
 static void setup(void) {
-    start((struct broker_limits){4, 3, 100, 100, 1 << 20, 1 << 20});
+    start((struct broker_limits){4, 3, 100, 100, 70, 77, 1 << 20, 1 << 20});
 }
 
 static void teardown(void) {
@@ -89,6 +90,7 @@ static void teardown(void) {
     cr_expect_eq(fake.live_sockets, 0);
     cr_expect_eq(fake.live_claims, 0);
     cr_expect_eq(fake.live_groups, 0);
+    cr_expect_eq(fake.live_quotas, 0);
     cr_expect_eq(access(path, F_OK), -1);
     cr_expect_eq(rmdir(dir), 0);
 }
@@ -238,6 +240,55 @@ Test(broker, attach_open_close_in_order) {
     cr_assert_eq(stats().detached[DETACH_CLIENT_CLOSED], 1);
 }
 
+static int bound_tcp(void) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
+    return fd;
+}
+
+/* A stream's port, and a listener's options. */
+Test(broker, streams_bring_where_they_go_and_their_options) {
+    static uint8_t peer[16] = {[10] = 0xff, 0xff, 192, 0, 2, 9};
+    static struct ush_option options[17] = {{.option = USH_STREAM_TOS, .value = 8}};
+    int fd = attached(), k = bound_tcp();
+    Req *r = OPEN();
+    fake_clear();
+    cr_assert_eq(ask(fd, r, k), 0);
+    cr_assert_str_eq(fake.trace, "", "without a peer it stays with the kernel");
+    r->open->remote = (ProtobufCBinaryData){16, peer};
+    r->open->remote_port = 80;
+    cr_assert_eq(ask(fd, r, k), 0);
+    cr_assert_str_eq(fake.trace, "open claim+");
+    const struct session_socket_params *p = fake_opened(0);
+    cr_assert(p->bound && p->flow.remote_port == 0 && p->flow.local_port != 0);
+    cr_assert_eq(listen(k, 5), 0);
+    r = OPEN();
+    r->open->stream_options = (ProtobufCBinaryData){sizeof options[0], (uint8_t *)options};
+    cr_assert_eq(ask(fd, r, k), 0);
+    p = fake_opened(1);
+    cr_assert(!p->bound && p->option_count == 1 && fake.option == USH_STREAM_TOS);
+    replies_close();
+    close(k);
+    close(fd);
+}
+
+Test(broker, an_open_of_the_wrong_shape_ends_the_session) {
+    static uint8_t bytes[17 * sizeof(struct ush_option)];
+    for (int i = 0; i < 4; i++) {
+        int fd = attached(), k = bound_tcp();
+        Req *r = OPEN();
+        r->open->remote = (ProtobufCBinaryData){i == 0 ? 15 : i == 1 ? 16 : 0, bytes};
+        r->open->remote_port = i == 0 ? 80 : 0;
+        r->open->stream_options = (ProtobufCBinaryData){i == 2 ? 23 : i == 3 ? sizeof bytes : 0, bytes};
+        cr_assert_eq(ask(fd, r, k), -1, "%d", i);
+        close(k);
+        close(fd);
+        turn();
+    }
+    cr_assert_eq(stats().detached[DETACH_BAD_RPC], 4);
+}
+
 Test(broker, attach_bounds_what_it_gives) {
     int fd = dial();
     Req *r = ATTACH();
@@ -360,7 +411,7 @@ Test(broker, shared_ports_are_claimed_once) {
 
 Test(broker, quotas) {
     int fds[4], k = udp();
-    struct broker_limits l = {4, 3, 2, 100, 1 << 20, 1 << 20};
+    struct broker_limits l = {4, 3, 2, 100, 70, 77, 1 << 20, 1 << 20};
     broker_destroy(broker);
     claim_table_destroy(claims);
     owner_table_destroy(owners);
@@ -607,6 +658,73 @@ Test(broker, the_path_is_guarded) {
     cr_assert_not_null(strstr(err, "another usherd"));
     p.path = "/nonexistent/dir/s";
     cr_assert_lt(broker_create(&p, &second, err, sizeof err), 0);
+}
+
+/* ---- what an operator sees and does ---- */
+
+Test(broker, sessions_are_listed_in_order_and_killed) {
+    int fd[3], k = udp();
+    struct broker_session at;
+    for (int i = 0; i < 3; i++)
+        fd[i] = attached();
+    cr_assert_eq(ask(fd[1], OPEN(), k), 0);
+    uint64_t id = 0, ids[3] = {0};
+    for (int i = 0; i < 3; i++, id++) {
+        cr_assert(broker_session_next(broker, id, &at));
+        ids[i] = id = at.id;
+        cr_assert_str_eq(at.label, "t");
+        cr_assert_gt(at.attached_unix_ns, 1600000000ull * 1000000000u);
+        cr_assert_eq(at.sockets, i == 1);
+        cr_assert_eq(owner_get(owners, at.owner)->pid, (uint32_t)getpid());
+    }
+    cr_assert(ids[0] < ids[1] && ids[1] < ids[2]);
+    cr_assert_not(broker_session_next(broker, id, &at));
+    fake_clear();
+    cr_assert_eq(broker_session_kill(broker, ids[1]), 0);
+    cr_assert_str_eq(fake.trace, "claim- destroy", "the kernel has the port again first");
+    cr_assert_eq(broker_session_kill(broker, ids[1]), -ENOENT);
+    cr_assert_eq(stats().detached[DETACH_KILLED], 1);
+    cr_assert_null(receive(fd[1]), "its connection is closed");
+    cr_assert(broker_session_next(broker, ids[1], &at) && at.id == ids[2]);
+    replies_close();
+    close(k);
+    for (int i = 0; i < 3; i++)
+        close(fd[i]);
+}
+
+Test(broker, a_drained_broker_attaches_nobody) {
+    int before = attached();
+    broker_drain(broker, true);
+    int fd = dial();
+    cr_assert_eq(ask(fd, ATTACH(), -1), ESHUTDOWN);
+    broker_drain(broker, false);
+    cr_assert_eq(ask(fd, ATTACH(), -1), 0);
+    replies_close();
+    close(fd);
+    close(before);
+}
+
+Test(broker, refusals_are_remembered) {
+    static struct broker_refusal r[BROKER_REFUSALS];
+    int fd = attached(), k = udp();
+    cr_assert_eq(broker_refusals(broker, r, BROKER_REFUSALS), 0);
+    judge_says = false;
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(ask(fd, OPEN(), k), 0);
+    cr_assert_eq(broker_refusals(broker, r, BROKER_REFUSALS), 1, "equal ones are counted");
+    cr_assert_eq(r[0].count, 3);
+    cr_assert_str_eq(r[0].reason, "no way");
+    cr_assert(r[0].flow.proto == IPPROTO_UDP && r[0].flow.local_port != 0 && r[0].pid == (uint32_t)getpid());
+    close(k);
+    for (uint32_t i = 0; i < BROKER_REFUSALS + 10; i++) {
+        k = udp();
+        cr_assert_eq(ask(fd, OPEN(), k), 0);
+        close(k);
+    }
+    cr_assert_eq(broker_refusals(broker, r, BROKER_REFUSALS), BROKER_REFUSALS, "the latest stay");
+    cr_assert_geq(r[BROKER_REFUSALS - 1].unix_ns, r[0].unix_ns);
+    cr_assert_eq(broker_refusals(broker, r, 3), 3);
+    close(fd);
 }
 
 /* Random requests with random fds: nothing leaks, nothing crashes, the rest is checked by teardown. */

@@ -11,11 +11,12 @@
 #include "engines/check.h"
 #include "nicbackend/claims.h"
 
-#define NIL UINT32_MAX
+#define NIL       UINT32_MAX
+#define RANGE_MAX 4u
 
 struct claim_entry {
     struct ipaddr addr;
-    uint16_t port;
+    uint16_t port, port_last; /* port_last 0: one port */
     uint8_t proto;
     uint32_t refs;
     uint32_t next; /* chain, or free list */
@@ -26,6 +27,8 @@ struct claim_table {
     struct claim_entry *entries;
     uint32_t *buckets;
     uint32_t max, bucket_mask, count, free_head;
+    struct claim_entry range[RANGE_MAX];
+    uint32_t range_count;
 };
 
 int claim_table_create(struct nb_claims *nb, uint32_t max, struct claim_table **ret_table) {
@@ -81,7 +84,7 @@ static int hook_set(struct claim_table *t, const struct claim_entry *e, bool add
     struct nb_addr addr = nb_addr_of(&e->addr);
     if (e->port == 0)
         return add ? nb_claims_addr_add(t->nb, &addr) : nb_claims_addr_del(t->nb, &addr);
-    struct nb_claim claim = {.addr = addr, .port = e->port, .proto = e->proto};
+    struct nb_claim claim = {.addr = addr, .port = e->port, .port_last = e->port_last, .proto = e->proto};
     return add ? nb_claims_add(t->nb, &claim) : nb_claims_del(t->nb, &claim);
 }
 
@@ -134,17 +137,36 @@ void claim_give(struct claim_table *t, const struct flow *flow, bool v6only) {
     entry_give(t, port_key(flow, v6only));
 }
 
+int claim_keep(struct claim_table *t, const struct flow *flow) {
+    const struct nb_flow kept = {.local = nb_addr_of(&flow->local),
+                                 .remote = nb_addr_of(&flow->remote),
+                                 .local_port = flow->local_port,
+                                 .remote_port = flow->remote_port};
+    return nb_claims_keep(t->nb, &kept);
+}
+
+int claim_settle(struct claim_table *t, uint16_t port) {
+    return nb_claims_settle(t->nb, port);
+}
+
+/* Ranges are few and looked through: they have no place in the hash, whose keys are single ports. */
 int claim_range_take(struct claim_table *t, uint8_t proto, uint16_t low, uint16_t high) {
-    for (uint32_t port = low; port <= high; port++) {
-        const struct flow flow = {.local_port = (uint16_t)port, .proto = proto};
-        int err = claim_take(t, &flow, false);
-        if (err == 0)
-            continue;
-        while (port-- > low)
-            claim_give(t, &(const struct flow){.local_port = (uint16_t)port, .proto = proto}, false);
-        return err;
+    const struct claim_entry e = {.port = low, .port_last = high, .proto = proto};
+    if (t->range_count == RANGE_MAX)
+        return -ENOSPC;
+    int err = hook_set(t, &e, true);
+    if (err == 0)
+        t->range[t->range_count++] = e;
+    return err;
+}
+
+static bool range_covers(const struct claim_table *t, uint8_t proto, uint16_t port) {
+    for (uint32_t i = 0; i < t->range_count; i++) {
+        const struct claim_entry *e = &t->range[i];
+        if (e->proto == proto && port >= e->port && port <= e->port_last)
+            return true;
     }
-    return 0;
+    return false;
 }
 
 bool claim_covers(const struct claim_table *t, uint8_t proto, const struct ipaddr *addr, uint16_t port) {
@@ -158,7 +180,7 @@ bool claim_covers(const struct claim_table *t, uint8_t proto, const struct ipadd
         if (*link_find(t, &keys[i]) != NIL)
             return true;
     }
-    return false;
+    return range_covers(t, proto, port);
 }
 
 int claim_group_take(struct claim_table *t, const struct ipaddr *group) {
@@ -180,6 +202,8 @@ void claim_table_destroy(struct claim_table *t) {
         for (uint32_t i = t->buckets[b]; i != NIL; i = t->entries[i].next)
             (void)hook_set(t, &t->entries[i], false);
     }
+    for (uint32_t i = 0; i < t->range_count; i++)
+        (void)hook_set(t, &t->range[i], false);
     free(t->entries);
     free(t->buckets);
     free(t);

@@ -20,10 +20,14 @@ void claim_table_destroy(struct claim_table *t); /* removes what is still claime
  * IPv6 one. -ENOSPC when full. */
 int claim_take(struct claim_table *t, const struct flow *flow, bool v6only);
 void claim_give(struct claim_table *t, const struct flow *flow, bool v6only);
+/* A connection that the kernel has: no claim takes it away. */
+int claim_keep(struct claim_table *t, const struct flow *flow);
+/* Around the first claim of a TCP port: whoever comes meanwhile stays with the kernel. Port 0 ends it. */
+int claim_settle(struct claim_table *t, uint16_t port);
 /* True when packets to this address and port are claimed. */
 bool claim_covers(const struct claim_table *t, uint8_t proto, const struct ipaddr *addr, uint16_t port);
 
-/* Every port of the range at any local address: where connections go out. All or nothing. */
+/* Every port of the range at any local address, as one claim: where connections go out. Kept until the table ends. */
 int claim_range_take(struct claim_table *t, uint8_t proto, uint16_t low, uint16_t high);
 
 /* A multicast group, so that packets to it are ours as well. */

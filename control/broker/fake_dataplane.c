@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "nicbackend/claims.h"
+#include "proto/usher_shm.h"
 
 #define SOCKETS 4096
 
@@ -27,6 +28,10 @@ struct fake_dataplane fake;
 
 void fake_clear(void) {
     fake.trace[0] = '\0';
+}
+
+const struct session_socket_params *fake_opened(uint32_t h) {
+    return &fake.last->open[h];
 }
 
 static int step(const char *what) {
@@ -67,6 +72,27 @@ int session_create(struct runtime *rt, const struct session_params *params, stru
     return 0;
 }
 
+struct session_quota {
+    uint32_t refs;
+};
+
+struct session_quota *session_quota_create(uint32_t stream_max) {
+    struct session_quota *q = calloc(1, sizeof *q);
+    fake.live_quotas++;
+    fake.stream_max = stream_max;
+    return q;
+}
+
+void session_quota_release(struct session_quota *q) {
+    fake.live_quotas -= q != NULL;
+    free(q);
+}
+
+void session_owner_set(struct session *s, uint32_t owner) {
+    (void)s;
+    fake.owner = owner;
+}
+
 void session_destroy(struct session *s, enum detach_reason why) {
     (void)why;
     (void)step("destroy");
@@ -94,6 +120,7 @@ int session_socket_open(struct session *s, const struct session_socket_params *p
         h++;
     s->used[h] = true;
     s->open[h] = *params;
+    fake.option = params->option_count > 0 ? params->options[0].option : 0;
     fake.live_sockets++;
     *ret_socket = (struct session_socket){.handle = h, .kick_fd = -1, .rx_quota = 1000, .tx_limit = 2000};
     if (!s->kicked)
@@ -167,6 +194,18 @@ int nb_claims_del(struct nb_claims *c, const struct nb_claim *claim) {
     (void)claim;
     fake.live_claims--;
     return step("claim-");
+}
+
+int nb_claims_keep(struct nb_claims *c, const struct nb_flow *flow) {
+    (void)c;
+    (void)flow;
+    return 0;
+}
+
+int nb_claims_settle(struct nb_claims *c, uint16_t port) {
+    (void)c;
+    (void)port;
+    return 0;
 }
 
 int nb_claims_addr_add(struct nb_claims *c, const struct nb_addr *addr) {

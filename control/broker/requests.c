@@ -73,7 +73,19 @@ static bool limits_allow(struct connection *c, struct outgoing *out) {
 
 static int owner_refresh(struct connection *c, struct owner *ret_owner, uint32_t *ret_index) {
     int err = owner_read(c->pid, c->pidfd, ret_owner);
-    return err == 0 ? owner_intern(c->broker->params.owners, ret_owner, ret_index) : err;
+    const struct broker_params *p = &c->broker->params;
+    uint32_t index;
+    if (err == 0)
+        err = owner_intern(p->owners, ret_owner, &index);
+    if (err != 0)
+        return err;
+    err = p->owner_seen != NULL ? p->owner_seen(p->owner_arg, index, ret_owner) : 0;
+    if (err != 0) {
+        owner_release(p->owners, index);
+        return err == -ERANGE ? -ENOSPC : err;
+    }
+    *ret_index = index;
+    return 0;
 }
 
 static int session_make(struct connection *c, const struct request *r, uint32_t abi, struct session_fds *ret_fds) {
@@ -85,6 +97,8 @@ static int session_make(struct connection *c, const struct request *r, uint32_t 
         .rx_bytes = bounded(r->attach.rx_bytes, TX_BYTES_MIN, l->rx_bytes),
         .socket_max = socket_max,
         .owner = c->owner,
+        .stream_max = l->streams,
+        .quota = c->use->streams,
     };
     /* Zeroed pages that are touched as sockets come: an idle table costs address space only. */
     c->sockets = calloc(socket_max, sizeof *c->sockets);
@@ -103,6 +117,7 @@ static void attach_done(struct connection *c, const struct request *r, const str
                         struct outgoing *out) {
     struct broker *b = c->broker;
     c->session_id = b->next_session_id++;
+    c->attached_unix_ns = broker_now_unix_ns();
     c->exe_dev = o->exe_dev;
     c->exe_ino = o->exe_ino;
     memcpy(c->label, r->attach.label, sizeof c->label);
@@ -124,6 +139,8 @@ static int run_attach(struct connection *c, const struct request *r, struct inco
     if (r->attach.abi_min > USH_ABI_MAX || r->attach.abi_max < USH_ABI_MIN || r->attach.abi_min > r->attach.abi_max)
         return refuse(out, EPROTONOSUPPORT, "usherd speaks versions %u to %u of the shared memory, the client %u to %u",
                       USH_ABI_MIN, USH_ABI_MAX, r->attach.abi_min, r->attach.abi_max);
+    if (c->broker->draining)
+        return refuse(out, ESHUTDOWN, "usherd takes no new sessions (its operator drains it); use the kernel's stack");
     if (!limits_allow(c, out))
         return -1;
     uint32_t abi = r->attach.abi_max < USH_ABI_MAX ? r->attach.abi_max : USH_ABI_MAX;
@@ -175,25 +192,26 @@ static bool may_carry(struct connection *c, const struct kernel_socket *s, char 
            p->judge(p->judge_arg, s, o != NULL ? o->cgroup : "", ret_why, size);
 }
 
-/* Reads and judges the passed socket. False: `out` holds the answer (refused, or stays with the kernel). */
-static bool kernel_socket_judge(struct connection *c, int fd, struct kernel_socket *ret_socket, struct outgoing *out) {
-    const struct broker_params *p = &c->broker->params;
+/* Reads the passed socket. False: `out` holds the answer (refused, or stays with the kernel). */
+static bool kernel_socket_take(struct connection *c, int fd, struct kernel_socket *ret_socket, struct outgoing *out) {
     char why[160];
-    int err = kernel_socket_read(fd, p->netns_cookie, ret_socket, why, sizeof why);
-    if (err == -EPROTONOSUPPORT || err == -EXDEV) {
+    int err = kernel_socket_read(fd, c->broker->params.netns_cookie, ret_socket, why, sizeof why);
+    if (err == -EPROTONOSUPPORT || err == -EXDEV)
         not_accelerated(out, why);
-        return false;
-    }
-    if (err != 0) {
+    else if (err != 0)
         refuse(out, err, "%s", why);
-        return false;
-    }
-    if (!may_carry(c, ret_socket, why, sizeof why)) {
+    return err == 0;
+}
+
+/* The same. */
+static bool kernel_socket_judge(struct connection *c, const struct kernel_socket *s, struct outgoing *out) {
+    char why[160];
+    bool good = may_carry(c, s, why, sizeof why);
+    if (good)
+        (void)snprintf(out->response.socket.reason, sizeof out->response.socket.reason, "%s", why);
+    else
         not_accelerated(out, why);
-        return false;
-    }
-    (void)snprintf(out->response.socket.reason, sizeof out->response.socket.reason, "%s", why);
-    return true;
+    return good;
 }
 
 static struct session_socket_params params_of(const struct connection *c, const struct kernel_socket *s) {
@@ -247,6 +265,22 @@ static void socket_answer(const struct session_socket *made, struct outgoing *ou
         out->fds[out->fd_count++] = made->kick_fd;
 }
 
+static void flow_keep(void *arg, const struct flow *flow) {
+    (void)claim_keep(arg, flow);
+}
+
+/* A listener may have been the kernel's for a while: its connections stay there. Those that come while the kernel is
+ * asked for them stay as well. */
+static int claim_listener(struct claim_table *claims, const struct kernel_socket *s) {
+    bool settles = s->listening && claim_settle(claims, s->flow.local_port) == 0;
+    int err = claim_take(claims, &s->flow, s->v6only);
+    if (err == 0 && s->listening)
+        sharing_flows(s, flow_keep, claims);
+    if (settles)
+        (void)claim_settle(claims, 0);
+    return err;
+}
+
 static void socket_make(struct connection *c, const struct kernel_socket *s, const struct session_socket_params *params,
                         struct outgoing *out) {
     struct session_socket made;
@@ -263,7 +297,7 @@ static void socket_make(struct connection *c, const struct kernel_socket *s, con
         refuse(out, err, "the socket cannot be opened in the dataplane: %s", strerror(-err));
         return;
     }
-    err = claim_take(c->broker->params.claims, &s->flow, s->v6only);
+    err = claim_listener(c->broker->params.claims, s);
     if (err != 0) {
         if (made.kick_fd >= 0)
             (void)close(made.kick_fd);
@@ -294,33 +328,78 @@ static void stream_set_make(struct connection *c, struct outgoing *out) {
         socket_answer(&made, out);
 }
 
-static void tcp_open(struct connection *c, const struct kernel_socket *s, const struct session_socket_params *params,
+/* The port of a connection to come: the kernel's socket has it, so nobody else in the kernel may. */
+static void bound_open(struct connection *c, const struct kernel_socket *s, struct session_socket_params *params,
+                       struct outgoing *out) {
+    params->bound = true;
+    params->reuseport = false;
+    params->flow.remote = ipaddr_any();
+    params->flow.remote_port = 0;
+    struct kernel_socket here = *s;
+    here.flow = params->flow;
+    socket_make(c, &here, params, out);
+}
+
+static void tcp_open(struct connection *c, const struct kernel_socket *s, struct session_socket_params *params,
                      struct outgoing *out) {
     if (s->flow.local_port == 0)
         stream_set_make(c, out);
-    else if (!s->listening || s->connected)
-        not_accelerated(out, "a stream that has a kernel socket of its own stays with the kernel, unless it listens");
-    else
+    else if (s->listening) {
+        /* The kernel has decided who may listen where. One socket that several processes accept from is opened by each:
+         * connections go to whoever has fewest waiting. */
+        params->spread = s->reuseport ? params->spread : 1;
+        params->reuseport = true;
         socket_make(c, s, params, out);
+    } else if (s->connected && s->flow.remote_port != 0 && params->bound)
+        bound_open(c, s, params, out);
+    else
+        not_accelerated(out, "a stream that the kernel has connected already stays with it");
+}
+
+/* A bound TCP socket is judged together with where it is about to connect to. False: it went another way already. */
+static bool remote_join(const struct request *r, struct kernel_socket *s) {
+    bool bound = r->open.remote_port != 0 && s->flow.proto == IPPROTO_TCP && !s->connected && !s->listening;
+    if (bound) {
+        s->flow.remote = r->open.remote;
+        s->flow.remote_port = r->open.remote_port;
+        s->connected = true;
+    }
+    return bound;
+}
+
+/* ret_socket: what could be read of the kernel socket, whatever comes of it. */
+static void open_socket(struct connection *c, const struct request *r, int fd, struct kernel_socket *ret_socket,
+                        struct outgoing *out) {
+    bool bound;
+    if (!kernel_socket_take(c, fd, ret_socket, out))
+        return;
+    bound = remote_join(r, ret_socket);
+    if (!kernel_socket_judge(c, ret_socket, out))
+        return;
+    struct session_socket_params params = params_of(c, ret_socket);
+    params.rx_quota = r->open.rx_quota;
+    params.tx_limit = r->open.tx_limit;
+    params.spread = (uint8_t)r->open.spread;
+    params.bound = bound;
+    params.options = r->open.options;
+    params.option_count = r->open.option_count;
+    if (ret_socket->flow.proto == IPPROTO_TCP)
+        tcp_open(c, ret_socket, &params, out);
+    else
+        socket_make(c, ret_socket, &params, out);
 }
 
 static int run_open(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
-    struct kernel_socket s;
+    struct kernel_socket s = {.cookie = 0};
     int fd = fd_take(in);
     if (fd < 0)
         return refuse(out, EINVAL, "Open must carry the kernel socket");
     if (r->open.spread > 1)
         refuse(out, EINVAL, "spread %u is unknown; 0 is by hash, 1 the shortest queue", r->open.spread);
-    else if (socket_limits_allow(c, out) && kernel_socket_judge(c, fd, &s, out)) {
-        struct session_socket_params params = params_of(c, &s);
-        params.rx_quota = r->open.rx_quota;
-        params.tx_limit = r->open.tx_limit;
-        params.spread = (uint8_t)r->open.spread;
-        if (s.flow.proto == IPPROTO_TCP)
-            tcp_open(c, &s, &params, out);
-        else
-            socket_make(c, &s, &params, out);
-    }
+    else if (socket_limits_allow(c, out))
+        open_socket(c, r, fd, &s, out);
+    if (out->response.kind == RESPONSE_SOCKET && !out->response.socket.accelerated)
+        broker_refusal_note(c, &s, out->response.socket.reason);
     (void)close(fd);
     return -1;
 }
@@ -392,7 +471,7 @@ static int run_update(struct connection *c, const struct request *r, struct inco
         return refuse(out, EINVAL, "Update must carry the kernel socket");
     if (o == NULL)
         refuse(out, EBADF, "handle %u is not open", r->handle);
-    else if (!kernel_socket_judge(c, fd, &s, out)) {
+    else if (!kernel_socket_take(c, fd, &s, out) || !kernel_socket_judge(c, &s, out)) {
         /* It went where Usher cannot follow (a peer behind a foreign interface, say): the kernel has it from here. */
         if (out->response.error == 0)
             socket_close(c, r->handle);
@@ -495,6 +574,19 @@ static int run_new_sq(struct connection *c, const struct request *r, struct inco
     return -1;
 }
 
+/* Streams are stamped by workers, without asking: those before keep their owner's entry in use. */
+static bool owner_change(struct connection *c, uint32_t index) {
+    struct owner_table *owners = c->broker->params.owners;
+    if (index == c->owner || c->owner_count == OWNERS_MAX) {
+        owner_release(owners, index);
+        return index == c->owner;
+    }
+    c->owners_before[c->owner_count++] = c->owner;
+    c->owner = index;
+    session_owner_set(c->session, index);
+    return true;
+}
+
 static int run_refresh_owner(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
     (void)r;
     (void)in;
@@ -505,8 +597,8 @@ static int run_refresh_owner(struct connection *c, const struct request *r, stru
         return refuse(out, ENOBUFS, OWNER_FULL_TEXT);
     if (err != 0)
         return DETACH_CLIENT_DIED;
-    owner_release(c->broker->params.owners, c->owner);
-    c->owner = index;
+    if (!owner_change(c, index))
+        return refuse(out, ENOBUFS, "this session has had %u owners already; open another one", OWNERS_MAX);
     log_info("session.owner", "session %" PRIu64 ": uid is now %u", c->session_id, owner.uid);
     return -1;
 }
@@ -554,6 +646,8 @@ void request_undo_all(struct connection *c, enum detach_reason why) {
     }
     session_destroy(c->session, why);
     owner_release(b->params.owners, c->owner);
+    while (c->owner_count > 0)
+        owner_release(b->params.owners, c->owners_before[--c->owner_count]);
     free(c->sockets);
     c->session = NULL;
     c->use->sessions--;

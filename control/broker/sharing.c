@@ -16,12 +16,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define TCP_STATE_LISTEN 10 /* <netinet/tcp.h> and <linux/tcp.h> cannot both be had */
-#define ANSWER_MAX       32768
+/* <netinet/tcp.h> and <linux/tcp.h> cannot both be had. */
+#define TCP_STATE_TIME_WAIT 6
+#define TCP_STATE_LISTEN    10
+#define ANSWER_MAX          32768
 
 struct search {
     const struct kernel_socket *s;
     sharing_ours_fn *ours;
+    sharing_flow_fn *flow; /* instead of `ours`: every connection is wanted */
     void *arg;
     struct sharing_socket other;
     bool found;
@@ -47,14 +50,18 @@ bool sharing_conflicts(const struct kernel_socket *s, const struct sharing_socke
     return !s->v6only || !ipaddr_is_v4(its);
 }
 
-static int request_send(int nl, const struct kernel_socket *s, uint8_t family) {
+static int request_send(int nl, const struct search *search, uint8_t family) {
+    const struct kernel_socket *s = search->s;
     struct {
         struct nlmsghdr h;
         struct inet_diag_req_v2 r;
     } q = {.h = {.nlmsg_len = sizeof q, .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
            .r = {.sdiag_family = family, .sdiag_protocol = s->flow.proto, .idiag_states = UINT32_MAX}};
+    /* The port of a connection to come must not be that of a connection of the kernel's either. */
     if (s->flow.proto == IPPROTO_TCP)
-        q.r.idiag_states = 1u << TCP_STATE_LISTEN;
+        q.r.idiag_states = search->flow   ? ~(1u << TCP_STATE_TIME_WAIT | 1u << TCP_STATE_LISTEN)
+                           : s->listening ? 1u << TCP_STATE_LISTEN
+                                          : ~(1u << TCP_STATE_TIME_WAIT);
     q.r.id.idiag_sport = htons(s->flow.local_port);
     return send(nl, &q, sizeof q, 0) == (ssize_t)sizeof q ? 0 : -errno;
 }
@@ -76,6 +83,18 @@ static void judge(struct search *q, const struct nlmsghdr *h) {
         return;
     o.cookie = m->id.idiag_cookie[0] | (uint64_t)m->id.idiag_cookie[1] << 32;
     o.local = m->idiag_family == AF_INET ? ipaddr_from_v4(m->id.idiag_src) : ipaddr_from_v6(m->id.idiag_src);
+    if (q->flow != NULL) {
+        const struct flow f = {
+            .local = o.local,
+            .remote = m->idiag_family == AF_INET ? ipaddr_from_v4(m->id.idiag_dst) : ipaddr_from_v6(m->id.idiag_dst),
+            .local_port = ntohs(m->id.idiag_sport),
+            .remote_port = ntohs(m->id.idiag_dport),
+            .proto = IPPROTO_TCP,
+        };
+        if (f.remote_port != 0)
+            q->flow(q->arg, &f);
+        return;
+    }
     o.v6only = is_v6only(h);
     if (o.cookie == q->s->cookie || !sharing_conflicts(q->s, &o) || q->ours(q->arg, o.cookie))
         return;
@@ -107,7 +126,7 @@ static int family_search(struct search *q, uint8_t family) {
     int nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
     if (nl < 0)
         return -errno;
-    int more = request_send(nl, q->s, family);
+    int more = request_send(nl, q, family);
     for (more = more == 0 ? 1 : more; more > 0;)
         more = answer_read(q, nl);
     (void)close(nl);
@@ -134,4 +153,10 @@ bool sharing_allows(const struct kernel_socket *s, sharing_ours_fn *ours, void *
                        "carry",
                        s->flow.local_port, q.other.uid, q.other.inode);
     return err == 0 && !q.found;
+}
+
+void sharing_flows(const struct kernel_socket *s, sharing_flow_fn *found, void *arg) {
+    struct search q = {.s = s, .flow = found, .arg = arg};
+    (void)family_search(&q, AF_INET);
+    (void)family_search(&q, AF_INET6);
 }

@@ -30,4 +30,9 @@ bool sharing_conflicts(const struct kernel_socket *s, const struct sharing_socke
 /* True when the port of `s` may be claimed; else `ret_why` says with whom it is shared, or why that is unknown. */
 bool sharing_allows(const struct kernel_socket *s, sharing_ours_fn *ours, void *arg, char *ret_why, size_t size);
 
+/* The TCP connections that the kernel has on the port of `s`, one call each; they go on beside a claim of it. What the
+ * kernel does not say is no connection. */
+typedef void sharing_flow_fn(void *arg, const struct flow *flow);
+void sharing_flows(const struct kernel_socket *s, sharing_flow_fn *found, void *arg);
+
 #endif

@@ -164,6 +164,16 @@ static int take_open(const Usher__Session__V1__OpenRequest *m, struct request *r
     r->open.rx_quota = m->rx_quota;
     r->open.tx_limit = m->tx_limit;
     r->open.spread = m->spread;
+    if ((m->remote.len != 0 && m->remote.len != 16) || m->remote_port > UINT16_MAX ||
+        (m->remote_port != 0) != (m->remote.len != 0) || m->stream_options.len > sizeof r->open.options ||
+        m->stream_options.len % sizeof r->open.options[0] != 0)
+        return -EBADMSG;
+    if (m->remote.len != 0)
+        r->open.remote = ipaddr_from_v6(m->remote.data);
+    r->open.remote_port = (uint16_t)m->remote_port;
+    r->open.option_count = (uint32_t)(m->stream_options.len / sizeof r->open.options[0]);
+    if (m->stream_options.len != 0)
+        memcpy(r->open.options, m->stream_options.data, m->stream_options.len);
     return 0;
 }
 

@@ -15,10 +15,12 @@
 
 #include "engines/check.h"
 #include "engines/ipaddr.h"
+#include "proto/usher_shm.h"
 
 #define WIRE_MESSAGE_MAX 4096
 #define WIRE_LABEL_MAX   64
 #define WIRE_LIST_MAX    16 /* sockets in one ListResponse */
+#define WIRE_OPTION_MAX  16 /* stream options in one OpenRequest */
 
 enum request_kind {
     REQUEST_ATTACH,
@@ -45,6 +47,10 @@ struct request {
         } attach;
         struct {
             uint32_t rx_quota, tx_limit, spread;
+            struct ipaddr remote; /* with remote_port */
+            uint16_t remote_port; /* 0 = none */
+            uint32_t option_count;
+            struct ush_option options[WIRE_OPTION_MAX];
         } open;
         struct {
             uint32_t option;

@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/config/hostport.h"
 #include "control/config/schema.h"
+#include "engines/check.h"
 
 #define DROPIN_MAX 256
 
@@ -21,6 +23,26 @@ void config_init(struct config *ret_cfg) {
 
 void config_print(const struct config *cfg, FILE *out) {
     schema_print(config_schema, cfg, 0, out);
+}
+
+struct changes {
+    char *names;
+    size_t size, used;
+    uint32_t count;
+};
+
+static void change_note(void *arg, const char *name) {
+    struct changes *c = arg;
+    int n = snprintf(c->names + c->used, c->size - c->used, "%s%s", c->count > 0 ? " " : "", name);
+    c->used = c->used + (size_t)n < c->size ? c->used + (size_t)n : c->size - 1;
+    c->count++;
+}
+
+uint32_t config_compare(const struct config *a, const struct config *b, char *ret_names, size_t size) {
+    struct changes c = {.names = ret_names, .size = size};
+    ret_names[0] = '\0';
+    schema_compare(config_schema, a, b, "", change_note, &c);
+    return c.count;
 }
 
 static const struct place *place_in(const struct node *map, const char *key) {
@@ -112,6 +134,52 @@ static void check_path(const char *path, const char *field, const struct place *
         problem_add(problems, at, "%s: must be an absolute path", field);
 }
 
+/* Not encrypted and open to whoever reaches it: only this host may. */
+static void check_metrics(const struct config *cfg, const struct node *root, struct problems *problems) {
+    const char *at = cfg->metrics.listen;
+    const struct node *metrics = tree_get(root, "metrics");
+    struct hostport where;
+    if (at[0] != '\0' && at[0] != '/' && !(hostport_parse(at, &where) && where.loopback))
+        problem_add(problems, place_in(metrics != NULL ? metrics : root, "listen"),
+                    "metrics.listen: must be 127.0.0.1:PORT, [::1]:PORT or an absolute path: metrics are not "
+                    "encrypted, so let a proxy or an agent on this host carry them further");
+}
+
+static void check_tls(const struct config *cfg, const struct node *control, struct problems *problems) {
+    const struct node *tls = tree_get(control, "tls");
+    const struct {
+        const char *path, *name;
+    } files[] = {{cfg->control.tls.certificate, "certificate"},
+                 {cfg->control.tls.key, "key"},
+                 {cfg->control.tls.client_ca, "client_ca"}};
+    const char *at = cfg->control.tls.address;
+    struct hostport where;
+    if (at[0] != '\0' && !hostport_parse(at, &where))
+        problem_add(problems, place_in(tls, "address"),
+                    "control.tls.address: must be an IP address and a port, as 192.0.2.1:9480 or [2001:db8::1]:9480");
+    for (size_t i = 0; tls != NULL && i < ARRAY_LEN(files); i++) {
+        char field[32];
+        (void)snprintf(field, sizeof field, "control.tls.%s", files[i].name);
+        check_path(files[i].path, field, place_in(tls, files[i].name), problems);
+        if (at[0] != '\0' && files[i].path[0] == '\0')
+            problem_add(problems, &tls->place, "%s: is missing; TCP is served with certificates only", field);
+    }
+}
+
+static void check_control(const struct config *cfg, const struct node *root, struct problems *problems) {
+    const struct node *control = tree_get(root, "control");
+    if (control == NULL)
+        return;
+    check_path(cfg->control.socket, "control.socket", place_in(control, "socket"), problems);
+    check_tls(cfg, control, problems);
+    for (uint32_t i = 0; i < cfg->control.role_count; i++) {
+        const struct config_role *r = &cfg->control.roles[i];
+        if (r->user_count + r->group_count + r->name_count == 0)
+            problem_add(problems, &tree_at(tree_get(control, "roles"), i)->place,
+                        "control.roles[%u]: gives a role to nobody; add users, groups or names", i);
+    }
+}
+
 /* An empty load list means the usual engines; spelling them out makes the printed form say what happens. */
 static void fill_engines(struct config *cfg) {
     static const char *const usual[] = {"ip", "udp", "tcp", "echo"};
@@ -141,6 +209,8 @@ static void check_all(struct config *cfg, const struct node *root, struct proble
     const struct node *runtime = tree_get(root, "runtime");
     check_path(cfg->runtime.engine_dir, "runtime.engine_dir", place_in(runtime != NULL ? runtime : root, "engine_dir"),
                problems);
+    check_metrics(cfg, root, problems);
+    check_control(cfg, root, problems);
     if (cfg->firewall == FIREWALL_IMPORT)
         problem_add(problems, place_in(root, "firewall"),
                     "firewall: this version cannot import netfilter rules yet; use refuse or ignore");

@@ -19,11 +19,14 @@
 #define CONFIG_ENGINE_MAX    8
 #define CONFIG_ECHO_MAX      16
 #define CONFIG_GENERATE_MAX  4
+#define CONFIG_ROLE_MAX      8
+#define CONFIG_MEMBER_MAX    8
 #define CONFIG_PATH_MAX      108 /* what a UNIX socket address can hold */
 
 enum config_kind { KIND_AUTO, KIND_PACKET, KIND_XDP, KIND_TAP };
 enum config_if_mode { IF_SHARED, IF_DEDICATED };
 enum config_firewall { FIREWALL_REFUSE, FIREWALL_IGNORE, FIREWALL_IMPORT };
+enum config_role_kind { ROLE_VIEWER, ROLE_OPERATOR, ROLE_ADMIN };
 enum config_keeper { KEEPER_AUTO, KEEPER_ON, KEEPER_OFF };
 
 struct config_prefix {
@@ -70,6 +73,17 @@ struct config_word {
     char text[16];
 };
 
+struct config_member {
+    char text[64];
+};
+
+/* Who has a role in the control service. */
+struct config_role {
+    uint32_t role; /* enum config_role_kind */
+    struct config_member users[CONFIG_MEMBER_MAX], groups[CONFIG_MEMBER_MAX], names[CONFIG_MEMBER_MAX];
+    uint32_t user_count, group_count, name_count;
+};
+
 struct config {
     struct {
         uint32_t mode; /* enum sched_mode */
@@ -83,7 +97,7 @@ struct config {
         char socket[CONFIG_PATH_MAX]; /* empty = session.sock in run_dir */
         char group[32];
         uint32_t mode;
-        uint32_t max, max_per_uid, sockets, sockets_per_uid;
+        uint32_t max, max_per_uid, sockets, sockets_per_uid, streams, streams_per_uid;
         uint64_t tx_bytes, rx_bytes;
     } sessions;
     struct {
@@ -106,12 +120,31 @@ struct config {
         uint32_t generate_count;
     } echo;
     uint32_t firewall; /* enum config_firewall */
+    char policy[CONFIG_PATH_MAX]; /* empty = none */
     struct {
         uint32_t mode; /* enum config_keeper */
         uint64_t recovery_grace_ns;
     } keeper;
+    struct {
+        char socket[CONFIG_PATH_MAX]; /* empty = control.sock in run_dir */
+        char group[32];
+        uint32_t mode;
+        struct config_role roles[CONFIG_ROLE_MAX];
+        uint32_t role_count;
+        struct {
+            char address[64]; /* empty = no TCP */
+            char certificate[CONFIG_PATH_MAX], key[CONFIG_PATH_MAX], client_ca[CONFIG_PATH_MAX];
+        } tls;
+        uint32_t connections, caller_connections, caller_calls, caller_rate;
+        uint64_t idle_stop_ns;
+    } control;
     char state_dir[CONFIG_PATH_MAX];
     char run_dir[CONFIG_PATH_MAX];
+    struct {
+        char listen[CONFIG_PATH_MAX]; /* empty = off */
+        char group[32];
+        uint32_t mode;
+    } metrics;
     struct {
         uint32_t level; /* 0 error .. 3 debug, enum log_level */
     } log;
@@ -124,6 +157,8 @@ void config_init(struct config *ret_cfg);
 int config_load(const char *path, struct config *ret_cfg, struct problems *problems);
 /* The same from memory, for tests and fuzzing. */
 int config_parse(const char *name, const char *text, size_t size, struct config *ret_cfg, struct problems *problems);
+/* Names what differs, "runtime.mode interfaces log.level", cut to fit; returns how many settings do. */
+uint32_t config_compare(const struct config *a, const struct config *b, char *ret_names, size_t size);
 /* Writes it as YAML that parses to the same struct again. */
 void config_print(const struct config *cfg, FILE *out);
 /* The man page usherd.yaml(5), as roff. */

@@ -58,6 +58,8 @@ static const char full[] =
     "firewall: ignore\n"
     "keeper: {mode: on, recovery_grace: 250ms}\n"
     "state_dir: /tmp/a \"b\\c\n"
+    "control: {roles: [{role: operator, users: [op], groups: [netdev, adm]}, {role: admin, names: [ops.example]}],\n"
+    "  tls: {address: '[::1]:9480', certificate: /c, key: /k, client_ca: /a}, caller_rate: 0, idle_stop: 2s}\n"
     "log: {level: debug}\n";
 
 Test(config, full_file) {
@@ -79,6 +81,19 @@ Test(config, full_file) {
     cr_assert_eq(cfg.echo.generate[0].peer.addr.b[15], 9);
     cr_assert_eq(cfg.echo.generate[0].timeout_ns, 100000000);
     cr_assert_str_eq(cfg.state_dir, "/tmp/a \"b\\c");
+    cr_assert(cfg.control.role_count == 2 && cfg.control.roles[0].group_count == 2);
+    cr_assert_str_eq(cfg.control.roles[0].groups[1].text, "adm");
+    cr_assert_eq(cfg.control.roles[1].role, ROLE_ADMIN);
+    cr_assert_eq(cfg.control.idle_stop_ns, 2000000000);
+}
+
+Test(config, control_service) {
+    expect_problem("control: {roles: [{role: admin}]}", "t.yaml:1:", "to nobody");
+    expect_problem("control: {roles: [{role: king, users: [a]}]}", "t.yaml:1:", "viewer, operator, admin");
+    expect_problem("control: {socket: a}", "t.yaml:1:", "absolute path");
+    expect_problem("control: {tls: {address: 'localhost:1', certificate: /c, key: /k, client_ca: /a}}",
+                   "t.yaml:1:", "an IP address and a port");
+    expect_problem("control: {tls: {address: '127.0.0.1:1', certificate: /c, key: /k}}", "t.yaml:1:", "client_ca");
 }
 
 Test(config, defaults_are_valid) {
@@ -177,25 +192,19 @@ Test(config, yaml_mistakes) {
     expect_problem("just words", "t.yaml:1:1: ", "section");
     expect_problem("--- {}\n--- {}\n", "t.yaml:2:1: ", "second YAML document");
     expect_problem("? [a]\n: b\n", "t.yaml:1:3: ", "plain word");
-    expect_problem("a: *x", "t.yaml:1:4: *x", "no complete value");
-    expect_problem("a: &x [*x]", "t.yaml:1:8: *x", "no complete value");
+    expect_problem("a: *x", "t.yaml:1:4: *x", "write the value out");
+    expect_problem("a: &x [*x]", "t.yaml:1:4: &x", "write the value out");
+    expect_problem("runtime: &r {spin_us: 1}", "t.yaml:1:10: &r", "write the value out");
+    expect_problem("runtime: {spin_us: &s 1}", "t.yaml:1:20: &s", "write the value out");
     expect_problem("a: \xff", "t.yaml: not valid YAML", "UTF-8");
 }
 
-Test(config, aliases_stand_for_copies) {
-    cr_assert_eq(parse("interfaces:\n- {name: a, faults: &f {drop_ppm: 5}}\n- {name: b, faults: *f}\n"), 0, "%s",
-                 problems.text[0]);
-    cr_assert_eq(cfg.interfaces[1].faults.drop_ppm, 5);
-}
-
-Test(config, laughs_and_depth_are_bounded) {
-    char text[4096];
-    size_t used = (size_t)snprintf(text, sizeof text, "a: &a [x, x, x, x, x, x, x, x, x, x]\n");
-    for (char c = 'b'; c < 'm'; c++) {
-        char p = (char)(c - 1);
-        used += (size_t)snprintf(text + used, sizeof text - used, "%c: &%c [*%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c]\n",
-                                 c, c, p, p, p, p, p, p, p, p);
-    }
+Test(config, size_and_depth_are_bounded) {
+    static char text[64 << 10];
+    size_t used = (size_t)snprintf(text, sizeof text, "a: [x");
+    while (used < sizeof text - 8)
+        used += (size_t)snprintf(text + used, sizeof text - used, ",x");
+    (void)snprintf(text + used, sizeof text - used, "]");
     cr_assert_eq(parse(text), -EINVAL);
     cr_assert_not_null(strstr(problems.text[0], "more than 20000 values"), "%s", problems.text[0]);
 
@@ -277,4 +286,20 @@ Test(config, manual_names_every_setting) {
     cr_assert_not_null(strstr(text, ".B runtime.spin_us"));
     cr_assert_not_null(strstr(text, ".B keeper.recovery_grace"));
     free(text);
+}
+
+Test(config, compares_by_name) {
+    static struct config a, b;
+    char names[64], small[12];
+    config_init(&a);
+    config_init(&b);
+    cr_assert_eq(config_compare(&a, &b, names, sizeof names), 0);
+    cr_assert_str_eq(names, "");
+    b.log.level = 3;
+    b.runtime.spin_us++;
+    b.echo.ports[b.echo.port_count++] = 7;
+    cr_assert_eq(config_compare(&a, &b, names, sizeof names), 3);
+    cr_assert_str_eq(names, "runtime.spin_us echo.ports log.level");
+    cr_assert_eq(config_compare(&a, &b, small, sizeof small), 3, "cut to fit");
+    cr_assert_str_eq(small, "runtime.spi");
 }

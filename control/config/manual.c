@@ -65,7 +65,8 @@ void config_print_manual(FILE *out) {
         "The file is YAML. After it,\n.BR usherd (8)\n"
         "reads every *.yaml in the folder conf.d beside it, by name: sections are merged, lists grow, single\n"
         "values are replaced. Every setting has a default, so an empty file is valid. Unknown settings, values\n"
-        "out of range and settings given twice in one file are errors, reported with file, line and column:\n"
+        "out of range, settings given twice in one file, anchors, aliases and tags are errors, reported with\n"
+        "file, line and column:\n"
         ".B usherd \\-\\-check\\-config\nreports them and does nothing else; when all is well it prints the\n"
         "settings as usherd understands them, defaults included, in this same format.\n"
         ".SH SETTINGS\n",

@@ -51,6 +51,9 @@ void scalar_allowed(const struct field *f, char *ret_text, size_t size);
 void schema_defaults(const struct field *table, void *base);
 void schema_read(const struct field *table, const struct node *map, void *base, const char *path,
                  struct problems *problems);
+/* Calls fn with the dotted name of each setting that differs; a list is one setting. */
+void schema_compare(const struct field *table, const void *a, const void *b, const char *path,
+                    void (*fn)(void *arg, const char *name), void *arg);
 void schema_print(const struct field *table, const void *base, uint32_t indent, FILE *out);
 
 #endif

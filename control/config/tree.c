@@ -13,7 +13,6 @@
 #include <yaml.h>
 
 #define CHUNK_SIZE 65536u
-#define ANCHOR_MAX 64u
 
 struct chunk {
     struct chunk *next;
@@ -26,16 +25,10 @@ struct tree {
     uint32_t node_count;
 };
 
-struct anchor {
-    const char *name;
-    struct node *node;
-};
-
 struct level {
     struct node *node;
     const char *key; /* of the value that comes next; NULL = a key is due */
     struct place key_place;
-    const char *anchor;
 };
 
 struct parse {
@@ -45,8 +38,6 @@ struct parse {
     yaml_parser_t yaml;
     struct level stack[TREE_DEPTH_MAX];
     uint32_t depth;
-    struct anchor anchors[ANCHOR_MAX];
-    uint32_t anchor_count;
     uint32_t documents;
     struct node *root;
     bool failed;
@@ -130,28 +121,6 @@ static struct node *node_make(struct parse *p, enum node_kind kind, const struct
     return n;
 }
 
-/* A deep copy, counted against the node bound; the depth is bounded because the original's was. */
-static struct node *node_copy(struct parse *p, const struct node *from) {
-    struct node *n = node_make(p, from->kind, &from->place);
-    if (n == NULL)
-        return NULL;
-    n->plain = from->plain;
-    n->text = from->text;
-    for (const struct node *c = from->first; c != NULL; c = c->next) {
-        struct node *copy = node_copy(p, c);
-        if (copy == NULL)
-            return NULL;
-        copy->key = c->key;
-        copy->key_place = c->key_place;
-        if (n->last == NULL)
-            n->first = copy;
-        else
-            n->last->next = copy;
-        n->last = copy;
-    }
-    return n;
-}
-
 struct node *tree_get(const struct node *map, const char *key) {
     if (map == NULL || map->kind != NODE_MAP)
         return NULL;
@@ -213,15 +182,13 @@ static bool place_node(struct parse *p, struct node *n) {
     return true;
 }
 
-static bool anchor_add(struct parse *p, const char *name, struct node *n) {
-    if (name == NULL)
-        return true;
-    if (p->anchor_count == ANCHOR_MAX) {
-        problem_add(p->problems, &n->place, "&%s: more than %u anchors in one file", name, ANCHOR_MAX);
-        return false;
-    }
-    p->anchors[p->anchor_count++] = (struct anchor){name, n};
-    return true;
+/* A value given once and meant in several places is easily changed in one of them only; and an alias of an alias grows
+ * without bound. Nothing in usherd's settings is long enough to be worth that. */
+static bool anchor_refuse(struct parse *p, const struct place *at, char mark, const yaml_char_t *name) {
+    if (name != NULL)
+        problem_add(p->problems, at, "%c%s: anchors and aliases are not taken; write the value out", mark,
+                    (const char *)name);
+    return name == NULL;
 }
 
 static bool on_scalar(struct parse *p, const yaml_event_t *ev) {
@@ -236,15 +203,14 @@ static bool on_scalar(struct parse *p, const yaml_event_t *ev) {
         problem_add(p->problems, &at, "YAML tags (%s) have no meaning here; remove it", ev->data.scalar.tag);
         return false;
     }
+    if (!anchor_refuse(p, &at, '&', ev->data.scalar.anchor))
+        return false;
     struct node *n = node_make(p, NODE_SCALAR, &at);
     if (n == NULL)
         return false;
     n->plain = ev->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
     n->text = tree_text(p->tree, value, size);
-    const char *name = (const char *)ev->data.scalar.anchor;
-    if (name != NULL)
-        name = tree_text(p->tree, name, strlen(name));
-    return n->text != NULL && place_node(p, n) && anchor_add(p, name, n);
+    return n->text != NULL && place_node(p, n);
 }
 
 static bool on_begin(struct parse *p, enum node_kind kind, const yaml_mark_t *mark, const yaml_char_t *anchor) {
@@ -253,34 +219,18 @@ static bool on_begin(struct parse *p, enum node_kind kind, const yaml_mark_t *ma
         problem_add(p->problems, &at, "nested deeper than %u levels; nothing in usherd's config is", TREE_DEPTH_MAX);
         return false;
     }
+    if (!anchor_refuse(p, &at, '&', anchor))
+        return false;
     struct node *n = node_make(p, kind, &at);
     if (n == NULL || !place_node(p, n))
         return false;
-    struct level *l = &p->stack[p->depth++];
-    *l = (struct level){.node = n};
-    if (anchor != NULL)
-        l->anchor = tree_text(p->tree, (const char *)anchor, strlen((const char *)anchor));
+    p->stack[p->depth++] = (struct level){.node = n};
     return true;
-}
-
-/* An anchor becomes known when its value is complete, so an alias can never stand inside what it stands for. */
-static bool on_end(struct parse *p) {
-    const struct level *l = &p->stack[--p->depth];
-    return anchor_add(p, l->anchor, l->node);
 }
 
 static bool on_alias(struct parse *p, const yaml_event_t *ev) {
     struct place at = place_of(p, &ev->start_mark);
-    const char *name = (const char *)ev->data.alias.anchor;
-    for (uint32_t i = p->anchor_count; i-- > 0;) {
-        if (strcmp(p->anchors[i].name, name) == 0) {
-            struct node *n = node_copy(p, p->anchors[i].node);
-            return n != NULL && place_node(p, n);
-        }
-    }
-    problem_add(p->problems, &at, "*%s: there is no complete value with the anchor &%s before it in this file", name,
-                name);
-    return false;
+    return anchor_refuse(p, &at, '*', ev->data.alias.anchor);
 }
 
 static bool on_document(struct parse *p, const yaml_event_t *ev) {
@@ -304,7 +254,8 @@ static bool on_event(struct parse *p, const yaml_event_t *ev) {
         return on_begin(p, NODE_MAP, &ev->start_mark, ev->data.mapping_start.anchor);
     case YAML_SEQUENCE_END_EVENT:
     case YAML_MAPPING_END_EVENT:
-        return on_end(p);
+        p->depth--;
+        return true;
     case YAML_ALIAS_EVENT:
         return on_alias(p, ev);
     default:

@@ -3,8 +3,8 @@
  * YAML as a tree that remembers where every value stood: file, line, column. Built from libyaml's events, so that a
  * mistake found long after parsing can still be shown at its place. Knows nothing of usherd's settings; schema.c does.
  *
- * Thread: any, one at a time per tree. Everything is bounded: bytes of a file, nodes of a tree (an alias costs as many
- * as it stands for, so nested aliases cannot explode), depth.
+ * Thread: any, one at a time per tree. Everything is bounded: bytes of a file, nodes of a tree, depth. Anchors and
+ * aliases are refused.
  */
 #ifndef USHER_CONTROL_CONFIG_TREE_H
 #define USHER_CONTROL_CONFIG_TREE_H

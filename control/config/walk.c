@@ -197,3 +197,29 @@ void schema_print(const struct field *table, const void *base, uint32_t indent, 
         }
     }
 }
+
+static bool values_differ(const struct field *f, const void *a, const void *b) {
+    char text_a[320], text_b[320];
+    scalar_print(f, (const uint8_t *)a + f->offset, text_a, sizeof text_a);
+    scalar_print(f, (const uint8_t *)b + f->offset, text_b, sizeof text_b);
+    return strcmp(text_a, text_b) != 0;
+}
+
+/* Structs of settings begin as zeros, so that their bytes can be compared. */
+static bool lists_differ(const struct field *f, const void *a, const void *b) {
+    const uint8_t *pa = a, *pb = b;
+    uint32_t na = *(const uint32_t *)(pa + f->count_offset), nb = *(const uint32_t *)(pb + f->count_offset);
+    return na != nb || memcmp(pa + f->offset, pb + f->offset, na * f->size) != 0;
+}
+
+void schema_compare(const struct field *table, const void *a, const void *b, const char *path,
+                    void (*fn)(void *arg, const char *name), void *arg) {
+    for (const struct field *f = table; f->name != NULL; f++) {
+        char name[160];
+        (void)snprintf(name, sizeof name, "%s%s%s", path, path[0] != '\0' ? "." : "", f->name);
+        if (f->item_max == 0 && f->type == FIELD_SECTION)
+            schema_compare(f->sub, (const uint8_t *)a + f->offset, (const uint8_t *)b + f->offset, name, fn, arg);
+        else if (f->item_max > 0 ? lists_differ(f, a, b) : values_differ(f, a, b))
+            fn(arg, name);
+    }
+}

@@ -215,7 +215,7 @@ Test(store, systemd_store_speaks_its_protocol) {
     m.msg_controllen = sizeof control;
     size = recvmsg(fd, &m, 0);
     text[size] = '\0';
-    cr_assert_str_eq(text, "FDSTORE=1\nFDNAME=3.tc.link");
+    cr_assert_str_eq(text, "FDSTORE=1\nFDPOLL=0\nFDNAME=3.tc.link");
     cr_assert_not_null(CMSG_FIRSTHDR(&m));
     store_close(s, true);
     size = recv(fd, text, sizeof text - 1, 0);

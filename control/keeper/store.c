@@ -149,22 +149,6 @@ void store_finish(const char *socket_path) {
 
 /* ---- systemd ---- */
 
-static int systemd_open(struct store *s, struct store_fd *ret_fds, size_t max, size_t *ret_count) {
-    char **names = NULL;
-    int n = sd_listen_fds_with_names(1, &names);
-    (void)snprintf(s->text, sizeof s->text, "systemd's fd store");
-    *ret_count = 0;
-    for (int i = 0; i < n; i++) {
-        if (*ret_count < max) {
-            ret_fds[*ret_count].fd = SD_LISTEN_FDS_START + i;
-            (void)snprintf(ret_fds[(*ret_count)++].name, KEEPER_NAME_MAX, "%s", names[i]);
-        }
-        free(names[i]);
-    }
-    free((void *)names);
-    return 0;
-}
-
 static void name_note(struct store *s, const char *name) {
     for (size_t i = 0; i < s->name_count; i++) {
         if (strcmp(s->names[i], name) == 0)
@@ -172,6 +156,25 @@ static void name_note(struct store *s, const char *name) {
     }
     if (s->name_count < KEEPER_FD_MAX)
         (void)snprintf(s->names[s->name_count++], KEEPER_NAME_MAX, "%s", name);
+}
+
+static int systemd_open(struct store *s, struct store_fd *ret_fds, size_t max, size_t *ret_count) {
+    char **names = NULL;
+    int n = sd_listen_fds_with_names(0, &names); /* stays in the environment: listeners are looked for there too */
+    (void)snprintf(s->text, sizeof s->text, "systemd's fd store");
+    *ret_count = 0;
+    for (int i = 0; i < n; i++) {
+        int fd = SD_LISTEN_FDS_START + i;
+        /* What is passed by socket activation was never stored. */
+        if (*ret_count < max && sd_is_socket(fd, AF_UNSPEC, 0, 1) <= 0) {
+            name_note(s, names[i]);
+            ret_fds[*ret_count].fd = fd;
+            (void)snprintf(ret_fds[(*ret_count)++].name, KEEPER_NAME_MAX, "%s", names[i]);
+        }
+        free(names[i]);
+    }
+    free((void *)names);
+    return 0;
 }
 
 static int systemd_drop(const char *name) {
@@ -182,7 +185,8 @@ static int systemd_drop(const char *name) {
 static int systemd_put(struct store *s, const struct store_fd *f) {
     char text[KEEPER_NAME_MAX + 32];
     (void)systemd_drop(f->name); /* the store keeps several fds of one name */
-    (void)snprintf(text, sizeof text, "FDSTORE=1\nFDNAME=%s", f->name);
+    /* FDPOLL=0: an AF_XDP socket whose interface is down, or a client's socket, hangs up and is kept all the same. */
+    (void)snprintf(text, sizeof text, "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", f->name);
     name_note(s, f->name);
     int n = sd_pid_notify_with_fds(0, 0, text, &f->fd, 1);
     return n > 0 ? 0 : -EPIPE;

@@ -14,6 +14,7 @@
 
 #include "control/netlink/firewall.h"
 #include "control/netlink/follow.h"
+#include "control/netlink/rules.h"
 
 #define SEEN 256
 
@@ -248,4 +249,24 @@ Test(firewall, iptables_is_seen) {
     run("iptables-legacy -P INPUT ACCEPT && iptables-legacy -A INPUT -p tcp -j ACCEPT");
     cr_assert(firewall_has_rules(what, sizeof what));
     cr_assert_str_eq(what, "iptables table filter has rules");
+}
+
+/* ---- rules ---- */
+
+Test(rules, those_that_lead_elsewhere_count, .timeout = 30) {
+    char what[160] = "";
+    if (unshare(CLONE_NEWNET) != 0)
+        cr_skip_test("needs the right to make a network namespace");
+    cr_assert_not(rules_route(what, sizeof what), "a fresh namespace: %s", what);
+    run("ip rule add prio 90 from 10.0.0.0/8 lookup main && ip rule add prio 91 iif lo to 10.1.0.0/16 lookup local");
+    run("ip rule add prio 92 iif va lookup 7");
+    cr_assert_not(rules_route(what, sizeof what), "the same tables, or only what comes in: %s", what);
+    run("ip rule add prio 100 from 10.0.0.0/8 lookup 7");
+    cr_assert(rules_route(what, sizeof what));
+    cr_assert_str_eq(what, "IPv4 rule 100 (table 7)");
+    run("ip rule del prio 100 && ip rule add prio 101 lookup main suppress_prefixlength 0");
+    cr_assert(rules_route(what, sizeof what), "a table of which not every answer is taken");
+    run("ip rule del prio 101 && ip -6 rule add prio 102 fwmark 1 unreachable");
+    cr_assert(rules_route(what, sizeof what));
+    cr_assert(strncmp(what, "IPv6 rule 102", 13) == 0, "%s", what);
 }

@@ -20,7 +20,6 @@
 #define QDISC_MAX 64
 #define BOOT_ID   37
 #define HEAD      "usher-state 1 "
-#define LINE_SIZE 128
 
 struct qdisc {
     uint32_t ifindex;
@@ -33,6 +32,7 @@ struct state_file {
     char boot[BOOT_ID];
     struct qdisc qdiscs[QDISC_MAX];
     uint32_t count;
+    char *reserved_before, *reserved_after; /* NULL = not noted */
 };
 
 static int boot_read(char boot[BOOT_ID]) {
@@ -48,6 +48,8 @@ static bool file_print(const struct state_file *s, FILE *f) {
     bool good = fprintf(f, HEAD "%s\n", s->boot) > 0;
     for (uint32_t i = 0; i < s->count; i++)
         good &= fprintf(f, "qdisc %u %s\n", s->qdiscs[i].ifindex, s->qdiscs[i].name) > 0;
+    if (s->reserved_after != NULL)
+        good &= fprintf(f, "reserved %s %s\n", s->reserved_before, s->reserved_after) > 0;
     return good && fflush(f) == 0 && fsync(fileno(f)) == 0;
 }
 
@@ -77,9 +79,37 @@ static void qdisc_add(struct state_file *s, uint32_t ifindex, const char *name) 
     (void)snprintf(q->name, sizeof q->name, "%s", name);
 }
 
+static int reserved_set(struct state_file *s, const char *before, const char *after) {
+    char *b = strdup(before[0] != '\0' ? before : "-"), *a = strdup(after); /* "-": a word for an empty list */
+    if (b == NULL || a == NULL) {
+        free(a);
+        free(b);
+        return -ENOMEM;
+    }
+    free(s->reserved_before);
+    free(s->reserved_after);
+    s->reserved_before = b;
+    s->reserved_after = a;
+    return 0;
+}
+
+static void line_read(struct state_file *s, char *line) {
+    char name[IF_NAMESIZE];
+    uint32_t ifindex;
+    if (sscanf(line, "qdisc %" SCNu32 " %15s", &ifindex, name) == 2) {
+        qdisc_add(s, ifindex, name);
+        return;
+    }
+    char *rest = NULL, *word = strtok_r(line, " \n", &rest);
+    const char *before = strtok_r(NULL, " \n", &rest), *after = strtok_r(NULL, " \n", &rest);
+    if (word != NULL && strcmp(word, "reserved") == 0 && after != NULL)
+        (void)reserved_set(s, before, after);
+}
+
 /* Lines that are not understood are passed over: better to leave a thing than to remove somebody else's. */
 static void file_read(struct state_file *s) {
-    char line[LINE_SIZE], boot[BOOT_ID] = "", name[IF_NAMESIZE];
+    char *line = NULL, boot[BOOT_ID] = "";
+    size_t size = 0;
     int fd = openat(s->dir_fd, s->name, O_RDONLY | O_CLOEXEC);
     FILE *f = fd >= 0 ? fdopen(fd, "r") : NULL;
     if (f == NULL) {
@@ -87,24 +117,39 @@ static void file_read(struct state_file *s) {
             (void)close(fd);
         return;
     }
-    bool same_boot =
-        fgets(line, sizeof line, f) != NULL && sscanf(line, HEAD "%36s", boot) == 1 && strcmp(boot, s->boot) == 0;
-    while (same_boot && fgets(line, sizeof line, f) != NULL) {
-        uint32_t ifindex;
-        if (sscanf(line, "qdisc %" SCNu32 " %15s", &ifindex, name) == 2)
-            qdisc_add(s, ifindex, name);
-    }
+    bool same_boot = getline(&line, &size, f) > 0 && sscanf(line, HEAD "%36s", boot) == 1 && strcmp(boot, s->boot) == 0;
+    while (same_boot && getline(&line, &size, f) > 0)
+        line_read(s, line);
+    free(line);
     (void)fclose(f);
 }
 
-static uint32_t undo_all(struct state_file *s, state_undo_fn *undo) {
+static void reserved_clear(struct state_file *s) {
+    free(s->reserved_before);
+    free(s->reserved_after);
+    s->reserved_before = s->reserved_after = NULL;
+}
+
+bool state_reserved(const struct state_file *s, const char **ret_before, const char **ret_after) {
+    if (s->reserved_after == NULL)
+        return false;
+    *ret_before = strcmp(s->reserved_before, "-") == 0 ? "" : s->reserved_before;
+    *ret_after = s->reserved_after;
+    return true;
+}
+
+static uint32_t undo_all(struct state_file *s, const struct state_undo *undo) {
     uint32_t undone = 0;
     for (uint32_t i = 0; i < s->count; i++) {
         /* An interface of that number but another name is another interface. */
         if (if_nametoindex(s->qdiscs[i].name) == s->qdiscs[i].ifindex)
-            undone += undo(s->qdiscs[i].ifindex) == 0;
+            undone += undo->qdisc(s->qdiscs[i].ifindex) == 0;
     }
     s->count = 0;
+    const char *before, *after;
+    if (state_reserved(s, &before, &after))
+        undone += undo->reserved(before, after) == 0;
+    reserved_clear(s);
     return undone;
 }
 
@@ -122,7 +167,7 @@ static int lock_take(struct state_file *s) {
     return flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0 ? 0 : errno == EWOULDBLOCK ? -EBUSY : -errno;
 }
 
-int state_open(const char *dir, uint64_t netns_cookie, state_undo_fn *undo, struct state_file **ret_state,
+int state_open(const char *dir, uint64_t netns_cookie, const struct state_undo *undo, struct state_file **ret_state,
                uint32_t *ret_undone) {
     struct state_file *s = calloc(1, sizeof *s);
     if (s == NULL)
@@ -143,6 +188,7 @@ int state_open(const char *dir, uint64_t netns_cookie, state_undo_fn *undo, stru
             (void)close(s->dir_fd);
         if (s->lock_fd >= 0)
             (void)close(s->lock_fd);
+        reserved_clear(s);
         free(s);
         return err;
     }
@@ -154,10 +200,11 @@ void state_close(struct state_file *s) {
     if (s == NULL)
         return;
     /* The lock's file stays: removing it would let two daemons lock two files of one name. */
-    if (s->count == 0)
+    if (s->count == 0 && s->reserved_after == NULL)
         (void)unlinkat(s->dir_fd, s->name, 0);
     (void)close(s->lock_fd);
     (void)close(s->dir_fd);
+    reserved_clear(s);
     free(s);
 }
 
@@ -189,5 +236,21 @@ void state_qdisc_forget(struct state_file *s, uint32_t ifindex) {
     if (q == NULL)
         return;
     *q = s->qdiscs[--s->count];
+    (void)file_write(s);
+}
+
+int state_reserved_note(struct state_file *s, const char *before, const char *after) {
+    int err = reserved_set(s, before, after);
+    if (err == 0)
+        err = file_write(s);
+    if (err != 0)
+        reserved_clear(s);
+    return err;
+}
+
+void state_reserved_forget(struct state_file *s) {
+    if (s->reserved_after == NULL)
+        return;
+    reserved_clear(s);
     (void)file_write(s);
 }

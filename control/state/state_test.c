@@ -21,6 +21,17 @@ static int undo(uint32_t ifindex) {
     return 0;
 }
 
+static char before[64], after[64];
+
+static int undo_reserved(const char *b, const char *a) {
+    snprintf(before, sizeof before, "%s", b);
+    snprintf(after, sizeof after, "%s", a);
+    undo_count++;
+    return 0;
+}
+
+static const struct state_undo undos = {undo, undo_reserved};
+
 static void setup(void) {
     cr_assert_not_null(mkdtemp(dir));
     lo = if_nametoindex("lo");
@@ -41,7 +52,7 @@ static void crash(uint64_t cookie, uint32_t ifindex) {
     if (child == 0) {
         struct state_file *s;
         uint32_t n;
-        if (state_open(dir, cookie, undo, &s, &n) != 0 || state_qdisc_note(s, ifindex) != 0)
+        if (state_open(dir, cookie, &undos, &s, &n) != 0 || state_qdisc_note(s, ifindex) != 0)
             _exit(1);
         _exit(0);
     }
@@ -60,13 +71,13 @@ Test(state, a_crash_is_undone_once) {
     struct state_file *s;
     uint32_t n;
     crash(7, lo);
-    cr_assert_eq(state_open(dir, 8, undo, &s, &n), 0);
+    cr_assert_eq(state_open(dir, 8, &undos, &s, &n), 0);
     cr_assert_eq(n, 0, "another namespace");
     state_close(s);
-    cr_assert_eq(state_open(dir, 7, undo, &s, &n), 0);
+    cr_assert_eq(state_open(dir, 7, &undos, &s, &n), 0);
     cr_assert(n == 1 && undo_count == 1 && undone[0] == lo);
     state_close(s);
-    cr_assert_eq(state_open(dir, 7, undo, &s, &n), 0);
+    cr_assert_eq(state_open(dir, 7, &undos, &s, &n), 0);
     cr_assert_eq(n, 0);
     state_close(s);
 }
@@ -76,17 +87,17 @@ Test(state, another_boot_or_interface_is_left_alone) {
     uint32_t n;
     crash(7, lo);
     edit("1s/ 1 ./ 1 x/");
-    cr_assert_eq(state_open(dir, 7, undo, &s, &n), 0);
+    cr_assert_eq(state_open(dir, 7, &undos, &s, &n), 0);
     cr_assert_eq(n, 0);
     state_close(s);
     crash(7, lo);
     edit("2s/lo/other0/");
-    cr_assert_eq(state_open(dir, 7, undo, &s, &n), 0);
+    cr_assert_eq(state_open(dir, 7, &undos, &s, &n), 0);
     cr_assert_eq(n, 0);
     state_close(s);
     crash(7, lo);
     edit("2i qdisc 99999999999999999999 lo\\nnonsense\\nqdisc lo");
-    cr_assert_eq(state_open(dir, 7, undo, &s, &n), 0);
+    cr_assert_eq(state_open(dir, 7, &undos, &s, &n), 0);
     cr_assert_eq(n, 1);
     state_close(s);
 }
@@ -94,9 +105,9 @@ Test(state, another_boot_or_interface_is_left_alone) {
 Test(state, one_usherd_per_namespace) {
     struct state_file *s, *second;
     uint32_t n;
-    cr_assert_eq(state_open(dir, 7, undo, &s, &n), 0);
-    cr_assert_eq(state_open(dir, 7, undo, &second, &n), -EBUSY);
-    cr_assert_eq(state_open(dir, 8, undo, &second, &n), 0);
+    cr_assert_eq(state_open(dir, 7, &undos, &s, &n), 0);
+    cr_assert_eq(state_open(dir, 7, &undos, &second, &n), -EBUSY);
+    cr_assert_eq(state_open(dir, 8, &undos, &second, &n), 0);
     state_close(second);
     cr_assert_eq(state_qdisc_note(s, lo), 0);
     cr_assert_eq(state_qdisc_note(s, lo), 0);
@@ -104,6 +115,39 @@ Test(state, one_usherd_per_namespace) {
     state_qdisc_forget(s, lo);
     state_qdisc_forget(s, lo);
     state_close(s);
-    cr_assert_eq(state_open("/proc/nonexistent", 7, undo, &s, &n), -ENOENT);
+    cr_assert_eq(state_open("/proc/nonexistent", 7, &undos, &s, &n), -ENOENT);
     cr_assert_eq(undo_count, 0);
+}
+
+/* A child notes reserved ports and dies without a word. */
+static void crash_reserved(const char *old, const char *new) {
+    pid_t child = fork();
+    if (child == 0) {
+        struct state_file *s;
+        uint32_t n;
+        _exit(state_open(dir, 7, &undos, &s, &n) != 0 || state_reserved_note(s, old, new) != 0);
+    }
+    int status;
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert_eq(status, 0);
+}
+
+Test(state, reserved_ports_are_given_back) {
+    struct state_file *s;
+    uint32_t n;
+    crash_reserved("", "61000-65535");
+    cr_assert_eq(state_open(dir, 7, &undos, &s, &n), 0);
+    cr_assert(n == 1 && before[0] == '\0' && strcmp(after, "61000-65535") == 0);
+    cr_assert_eq(state_reserved_note(s, "8080", "8080,61000-65535"), 0);
+    state_reserved_forget(s);
+    state_reserved_forget(s);
+    state_close(s);
+    crash_reserved("8080,9000-9010", "8080,9000-9010,61000-65535");
+    edit("2i reserved\\nreserved 7\\n reserved");
+    cr_assert_eq(state_open(dir, 7, &undos, &s, &n), 0);
+    cr_assert(n == 1 && strcmp(before, "8080,9000-9010") == 0);
+    state_close(s);
+    cr_assert_eq(state_open(dir, 7, &undos, &s, &n), 0);
+    cr_assert_eq(n, 0);
+    state_close(s);
 }

@@ -114,16 +114,14 @@ static void hop_link_in(struct shard *sh, struct pkt **pkts, uint32_t n) {
     node_input(sh, &sh->node[sh->stage_node[STAGE_LINK]], pkts, n);
 }
 
-static void hop_filter_in(struct shard *sh, struct pkt **pkts, uint32_t n) {
-    node_input(sh, &sh->node[sh->stage_node[STAGE_FILTER]], pkts, n);
-}
-
 static void hop_link_out(struct shard *sh, struct pkt **pkts, uint32_t n) {
     session_regions_mark(sh, pkts, n);
     node_output(sh, &sh->node[sh->stage_node[STAGE_LINK]], pkts, n);
 }
 
+/* Upwards it gets the error about what a filter has ended here. */
 static void hop_filter_out(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    sh->node[sh->stage_node[STAGE_FILTER]].io.down = &sh->hop[HOP_EGRESS];
     node_output(sh, &sh->node[sh->stage_node[STAGE_FILTER]], pkts, n);
 }
 
@@ -143,16 +141,24 @@ static void shard_cross(struct shard *sh, uint32_t to, enum hop_id hop, struct p
     sh->stats.cross_shard++;
 }
 
+/* The link engine does not look at ports, and the transport has not seen the packet yet. What ICMP quotes is a packet
+ * of ours: there the local port comes first. */
+static uint16_t local_port(const struct pkt *p) {
+    if (p->flow.local_port != 0 || p->len < 4)
+        return p->flow.local_port;
+    return be16_load(p->data + (p->flags & PKT_ICMP_ERROR ? 0 : 2));
+}
+
 /* Sends those whose flow another shard owns across; keeps the others at the front, in order. Returns how many stay. */
-static uint32_t cross_out(struct shard *sh, struct pkt **pkts, uint32_t n) {
+static uint32_t cross_out(struct shard *sh, enum hop_id hop, struct pkt **pkts, uint32_t n) {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < n; i++) {
         struct pkt *p = pkts[i];
-        uint32_t owner = steer_lookup(sh->steer, p->flow.proto, p->flow.local_port);
+        uint32_t owner = steer_lookup(sh->steer, p->flow.proto, local_port(p));
         if (LIKELY(owner == sh->index || owner >= sh->shard_count))
             pkts[kept++] = p;
         else
-            shard_cross(sh, owner, HOP_TRANSPORT_IN, p);
+            shard_cross(sh, owner, hop, p);
     }
     return kept;
 }
@@ -172,9 +178,39 @@ static void by_proto(struct shard *sh, struct pkt **pkts, uint32_t n,
     }
 }
 
+static void node_demux(struct shard *sh, struct node *nd, struct pkt **pkts, uint32_t n) {
+    nd->io.now = sh->now;
+    if (nd->ops->demux != NULL)
+        nd->ops->demux(nd->st, &nd->io, pkts, n);
+}
+
+/* Runs of one protocol whose transport can tell whose they are; what was turned round still bears its sender's name. */
+static void stamp_owners(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    for (uint32_t i = 0, end; i < n; i = end) {
+        uint8_t proto = pkts[i]->flow.proto, node = sh->proto_node[proto];
+        for (end = i; end < n && pkts[end]->flow.proto == proto; end++) {
+            pkts[end]->owner = 0;
+            pkts[end]->known = PKT_KNOWN_NOTHING;
+        }
+        if (LIKELY(node != NODE_NONE))
+            node_demux(sh, &sh->node[node], &pkts[i], end - i);
+    }
+}
+
+/* On the shard that has the socket; what the filter refuses goes down again, by way of the link engine. */
+static void hop_filter_in(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    struct node *nd = &sh->node[sh->stage_node[STAGE_FILTER]];
+    if (UNLIKELY(sh->shard_count > 1))
+        n = cross_out(sh, HOP_FILTER_IN, pkts, n);
+    stamp_owners(sh, pkts, n);
+    nd->io.down = &sh->hop[sh->stage_node[STAGE_LINK] != NODE_NONE ? HOP_LINK_OUT : HOP_EGRESS];
+    if (n > 0)
+        node_input(sh, nd, pkts, n);
+}
+
 static void hop_transport_in(struct shard *sh, struct pkt **pkts, uint32_t n) {
     if (UNLIKELY(sh->shard_count > 1))
-        n = cross_out(sh, pkts, n);
+        n = cross_out(sh, HOP_TRANSPORT_IN, pkts, n);
     by_proto(sh, pkts, n, node_input);
 }
 
@@ -344,13 +380,13 @@ void hops_wire(struct shard *sh) {
 static inline uint32_t hop_room(const struct shard *sh, enum hop_id hop) {
     static const uint8_t next[HOP_COUNT][3] = {
         [HOP_LINK_IN] = {HOP_FILTER_IN, HOP_TRANSPORT_IN, HOP_EGRESS},
-        [HOP_FILTER_IN] = {HOP_TRANSPORT_IN, HOP_EGRESS, HOP_EGRESS},
+        [HOP_FILTER_IN] = {HOP_TRANSPORT_IN, HOP_LINK_OUT, HOP_EGRESS},
         [HOP_TRANSPORT_IN] = {HOP_SINK, HOP_LINK_OUT, HOP_EGRESS},
         [HOP_SINK] = {HOP_SESSION, HOP_TRANSPORT_OUT, HOP_TRANSPORT_OUT},
         [HOP_SESSION] = {HOP_PORT, HOP_PORT, HOP_PORT},
         [HOP_TRANSPORT_OUT] = {HOP_SINK, HOP_LINK_OUT, HOP_EGRESS},
         [HOP_LINK_OUT] = {HOP_TRANSPORT_IN, HOP_FILTER_OUT, HOP_EGRESS},
-        [HOP_FILTER_OUT] = {HOP_EGRESS, HOP_EGRESS, HOP_EGRESS},
+        [HOP_FILTER_OUT] = {HOP_EGRESS, HOP_TRANSPORT_IN, HOP_TRANSPORT_IN},
         [HOP_EGRESS] = {HOP_QOS, HOP_PORT, HOP_PORT},
         [HOP_QOS] = {HOP_PORT, HOP_PORT, HOP_PORT},
         [HOP_PORT] = {HOP_PORT, HOP_PORT, HOP_PORT},

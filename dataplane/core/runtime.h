@@ -41,6 +41,7 @@ struct runtime_config {
     uint32_t session_max;       /* per shard */
     const char *engine_dir;     /* where <name>.so lie */
     uint64_t seed;              /* 0 = from the kernel */
+    void (*worker_begins)(void); /* on each worker's thread before its first turn; NULL = nothing to do */
 };
 
 struct runtime_error {
@@ -109,6 +110,10 @@ struct worker_stats {
 };
 uint32_t runtime_worker_stats(const struct runtime *rt, struct worker_stats *ret_stats, uint32_t max);
 
+/* Wakes all workers, and tells which of them have not turned since the last call: a bit mask. For a watchdog that calls
+ * it every few seconds: a turn is bounded, so a worker that is in the mask twice in a row hangs. */
+uint32_t runtime_stuck_workers(struct runtime *rt);
+
 struct shard_stats {
     uint64_t drops[DROP_COUNT];
     uint64_t rx_packets, tx_packets, local_packets, to_sessions, from_sessions, cross_shard;
@@ -116,6 +121,17 @@ struct shard_stats {
 };
 /* Reads counters that the worker writes; each is exact, the set is not a snapshot. */
 int runtime_shard_stats(const struct runtime *rt, uint32_t shard, struct shard_stats *ret_stats);
+/* Name of the engine with that number, NULL after the last one. */
+const char *runtime_engine_name(const struct runtime *rt, uint32_t engine);
+struct engine_facts {
+    const char *name;
+    uint32_t abi, layout_version;
+    uint8_t stage; /* enum engine_stage */
+    uint8_t proto;
+    size_t state_bytes; /* of one shard's state */
+};
+/* -ENOENT after the last one. */
+int runtime_engine_facts(const struct runtime *rt, uint32_t engine, struct engine_facts *ret_facts);
 /* Counters of one engine, summed over the shards; `max` values. */
 uint32_t runtime_engine_counters(const struct runtime *rt, uint32_t engine, const struct engine_counter **ret_names,
                                  uint64_t *ret_values, uint32_t max);

@@ -39,6 +39,7 @@ struct runtime {
     uint32_t compacting;              /* workers read it (atomic): reports are wanted */
     ns_t rebalance_at;
     ns_t busy_then[WORKER_MAX];
+    uint64_t turns_then[WORKER_MAX]; /* when runtime_stuck_workers() woke them, 0 = it did not */
     struct session *detached; /* by workers, not yet told to control */
     struct session *zombies;  /* destroyed, packets under way */
 };

@@ -77,8 +77,7 @@ static uint32_t home_worker(const struct runtime *rt, uint32_t shard) {
 }
 
 static void policy_letter(void *target, void *arg) {
-    struct worker *w = target;
-    w->idle = (uint8_t) * (const enum idle_policy *)arg;
+    worker_idle_set(target, *(const enum idle_policy *)arg);
 }
 
 static void policy_apply(struct runtime *rt) {

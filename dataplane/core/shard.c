@@ -69,7 +69,6 @@ static uint32_t poll_queue(struct shard *sh, struct shard_queue *sq) {
     for (uint32_t i = 0; i < n; i++) {
         pkts[i]->rx_ns = sh->now;
         pkts[i]->port = sq->slot;
-        pkts[i]->queue = (uint8_t)sq->q->index;
     }
     if (UNLIKELY(sh->tap != NULL))
         sh->tap(sh->tap_arg, TAP_RX, pkts, n, sh->now);
@@ -137,8 +136,8 @@ uint32_t shard_poll(struct shard *sh, ns_t now) {
     work += session_poll(sh);
     if (UNLIKELY(now >= sh->deadline)) {
         work += poll_timers(sh);
-        session_unstick(sh);
-        stream_linger(sh);
+        work += session_unstick(sh);
+        work += stream_linger(sh);
         sh->deadline = shard_deadline(sh);
     }
     if (UNLIKELY(now >= sh->sweep_at)) {
@@ -322,7 +321,12 @@ int shard_queue_add(struct shard *sh, struct port_queue *q, uint32_t slot) {
 }
 
 void shard_queue_watch(struct shard *sh, uint32_t i) {
-    sh->queue[i].watched = sh->queue[i].q->event_fd >= 0 && worker_watch(sh, WATCH_QUEUE, i, sh->queue[i].q->event_fd);
+    struct shard_queue *sq = &sh->queue[i];
+    sq->polling = false;
+    if (sq->q->event_level)
+        sq->watched = sh->worker != NULL; /* from the next sleep on */
+    else
+        sq->watched = sq->q->event_fd >= 0 && worker_watch(sh, WATCH_QUEUE, i, sq->q->event_fd);
 }
 
 /* What the port still sends belongs to it until it is destroyed; the packets are then put back by force. */

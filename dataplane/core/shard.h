@@ -55,12 +55,19 @@ struct shard_queue {
     struct port_queue *q;
     uint16_t slot;
     bool armed;
-    bool watched; /* the worker's io_uring watches event_fd */
+    bool watched; /* the worker's io_uring watches event_fd ... */
+    bool polling; /* ... for a level-triggered one: has a poll under way */
     uint32_t in_flight; /* packets in the port that will come out of reap */
 };
 
 struct event_entry {
     struct engine_event event;
+};
+
+/* Clients that may be waiting for the worker's core. */
+enum shard_told {
+    TOLD_YIELDER = 1 << 0, /* it says that it waits by yielding this core */
+    TOLD_SLEEPER = 1 << 1, /* it was asleep, perhaps on this core */
 };
 
 struct shard {
@@ -81,6 +88,7 @@ struct shard {
     uint32_t credit_count;
     uint32_t accept_count;
     bool accepting;
+    uint8_t told; /* enum shard_told: whom there was news for since the worker last looked */
     struct notice *accept; /* NOTICE_VEC_MAX: connections that wait for a handle in this call */
     ns_t stuck_at, stuck_ns; /* when to try again, and the wait after that */
     ns_t sweep_at;           /* when idle sets are looked for */
@@ -145,6 +153,14 @@ void node_settle(struct shard *sh, struct node *nd);
 void shard_drop(struct shard *sh, struct pkt *p, enum drop_reason why);
 /* Puts a packet back, wherever its pool is, and gives back what it borrowed. */
 void shard_pkt_free(struct shard *sh, struct pkt *p);
+
+/* The same, inlined for the packet that is of this shard and carries nothing of a client's. */
+static inline void shard_pkt_put(struct shard *sh, struct pkt *p) {
+    if (LIKELY(p->pool->shard == sh->index && p->token == 0))
+        pkt_free(p->pool, p);
+    else
+        shard_pkt_free(sh, p);
+}
 
 /* ---- shard.c ---- */
 

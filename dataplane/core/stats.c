@@ -4,6 +4,7 @@
  * here while they run: each value is exact, the set is no snapshot.
  */
 #include <errno.h>
+#include <sys/eventfd.h>
 
 #include "dataplane/core/runtime_internal.h"
 #include "dataplane/core/worker.h"
@@ -65,6 +66,21 @@ uint32_t runtime_worker_stats(const struct runtime *rt, struct worker_stats *ret
     return n;
 }
 
+uint32_t runtime_stuck_workers(struct runtime *rt) {
+    uint32_t stuck = 0;
+    for (uint32_t i = 0; i < rt->worker_count; i++) {
+        struct worker *w = rt->worker[i];
+        uint64_t turns;
+        counters_read(&turns, &w->stats.turns, 1);
+        turns++; /* 0 stands for "not asked" */
+        stuck |= w->started && turns == rt->turns_then[i] ? 1u << i : 0;
+        rt->turns_then[i] = w->started ? turns : 0;
+        if (w->started)
+            (void)eventfd_write(w->mailbox.bell, 1);
+    }
+    return stuck;
+}
+
 READS_COUNTERS int runtime_shard_stats(const struct runtime *rt, uint32_t shard, struct shard_stats *ret_stats) {
     if (shard >= rt->shard_count)
         return -EINVAL;
@@ -73,6 +89,23 @@ READS_COUNTERS int runtime_shard_stats(const struct runtime *rt, uint32_t shard,
     ret_stats->pool_small_free = *(const volatile uint32_t *)&sh->small.pool.free_count;
     ret_stats->pool_large_free = *(const volatile uint32_t *)&sh->large.pool.free_count;
     ret_stats->sessions = *(const volatile uint32_t *)&sh->set_count;
+    return 0;
+}
+
+const char *runtime_engine_name(const struct runtime *rt, uint32_t engine) {
+    return engine < rt->engine_count ? rt->engine[engine].ops.name : NULL;
+}
+
+int runtime_engine_facts(const struct runtime *rt, uint32_t engine, struct engine_facts *ret_facts) {
+    if (engine >= rt->engine_count)
+        return -ENOENT;
+    const struct engine_ops *ops = &rt->engine[engine].ops;
+    *ret_facts = (struct engine_facts){.name = ops->name,
+                                       .abi = ops->abi,
+                                       .layout_version = ops->layout_version,
+                                       .stage = ops->stage,
+                                       .proto = ops->proto,
+                                       .state_bytes = rt->shard[0]->node[engine].arena.size};
     return 0;
 }
 

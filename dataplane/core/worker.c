@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "dataplane/core/runtime_internal.h"
@@ -22,12 +23,16 @@
 
 #define RING_SQ      64u
 #define RING_CQ      4096u
-#define SPIN_FLOOR   (2 * NS_PER_US)  /* the tuned time never falls below: less than the cost of a sleep */
-#define YIELD_FLOOR  (30 * NS_PER_US) /* with clients on this core: about three of their turns */
-#define SPIN_ALONE   NS_PER_SEC       /* a core of its own: sleep only when nothing came for so long */
-#define CROWD_TURN   (20 * NS_PER_US) /* a turn without work that took so long: somebody else ran on this core ... */
-#define CROWD_FOR    (10 * NS_PER_MS) /* ... and is given way to for so long */
+#define SPIN_FLOOR   (2 * NS_PER_US)   /* the tuned time never falls below: less than the cost of a sleep */
+#define YIELD_FLOOR  (30 * NS_PER_US)  /* with clients on this core: about three of their turns */
+#define LINGER       (2 * NS_PER_US)   /* ... but after work look for so long, unless it was for one of them */
+#define HOG_TOLD     (10 * NS_PER_US)  /* busy for so long: the core goes to a client that waits for its news, ... */
+#define HOG_SHARED   (100 * NS_PER_US) /* ... or to whoever else may want it */
+#define SPIN_ALONE   NS_PER_SEC        /* a core of its own: sleep only when nothing came for so long */
+#define CROWD_TURN   (20 * NS_PER_US)  /* a turn without work that took so long: somebody else ran on this core ... */
+#define CROWD_FOR    (10 * NS_PER_MS)  /* ... and is given way to for so long */
 #define CALL_TIMEOUT (5 * NS_PER_SEC)
+#define SLICE        (100 * NS_PER_US) /* the least the kernel takes */
 
 /* ---- what wakes us ---- */
 
@@ -81,8 +86,9 @@ static void watch_again(struct worker *w, enum watch_kind kind, uint32_t shard, 
     if (kind == WATCH_BELL && sh != NULL)
         (void)worker_watch(sh, kind, 0, sh->bell);
     if (kind == WATCH_QUEUE && sh != NULL && index < sh->queue_count) {
-        sh->queue[index].watched = false; /* unwatched queues keep the worker polling */
-        if (!failed)
+        sh->queue[index].polling = false;
+        sh->queue[index].watched = !failed && sh->queue[index].q->event_level; /* unwatched queues keep us polling */
+        if (!failed && !sh->queue[index].watched)
             shard_queue_watch(sh, index);
     }
     if (kind == WATCH_SET && sh != NULL && index < sh->session_max && sh->set[index] != NULL)
@@ -149,7 +155,7 @@ void worker_shard_remove(struct worker *w, struct shard *sh) {
     }
     for (uint32_t i = 0; i < sh->queue_count; i++) {
         worker_unwatch(sh, WATCH_QUEUE, i);
-        sh->queue[i].watched = false;
+        sh->queue[i].watched = sh->queue[i].polling = false;
         sh->queue[i].q->ops->detach(sh->queue[i].q);
     }
     worker_unwatch(sh, WATCH_BELL, 0);
@@ -162,7 +168,59 @@ void worker_shard_remove(struct worker *w, struct shard *sh) {
     sh->worker = NULL;
 }
 
+/* ---- the scheduler ---- */
+
+/* sched_setattr(2), for which glibc 2.36 has no wrapper. */
+struct scheduling {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
+};
+
+/* A shorter slice than others have, and no larger share: a worker that is woken on a busy core runs at once, not when
+ * the one that runs there next sleeps (from Linux 6.12 on; before, the kernel ignores it). Whoever sends to us from our
+ * own core would else go on until it blocks: 9 us of a wake-up. Not where clients of this core yield to us: with the
+ * earlier deadline we would get the core that we have just given away (one-core: 16 us instead of 10; tcp-rtt between
+ * two processes: 14 instead of 5). What somebody chose for us stays. */
+static void slice_set(struct worker *w, bool is_short) {
+    struct scheduling s = {.size = sizeof s};
+    if (!w->runs) /* control's thread, of which we have no say; the worker's own sleep catches up */
+        return;
+    w->slice_short = is_short;
+    if (syscall(SYS_sched_getattr, 0, &s, sizeof s, 0) < 0 || s.policy != SCHED_OTHER)
+        return;
+    s.runtime = is_short ? SLICE : 0;
+    (void)syscall(SYS_sched_setattr, 0, &s, 0);
+}
+
+void worker_idle_set(struct worker *w, enum idle_policy policy) {
+    w->idle = (uint8_t)policy;
+    slice_set(w, policy != IDLE_YIELD);
+}
+
 /* ---- waiting ---- */
+
+/* Level-triggered queues are watched while we sleep only: a watch costs the kernel a wake-up and us a system call for
+ * every turn with packets, a twentieth of the core of a bulk stream. False: one could not be; do not sleep. */
+static bool queues_watch(struct worker *w) {
+    for (uint32_t i = 0; i < w->shard_count; i++) {
+        struct shard *sh = w->shard[i];
+        for (uint32_t k = 0; k < sh->queue_count; k++) {
+            struct shard_queue *sq = &sh->queue[k];
+            if (!sq->q->event_level || sq->polling)
+                continue;
+            struct io_uring_sqe *sqe = sqe_get(w);
+            if (sqe == NULL)
+                return false;
+            io_uring_prep_poll_add(sqe, sq->q->event_fd, POLLIN); /* goes with the wait itself */
+            io_uring_sqe_set_data64(sqe, watch_key(WATCH_QUEUE, sh->index, k));
+            sq->polling = true;
+        }
+    }
+    return true;
+}
 
 static ns_t deadline_of(const struct worker *w) {
     ns_t first = NS_NEVER;
@@ -175,18 +233,20 @@ static void ring_wait(struct worker *w, ns_t now) {
     ns_t until = deadline_of(w);
     struct io_uring_cqe *cqe;
     if (until == NS_NEVER) {
-        (void)io_uring_wait_cqe(&w->ring, &cqe);
+        (void)io_uring_submit_and_wait(&w->ring, 1);
         return;
     }
     if (until <= now)
         return;
     ns_t ns = until - now;
     struct __kernel_timespec ts = {.tv_sec = (long long)(ns / NS_PER_SEC), .tv_nsec = (long long)(ns % NS_PER_SEC)};
-    (void)io_uring_wait_cqe_timeout(&w->ring, &cqe, &ts);
+    (void)io_uring_submit_and_wait_timeout(&w->ring, &cqe, 1, &ts, NULL);
 }
 
 /* Flags up, fence, look again, sleep; the other sides: message, fence, look at the flag. WAKEUP.md has the proof. */
 static void worker_sleep(struct worker *w) {
+    if (UNLIKELY(!w->slice_short && w->idle != IDLE_YIELD && w->clock.last - w->yielder_at > CROWD_FOR))
+        slice_set(w, true);
     __atomic_store_n(&w->mailbox.asleep, 1, __ATOMIC_RELAXED);
     for (uint32_t i = 0; i < w->shard_count; i++)
         shard_arm(w->shard[i]);
@@ -194,7 +254,7 @@ static void worker_sleep(struct worker *w) {
     bool work = !ring_empty(&w->mailbox.ring);
     for (uint32_t i = 0; i < w->shard_count; i++)
         work |= shard_recheck(w->shard[i]);
-    if (!work) {
+    if (!work && queues_watch(w)) {
         w->stats.sleeps++;
         ring_wait(w, clock_sync(&w->clock));
     }
@@ -223,11 +283,46 @@ static void spin_tune(struct worker *w, ns_t gap, bool slept) {
     w->spin_ns = w->spin_ns > w->spin_max_ns ? w->spin_max_ns : w->spin_ns;
 }
 
+/* Since the last question: whom was there news for? */
+static uint32_t told(struct worker *w, ns_t now) {
+    uint32_t whom = 0;
+    for (uint32_t i = 0; i < w->shard_count; i++) {
+        whom |= w->shard[i]->told;
+        w->shard[i]->told = 0;
+    }
+    if (whom & TOLD_YIELDER) {
+        w->yielder_at = now;
+        if (UNLIKELY(w->slice_short))
+            slice_set(w, false);
+    }
+    return whom;
+}
+
+/* Whoever waits for us on this core gets it as soon as there is news for it. After news for others only we look a
+ * little longer: a client on another core answers within a microsecond, and a turn of giving the core away and getting
+ * it back takes more than two. While there is work it may wait a little: see HOG_TOLD. For one that sleeps the core is
+ * given away only if others are known to want it: the kernel wakes it in time, and to give way costs a turn of whoever
+ * computes here. */
+static bool gives_way(struct worker *w, ns_t now, bool busy) {
+    bool shared = w->idle == IDLE_YIELD || now < w->crowded_until;
+    ns_t kept = now - w->gave_way;
+    if (busy && kept < HOG_TOLD)
+        return false;
+    if (told(w, now) & (shared ? TOLD_YIELDER | TOLD_SLEEPER : TOLD_YIELDER))
+        return true;
+    return shared && (busy ? kept >= HOG_SHARED : now - w->last_work >= LINGER);
+}
+
+static void give_way(struct worker *w) {
+    sched_yield();
+    w->gave_way = clock_now(&w->clock);
+}
+
 static void worker_idle(struct worker *w, ns_t now) {
     ns_t look = w->idle == IDLE_SPIN ? SPIN_ALONE : w->spin_ns;
     if (w->shard_count > 0 && now - w->last_work < look) {
-        if (w->idle == IDLE_YIELD || now < w->crowded_until)
-            sched_yield();
+        if (gives_way(w, now, false))
+            give_way(w);
         return;
     }
     worker_sleep(w);
@@ -269,6 +364,8 @@ static void worker_turn(struct worker *w) {
         w->stats.wakes += w->slept;
         w->last_work = now;
         w->slept = false;
+        if (UNLIKELY(gives_way(w, now, true)))
+            give_way(w);
     } else {
         worker_idle(w, now);
     }
@@ -300,6 +397,7 @@ static void thread_prepare(struct worker *w) {
         CPU_SET((unsigned)w->cpu, &set);
         (void)sched_setaffinity(0, sizeof set, &set);
     }
+    w->slice_short = false; /* a new thread has what everybody has */
     clock_init(&w->clock);
     w->last_work = w->turn_start = w->window_start = w->clock.last;
 }
@@ -310,7 +408,10 @@ static void *worker_main(void *arg) {
     int error = ring_open(w);
     if (error == 0 && !watch_add(w, watch_key(WATCH_MAILBOX, 0, 0), w->mailbox.bell))
         error = -EIO;
+    if (error == 0 && w->rt->cfg.worker_begins != NULL)
+        w->rt->cfg.worker_begins();
     __atomic_store_n(&w->start_error, error, __ATOMIC_RELEASE);
+    w->runs = error == 0;
     sem_post(&w->ready);
     if (error < 0)
         return NULL;
@@ -319,6 +420,7 @@ static void *worker_main(void *arg) {
     while (w->shard_count > 0)
         worker_shard_remove(w, w->shard[0]);
     io_uring_queue_exit(&w->ring);
+    w->runs = false;
     return NULL;
 }
 

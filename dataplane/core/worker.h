@@ -40,8 +40,12 @@ struct worker {
     bool slept;     /* since the last work */
     bool turn_busy; /* the last turn found work */
     ns_t turn_start;
+    ns_t gave_way;      /* when it last gave the core away ... */
+    ns_t yielder_at;    /* ... and when, to a client that waits for it by yielding */
+    bool slice_short;   /* asked for by slice_set() */
     ns_t crowded_until; /* somebody else wants this core: yield between looks */
     bool stop;
+    bool runs; /* the thread's own view of `started`: control may read it only while there is no thread */
     struct runtime *rt;
     /* read by control */
     struct worker_stats stats CACHE_ALIGNED;
@@ -62,6 +66,7 @@ void worker_stop(struct worker *w);
 int worker_call(struct worker *w, letter_fn *fn, void *target, void *arg);
 
 /* Between two polls, on the worker (or on control while its thread does not run). */
+void worker_idle_set(struct worker *w, enum idle_policy policy);
 void worker_shard_add(struct worker *w, struct shard *sh);
 void worker_shard_remove(struct worker *w, struct shard *sh);
 

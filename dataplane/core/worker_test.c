@@ -5,6 +5,7 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -391,3 +392,51 @@ Test(worker, workers_never_allocate, .timeout = 120) {
     close_and_count();
 }
 #endif
+
+/* ---- the watchdog's question ---- */
+
+struct block {
+    uint32_t held, go; /* atomic */
+};
+
+static void block_run(struct shard *sh, void *arg) {
+    struct block *b = arg;
+    (void)sh;
+    __atomic_store_n(&b->held, 1, __ATOMIC_RELEASE);
+    while (!__atomic_load_n(&b->go, __ATOMIC_ACQUIRE))
+        sched_yield();
+}
+
+static void *block_main(void *arg) {
+    cr_assert_eq(runtime_call(k.rt, 1, block_run, arg), 0);
+    return NULL;
+}
+
+/* A worker that slept since the last question is woken by it and found alive by the next one. */
+static void until_stuck_is(uint32_t mask) {
+    for (int i = 0; i < WAIT_MS; i++) {
+        if (runtime_stuck_workers(k.rt) == mask)
+            return;
+        (void)poll(NULL, 0, 1);
+    }
+    cr_assert(false, "never %x", mask);
+}
+
+Test(worker, watchdog_finds_the_one_that_hangs) {
+    struct block b = {0, 0};
+    pthread_t other;
+    open_shards(2, SCHED_SPREADING);
+    cr_assert_eq(runtime_stuck_workers(k.rt), 0, "nobody runs");
+    start();
+    cr_assert_eq(runtime_stuck_workers(k.rt), 0, "nobody was asked yet");
+    until_stuck_is(0);
+    cr_assert_eq(pthread_create(&other, NULL, block_main, &b), 0);
+    while (!__atomic_load_n(&b.held, __ATOMIC_ACQUIRE))
+        sched_yield();
+    until_stuck_is(1u << 1);
+    cr_assert_eq(runtime_stuck_workers(k.rt) & 2, 2, "it still hangs");
+    __atomic_store_n(&b.go, 1, __ATOMIC_RELEASE);
+    pthread_join(other, NULL);
+    until_stuck_is(0);
+    kit_close(&k);
+}

@@ -28,8 +28,7 @@ static bool runs_native(const char *driver) {
 }
 
 static void choose_packet(struct port_choice *c) {
-    c->kind = "packet";
-    c->large_frames = true;
+    c->kind = "packet"; /* it takes large buffers for large frames only */
 }
 
 static void choose_xdp(struct port_choice *c, bool generic) {

@@ -11,7 +11,7 @@ Test(choose, wishes_are_obeyed) {
     struct port_choice c;
     struct port_error err = {""};
     cr_assert_eq(port_choose("lo", "packet", &c, &err), 0);
-    cr_assert(strcmp(c.kind, "packet") == 0 && c.large_frames);
+    cr_assert(strcmp(c.kind, "packet") == 0 && !c.large_frames);
     cr_assert_eq(port_choose("lo", "xdp", &c, &err), 0);
     cr_assert(strcmp(c.kind, "xdp") == 0 && c.allow_native && c.allow_zero_copy && !c.allow_generic);
     cr_assert_eq(port_choose("lo", "xdp-generic", &c, &err), 0);

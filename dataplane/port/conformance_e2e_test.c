@@ -45,6 +45,57 @@ Test(conformance_packet, veth) {
         &(struct rig_kind){"packet", .frame_size = 69632, .frame_count = 512, .mtu = 1500, .open = packet_open});
 }
 
+/* As usherd makes it: small buffers for ordinary frames, a few large ones for the others. */
+static struct port *packet_create(const char *ifname, struct pktmem *mem, struct pktmem *large) {
+    struct port_params params = {.ifname = ifname, .queue_count = 1, .mem = {mem}, .large_mem = {large}};
+    struct port_error err = {""};
+    struct port *port = NULL;
+    cr_assert_eq(port_packet_create(&params, &port, &err), 0, "%s", err.text);
+    return port;
+}
+
+static void frame_send(struct port *port, struct pktmem *mem, uint32_t len) {
+    struct pkt_vec done = {.count = 0}, drop = {.count = 0};
+    struct pkt *p = pkt_alloc(&mem->pool);
+    memset(p->data, (int)(len & 0xff), len);
+    memcpy(p->data, "\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x88\xb5", 14);
+    p->len = len;
+    port->queue[0]->ops->tx(port->queue[0], &p, 1, &done, &drop);
+    cr_assert_eq(done.count, 1u);
+    pkt_free(&mem->pool, p);
+}
+
+Test(packet, buffers_by_the_size_of_the_frame) {
+    static const uint32_t sizes[] = {100, 1500, 1920, 1921, 8000, 60};
+    struct port_error err = {""};
+    struct pktmem sender, small, large;
+    if (namespace_enter(&err) < 0) {
+        fprintf(stderr, "SKIPPED: %s\n", err.text);
+        return;
+    }
+    cr_assert_eq(system("ip link add v0 mtu 9000 type veth peer name v1 mtu 9000 && ip link set v0 up && "
+                        "ip link set v1 up"),
+                 0);
+    cr_assert(pktmem_create(&sender, 8, 69632, 0) == 0 && pktmem_create(&small, 8, 2048, 0) == 0 &&
+              pktmem_create(&large, 4, 69632, 0) == 0);
+    struct port *a = packet_create("v0", &sender, NULL), *b = packet_create("v1", &small, &large);
+    for (uint32_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        struct pkt *p = NULL;
+        frame_send(a, &sender, sizes[i]);
+        for (uint32_t tries = 0; p == NULL && tries < 10000000; tries++)
+            (void)b->queue[0]->ops->rx(b->queue[0], &p, 1);
+        cr_assert(p != NULL && p->len == sizes[i], "%u bytes did not come", sizes[i]);
+        cr_assert_eq(p->data[p->len - 1], (uint8_t)sizes[i]);
+        cr_assert_eq(p->pool, sizes[i] > 1920 ? &large.pool : &small.pool, "%u bytes", sizes[i]);
+        pkt_free(p->pool, p);
+    }
+    port_destroy(a);
+    port_destroy(b);
+    pktmem_destroy(&sender);
+    pktmem_destroy(&small);
+    pktmem_destroy(&large);
+}
+
 static int xdp_open(struct rig *rig, struct port_error *err, bool native) {
     int error = veth_make(rig, err);
     for (int i = 0; i < 2 && error == 0; i++) {

@@ -358,7 +358,8 @@ static void faulty_destroy(struct port *p) {
     faulty_free(port);
 }
 
-static const struct port_ops faulty_ops = {.kind = "faulty", .destroy = faulty_destroy, .refresh = wrap_refresh};
+static const struct port_ops faulty_ops = {
+    .kind = "faulty", .destroy = faulty_destroy, .refresh = wrap_refresh, .kernel_stats = wrap_kernel_stats};
 
 static int line_init(struct line *l, const struct port_faults *f, bool on, uint64_t salt) {
     l->max = f->queue_packets == 0 ? LINE_PACKETS_DEFAULT : f->queue_packets;

@@ -68,7 +68,8 @@ int observe_create(struct port *inner, const struct observer *observer, void *ar
     memset(port, 0, sizeof *port);
     port->observer = observer;
     port->arg = arg;
-    port->ops = (struct port_ops){.kind = observer->kind, .destroy = observe_destroy, .refresh = wrap_refresh};
+    port->ops = (struct port_ops){
+        .kind = observer->kind, .destroy = observe_destroy, .refresh = wrap_refresh, .kernel_stats = wrap_kernel_stats};
     wrap_init(&port->wrap, &port->ops, inner, observer->kind);
     for (uint32_t i = 0; i < inner->queue_count; i++)
         wrap_queue_init(&port->queue[i], &observe_queue_ops, &port->wrap.port, inner->queue[i]);

@@ -73,7 +73,7 @@ static void peer_wake(struct pair_queue *pq) {
 
 static bool frame_copy(struct pkt *to, const struct pkt *from) {
     uint32_t bytes = pkt_bytes(from);
-    if (UNLIKELY(bytes > to->buf_size - PKT_HEADROOM))
+    if (UNLIKELY(bytes > to->pool->buf_size - PKT_HEADROOM)) /* to->buf_size is on a line of its own */
         return false;
     port_gather(to->data, from);
     to->len = bytes;

@@ -22,6 +22,10 @@ struct nb_claims;
 struct port_stats {
     uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, kicks;
     uint64_t rx_partial_sums; /* AF_XDP: frames accepted with the bare pseudo-header sum of a local kernel */
+    /* The kernel's own counts; zero but in what port_stats_read() returns. */
+    uint64_t rx_kernel_dropped; /* frames it had no room for: the ring, or the socket's buffer, was full */
+    uint64_t rx_no_buffer;      /* AF_XDP: times it found no buffer to receive into */
+    uint64_t bad_descs;         /* AF_XDP: descriptors of ours that it refused */
 };
 
 struct port_queue_ops {
@@ -50,6 +54,8 @@ struct port_queue {
     struct pkt_pool *rx_pool;  /* given by the host at create time; see port_queue_need */
     uint32_t index;
     int event_fd;              /* to wait on while armed (POLLIN), -1 = none (poll only) */
+    bool event_level;          /* event_fd is readable exactly as long as there is something: a watch that begins after
+                                  it became so still fires, so none is needed while the worker polls */
     ns_t now;                  /* set by the worker once a turn, before the first call */
     ns_t wake_at;              /* set by the port: rx wants a call by then although no fd says so; NS_NEVER = none */
     struct port_stats stats;
@@ -60,6 +66,8 @@ struct port_ops {
     void (*destroy)(struct port *p);
     /* Applies the interface's current MTU/state after a change the kernel reported. */
     int (*refresh)(struct port *p);
+    /* Adds the kernel's counts of the queue. NULL: no kernel stands behind it. */
+    void (*kernel_stats)(struct port_queue *q, struct port_stats *stats);
 };
 
 struct port {
@@ -96,7 +104,8 @@ struct port_params {
     bool dedicated;
     uint8_t dedicated_mac[6];
     struct pktmem *mem[PORT_QUEUE_MAX]; /* one for each queue: receive buffers (and UMEM) */
-    struct pktmem *large_mem[PORT_QUEUE_MAX]; /* xdp, may be NULL: to put frames together that span several buffers */
+    struct pktmem *large_mem[PORT_QUEUE_MAX]; /* may be NULL. packet: for frames that do not fit `mem`; xdp: to put
+                                                 frames together that span several buffers */
     bool allow_zero_copy, allow_native, allow_generic; /* xdp */
     uint32_t ring_entries;    /* 0 = default of the kind */
 };
@@ -130,6 +139,11 @@ struct port_choice {
     char why[160];     /* one sentence */
 };
 int port_choose(const char *ifname, const char *wish, struct port_choice *ret_choice, struct port_error *err);
+
+/* On control, at any time: what workers count, and what the kernel lost before they could (a system call). */
+void port_stats_read(struct port_queue *q, struct port_stats *ret_stats);
+/* Of all queues together. */
+void port_stats_sum(const struct port *p, struct port_stats *ret_stats);
 
 static inline void port_destroy(struct port *p) {
     if (p != NULL)

@@ -57,6 +57,29 @@ int port_params_check(const char *kind, const struct port_params *params, struct
     return 0;
 }
 
+static void stats_add(struct port_stats *sum, const volatile struct port_stats *more) {
+    const volatile uint64_t *from = (const volatile uint64_t *)more;
+    uint64_t *to = (uint64_t *)sum;
+    for (size_t i = 0; i < sizeof *sum / sizeof *to; i++)
+        to[i] += from[i];
+}
+
+void port_stats_read(struct port_queue *q, struct port_stats *ret_stats) {
+    *ret_stats = (struct port_stats){0};
+    stats_add(ret_stats, &q->stats);
+    if (q->port->ops->kernel_stats != NULL)
+        q->port->ops->kernel_stats(q, ret_stats);
+}
+
+void port_stats_sum(const struct port *p, struct port_stats *ret_stats) {
+    struct port_stats one;
+    *ret_stats = (struct port_stats){0};
+    for (uint32_t i = 0; i < p->queue_count; i++) {
+        port_stats_read(p->queue[i], &one);
+        stats_add(ret_stats, &one);
+    }
+}
+
 void port_init(struct port *port, const struct port_ops *ops, const char *name) {
     port->ops = ops;
     snprintf(port->name, sizeof port->name, "%s", name == NULL ? "" : name);

@@ -158,6 +158,37 @@ Test(queues, xdp_serves_each_queue) {
     pairing_close(&p);
 }
 
+/* Nobody receives: what the kernel cannot keep is counted, once. */
+static void flooded(create_fn *create, struct port_stats *ret_stats) {
+    static struct pairing p;
+    struct port_stats again;
+    end_open(&p, 0, create, 1, 2048);
+    end_open(&p, 1, create, 1, 2048);
+    for (uint32_t i = 0; i < 20000; i++)
+        send_one(&p, p.port[0]->queue[0], flow_frame(&p.mem[0][0].pool, 1, i));
+    port_stats_read(p.port[1]->queue[0], ret_stats);
+    port_stats_sum(p.port[1], &again);
+    cr_assert_eq(memcmp(ret_stats, &again, sizeof again), 0, "telling it does not forget it");
+    pairing_close(&p);
+}
+
+Test(queues, packet_counts_what_the_kernel_lost) {
+    struct port_stats s;
+    if (!veth_make(1500))
+        return;
+    flooded(port_packet_create, &s);
+    cr_assert(s.rx_kernel_dropped > 0 && s.rx_kernel_dropped <= 20000, "%lu", (unsigned long)s.rx_kernel_dropped);
+}
+
+Test(queues, xdp_counts_what_the_kernel_lost) {
+    struct port_stats s;
+    if (!veth_make(1500))
+        return;
+    flooded(port_xdp_create, &s);
+    cr_assert(s.rx_kernel_dropped > 0 && s.rx_kernel_dropped <= 20000, "%lu", (unsigned long)s.rx_kernel_dropped);
+    cr_assert_eq(s.bad_descs, 0);
+}
+
 /* Frames of up to 9014 bytes over buffers of 4096, cut on one side and put together on the other. */
 Test(queues, xdp_jumbo_frames) {
     static struct pairing p;

@@ -56,3 +56,9 @@ int wrap_refresh(struct port *p) {
     p->info.caps = caps;
     return error;
 }
+
+void wrap_kernel_stats(struct port_queue *q, struct port_stats *stats) {
+    struct port_queue *inner = ((struct wrap_queue *)q)->inner;
+    if (inner->port->ops->kernel_stats != NULL)
+        inner->port->ops->kernel_stats(inner, stats);
+}

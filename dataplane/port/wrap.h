@@ -29,6 +29,7 @@ int wrap_attach(struct port_queue *q);
 void wrap_detach(struct port_queue *q);
 void wrap_reap(struct port_queue *q, struct pkt_vec *done);
 int wrap_refresh(struct port *p);
+void wrap_kernel_stats(struct port_queue *q, struct port_stats *stats);
 
 static inline struct port_queue *wrap_inner(struct port_queue *q) {
     struct port_queue *inner = ((struct wrap_queue *)q)->inner;

@@ -359,7 +359,20 @@ static int xdp_refresh(struct port *p) {
     return netif_refresh(&p->info);
 }
 
-static const struct port_ops xdp_ops = {.kind = "xdp", .destroy = xdp_destroy, .refresh = xdp_refresh};
+/* A frame that finds no buffer counts among the dropped ones too. */
+static void xdp_kernel_stats(struct port_queue *q, struct port_stats *stats) {
+    const struct xdp_queue *xq = xdp_of(q);
+    struct xdp_statistics k = {0};
+    socklen_t size = sizeof k;
+    if (getsockopt(xq->xsk.fd, SOL_XDP, XDP_STATISTICS, &k, &size) < 0)
+        return;
+    stats->rx_kernel_dropped += k.rx_dropped + k.rx_ring_full;
+    stats->rx_no_buffer += k.rx_fill_ring_empty_descs;
+    stats->bad_descs += k.rx_invalid_descs + k.tx_invalid_descs;
+}
+
+static const struct port_ops xdp_ops = {
+    .kind = "xdp", .destroy = xdp_destroy, .refresh = xdp_refresh, .kernel_stats = xdp_kernel_stats};
 
 /* Native when allowed and possible, else generic when allowed. Without claims every packet is ours. */
 static int program_attach(struct xdp_port *port, const struct port_params *params, struct port_error *err) {

@@ -32,10 +32,14 @@ static bool cq_refresh(struct shard *sh, struct sess_set *set) {
     return set->cq_tail - head < SESS_CQ_ENTRIES;
 }
 
-struct ush_cqe *cq_slot(struct shard *sh, struct sess_set *set) {
+static inline struct ush_cqe *slot(struct shard *sh, struct sess_set *set) {
     if (UNLIKELY(set->cq_tail - set->cq_head >= SESS_CQ_ENTRIES) && !cq_refresh(sh, set))
         return NULL;
     return &set->cq[set->cq_tail % SESS_CQ_ENTRIES];
+}
+
+struct ush_cqe *cq_slot(struct shard *sh, struct sess_set *set) {
+    return slot(sh, set);
 }
 
 /* Wakes nobody: who sleeps finds it when something else wakes it. */
@@ -58,7 +62,7 @@ static void cqe_head(struct ush_cqe *e, uint8_t type, uint8_t flags, uint8_t cou
 
 /* ---- datagrams ---- */
 
-void session_payload_copy(uint8_t *to, const struct pkt *p, uint32_t len) {
+static SELDOM void payload_gather(uint8_t *to, const struct pkt *p, uint32_t len) {
     uint32_t head = p->len < len ? p->len : len;
     memcpy(to, p->data, head);
     uint32_t at = head;
@@ -69,7 +73,18 @@ void session_payload_copy(uint8_t *to, const struct pkt *p, uint32_t len) {
     }
 }
 
-static void cqe_recv(struct ush_cqe *e, const struct pkt *p, uint32_t handle, uint32_t cell, uint32_t len) {
+static inline void payload_copy(uint8_t *to, const struct pkt *p, uint32_t len) {
+    if (LIKELY(p->len >= len))
+        memcpy(to, p->data, len);
+    else
+        payload_gather(to, p, len);
+}
+
+void session_payload_copy(uint8_t *to, const struct pkt *p, uint32_t len) {
+    payload_copy(to, p, len);
+}
+
+static inline void cqe_recv(struct ush_cqe *e, const struct pkt *p, uint32_t handle, uint32_t cell, uint32_t len) {
     uint8_t flags = (p->flags & PKT_ECN_CE) ? USH_RECV_CE : 0;
     if (UNLIKELY(len < pkt_bytes(p)))
         flags |= USH_RECV_TRUNC;
@@ -91,7 +106,7 @@ static void socket_overrun(struct sess_set *set, uint32_t handle) {
     __atomic_store_n(&set->shm_socket[handle].rx_dropped, dropped, __ATOMIC_RELAXED);
 }
 
-static enum drop_reason deliver_one(struct shard *sh, struct sess_set *set, struct pkt *p) {
+static inline enum drop_reason deliver_one(struct shard *sh, struct sess_set *set, struct pkt *p) {
     uint32_t handle = SINK_HANDLE(p->sink);
     if (UNLIKELY(set->dead || handle >= set->socket_max || set->socket[handle].state != SOCK_OPEN))
         return DROP_SESSION_GONE;
@@ -100,7 +115,7 @@ static enum drop_reason deliver_one(struct shard *sh, struct sess_set *set, stru
         socket_overrun(set, handle);
         return DROP_SOCKET_RX_FULL;
     }
-    struct ush_cqe *e = cq_slot(sh, set);
+    struct ush_cqe *e = slot(sh, set);
     if (UNLIKELY(e == NULL)) {
         socket_overrun(set, handle);
         return set->dead ? DROP_SESSION_GONE : DROP_SESSION_RING_FULL;
@@ -112,7 +127,7 @@ static enum drop_reason deliver_one(struct shard *sh, struct sess_set *set, stru
         socket_overrun(set, handle);
         return DROP_SESSION_NO_CELL;
     }
-    session_payload_copy(set->rx + cell, p, len);
+    payload_copy(set->rx + cell, p, len);
     sk->rx_held += size;
     sk->rx_packets += !(p->flags & PKT_BOUNCED);
     cqe_recv(e, p, handle, cell, len);
@@ -149,7 +164,7 @@ void session_deliver(struct shard *sh, struct pkt **pkts, uint32_t n) {
             continue;
         }
         delivered++;
-        shard_pkt_free(sh, p);
+        shard_pkt_put(sh, p);
     }
     sh->stats.to_sessions += delivered;
 }
@@ -157,7 +172,7 @@ void session_deliver(struct shard *sh, struct pkt **pkts, uint32_t n) {
 /* ---- events ---- */
 
 /* By bit. */
-static const uint8_t event_map[] = {USH_EVENT_ACCEPT, USH_EVENT_CONNECTED, USH_EVENT_WRITABLE,
+static const uint8_t event_map[] = {USH_EVENT_ACCEPT, USH_EVENT_CONNECTED, USH_EVENT_WRITABLE, USH_EVENT_URGENT,
                                     USH_EVENT_HANGUP, USH_EVENT_ERROR,     USH_EVENT_CLOSED};
 
 static uint8_t event_of(uint32_t bit) {
@@ -175,10 +190,12 @@ static void cqe_event(struct ush_cqe *e, uint32_t handle, uint32_t bit, const st
 }
 
 /* No room: the socket remembers what it has to say, once of each kind. The list holds a socket at most once. */
-static void event_defer(struct sess_set *set, uint32_t index, uint32_t bit, uint32_t value) {
+static void event_defer(struct sess_set *set, uint32_t index, uint32_t bit, const struct notice *n) {
     struct sess_socket *sk = &set->socket[index];
     if (bit == EV_ERROR)
-        sk->error = (uint16_t)value;
+        sk->error = (uint16_t)n->value;
+    if (bit == EV_URGENT)
+        sk->urgent = n->extra;
     sk->events |= (uint8_t)bit;
     if (sk->flags & SOCK_LISTED)
         return;
@@ -195,6 +212,15 @@ static bool is_stream(const struct sess_set *set, uint32_t index) {
     return index >= set->socket_max;
 }
 
+/* To which of the listener's addresses it came: the engine is asked only when the listener has more than one. */
+static void accept_local(struct shard *sh, const struct sess_set *set, uint32_t index, struct ush_cqe *e) {
+    const struct sess_socket *sk = &set->socket[index];
+    struct flow ends = set->session->flow[sk->listener].flow;
+    if (ipaddr_is_any(&ends.local))
+        (void)stream_ends(sh, sk, &ends);
+    memcpy(e->event.local, ends.local.b, sizeof e->event.local);
+}
+
 static void event_write(struct shard *sh, struct sess_set *set, struct ush_cqe *e, uint32_t handle, uint32_t bit,
                         const struct notice *n) {
     uint32_t index = USH_HANDLE_INDEX(handle);
@@ -202,6 +228,7 @@ static void event_write(struct shard *sh, struct sess_set *set, struct ush_cqe *
         struct notice of_listener = *n;
         of_listener.value = handle;
         cqe_event(e, set->socket[index].listener, bit, &of_listener);
+        accept_local(sh, set, index, e);
     } else {
         cqe_event(e, handle, bit, n);
     }
@@ -223,7 +250,7 @@ void session_event(struct shard *sh, struct sess_set *set, uint32_t handle, uint
     bool wait = set->event_head != USH_NONE || (is_stream(set, index) && set->pend_head != NULL);
     struct ush_cqe *e = wait ? NULL : cq_slot(sh, set);
     if (UNLIKELY(e == NULL)) {
-        event_defer(set, index, bit, n->value);
+        event_defer(set, index, bit, n);
         session_set_dirty(sh, set); /* so that session_flush() tries again */
         return;
     }
@@ -234,6 +261,7 @@ void session_notices(struct shard *sh, const struct notice *notices, uint32_t n)
     static const uint8_t bit_of[] = {
         [NOTICE_ERROR] = EV_ERROR,   [NOTICE_WRITABLE] = EV_WRITABLE, [NOTICE_CONNECTED] = EV_CONNECTED,
         [NOTICE_HANGUP] = EV_HANGUP, [NOTICE_CLOSED] = EV_CLOSED,     [NOTICE_TX_DONE] = 0,
+        [NOTICE_URGENT] = EV_URGENT,
     };
     for (uint32_t i = 0; i < n; i++) {
         struct sess_set *set = set_of(sh, notices[i].sink);
@@ -251,9 +279,15 @@ void session_notices(struct shard *sh, const struct notice *notices, uint32_t n)
 
 /* ---- sends that end ---- */
 
+static SELDOM void tell_writable(struct shard *sh, struct sess_set *set, uint32_t handle) {
+    struct sess_socket *sk = &set->socket[USH_HANDLE_INDEX(handle)];
+    sk->tx_told = sk->tx_done;
+    session_event(sh, set, handle, EV_WRITABLE, &(struct notice){.kind = NOTICE_WRITABLE});
+}
+
 /* A client that is out of credit waits for WRITABLE. Nobody tells us who waits, so it is said after every quarter of
  * the limit: the last one before the queue runs empty finds at least three quarters free. */
-void session_tx_return(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bytes, uint32_t off) {
+STRAIGHT void tx_return(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bytes, uint32_t off) {
     uint32_t index = USH_HANDLE_INDEX(handle);
     struct sess_socket *sk = &set->socket[index];
     sk->tx_flight -= bytes < sk->tx_flight ? bytes : sk->tx_flight;
@@ -266,19 +300,22 @@ void session_tx_return(struct shard *sh, struct sess_set *set, uint32_t handle, 
     if (set->dead)
         return;
     __atomic_store_n(&set->shm_socket[index].tx_done, sk->tx_done, __ATOMIC_RELEASE);
-    if (UNLIKELY(sk->tx_done - sk->tx_told >= sk->tx_limit / 4)) {
-        sk->tx_told = sk->tx_done;
-        session_event(sh, set, handle, EV_WRITABLE, &(struct notice){.kind = NOTICE_WRITABLE});
-    }
+    if (UNLIKELY(sk->tx_done - sk->tx_told >= sk->tx_limit / 4))
+        tell_writable(sh, set, handle);
+}
+
+void session_tx_return(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bytes, uint32_t off) {
+    tx_return(sh, set, handle, bytes, off);
 }
 
 void session_tx_end(struct shard *sh, struct pkt *p) {
     const struct sess_tx *tx = &sh->tx[p->token - 1];
     struct sess_set *set = sh->set[tx->slot];
     p->token = 0;
-    session_tx_return(sh, set, tx->handle, tx->bytes, tx->off);
+    tx_return(sh, set, tx->handle, tx->bytes, tx->off);
     set->flight--;
-    session_set_settle(sh, set);
+    if (UNLIKELY(set->retired))
+        session_set_settle(sh, set);
 }
 
 void session_regions_mark(struct shard *sh, struct pkt **pkts, uint32_t n) {
@@ -328,6 +365,8 @@ bool session_events_tell(struct shard *sh, struct sess_set *set, uint32_t index,
         struct notice n = {.value = bit == EV_ERROR ? sk->error : 0, .extra = sk->tx_limit};
         if (bit == EV_ERROR)
             n.extra = (sk->flags & SOCK_REFUSED) != 0;
+        if (bit == EV_URGENT)
+            n.extra = sk->urgent;
         struct flow ends;
         if ((bit & EV_OPENING) && stream_ends(sh, sk, &ends)) {
             n.addr = bit == EV_ACCEPT ? ends.remote : ends.local;

@@ -52,6 +52,7 @@ static uint32_t socket_end(const struct ush_header *h) {
 
 static void layout_plan(struct ush_header *h, const struct session_params *params) {
     uint32_t sockets = (uint32_t)clamp(params->socket_max, SOCKET_DEFAULT, 1, SESS_SOCKET_MAX);
+    uint32_t streams = (uint32_t)round_up(clamp(params->stream_max, SESS_STREAMS, 64, SESS_STREAMS_MAX), 64);
     *h = (struct ush_header){.magic = USH_MAGIC,
                              .abi = params->abi,
                              .header_size = sizeof *h,
@@ -64,8 +65,8 @@ static void layout_plan(struct ush_header *h, const struct session_params *param
                              .cq_entries = SESS_CQ_ENTRIES,
                              .tx_copy_max = SESS_TX_COPY_MAX,
                              .rx_cell_min = 1u << CELL_SHIFT,
-                             .client_socket_max = SESS_CLIENT_STREAMS,
-                             .accept_socket_max = SESS_ACCEPT_STREAMS};
+                             .client_socket_max = streams,
+                             .accept_socket_max = streams};
     h->set_off = round_up(h->socket_off + (uint64_t)socket_end(h) * sizeof(struct ush_socket), USH_PAGE);
     h->tx_off = h->set_off + h->set_stride * USH_SET_MAX;
     h->rx_off = round_up(h->tx_off + h->tx_size, SLAB_BYTES);
@@ -100,16 +101,38 @@ static int private_get(struct session *s) {
     s->slab = pages_get(slabs * sizeof *s->slab);
     s->cell_word = pages_get((s->layout.rx_size >> CELL_SHIFT) * sizeof *s->cell_word);
     s->slab_pool = calloc((slabs + 63) / 64, sizeof *s->slab_pool);
-    s->accept_pool = malloc(SESS_ACCEPT_STREAMS / 8);
+    s->accept_pool = malloc(s->layout.accept_socket_max / 8);
     if (s->accept_pool != NULL)
-        memset(s->accept_pool, 0xff, SESS_ACCEPT_STREAMS / 8);
+        memset(s->accept_pool, 0xff, s->layout.accept_socket_max / 8);
     if (!s->accept_pool || !s->socket || !s->flow || !s->closed || !s->slab || !s->cell_word || !s->slab_pool)
         return -ENOMEM;
     for (uint32_t i = 0; i < slabs; i++) {
         s->slab_pool[i / 64] |= 1ull << (i % 64);
-        s->slab[i].cls = SLAB_FREE;
+        s->slab[i].set = SLAB_NOBODY;
     }
     return 0;
+}
+
+/* ---- what a user may have ---- */
+
+struct session_quota *session_quota_create(uint32_t stream_max) {
+    struct session_quota *q = aligned_alloc(CACHE_LINE, round_up(sizeof *q, CACHE_LINE));
+    if (q != NULL)
+        *q = (struct session_quota){.refs = 1, .max = stream_max};
+    return q;
+}
+
+void session_quota_release(struct session_quota *q) {
+    if (q != NULL && --q->refs == 0)
+        free(q);
+}
+
+uint32_t session_quota_used(const struct session_quota *q) {
+    return __atomic_load_n(&q->used, __ATOMIC_RELAXED);
+}
+
+void session_owner_set(struct session *s, uint32_t owner) {
+    __atomic_store_n(&s->owner, owner, __ATOMIC_RELAXED);
 }
 
 static void session_free(struct session *s) {
@@ -134,6 +157,7 @@ static void session_free(struct session *s) {
         close(s->memfd);
     if (s->wake_fd >= 0)
         close(s->wake_fd);
+    session_quota_release(s->quota);
     free(s);
 }
 
@@ -147,6 +171,9 @@ int session_create(struct runtime *rt, const struct session_params *params, stru
     s->rt = rt;
     s->memfd = s->wake_fd = -1;
     s->owner = params->owner;
+    s->quota = params->quota;
+    if (s->quota != NULL)
+        s->quota->refs++;
     s->detach_why = DETACH_COUNT;
     layout_plan(&s->layout, params);
     int pair[2] = {-1, -1}, memfd = -1;
@@ -189,8 +216,10 @@ static void set_fill(struct sess_set *set, struct session *s, uint32_t index, ui
     set->connect_high = set->socket_max;
     set->accept_high = set->accept_base;
     set->accept_pool = s->accept_pool;
+    set->quota = s->quota;
     set->wake_fd = s->wake_fd;
     set->event_head = USH_NONE;
+    set->ahead_handle = USH_NONE;
     set->sq_count = 1;
     for (uint32_t q = 0; q < USH_SQ_MAX; q++)
         set->sq[q].ring = (struct ush_sqe *)(base + ush_sq_off(SESS_CQ_ENTRIES, SESS_SQ_ENTRIES, q));

@@ -27,8 +27,16 @@ struct session_params {
     uint32_t abi;
     uint64_t tx_bytes, rx_bytes; /* rounded up to pages, bounded by the daemon's limits */
     uint32_t socket_max;
-    uint32_t owner; /* stamped on packets until a socket says otherwise */
+    uint32_t owner; /* stamped on packets until a socket says otherwise, and on streams that the client connects */
+    uint32_t stream_max;           /* streams it may have opened, and as many that were accepted; 0 = default */
+    struct session_quota *quota;   /* its user's; NULL = none */
 };
+
+/* How many streams all sessions of one user may have together. Workers count, with one atomic addition a connection.
+ * Made and given back by control; a session holds its own reference for as long as its last stream lives. */
+struct session_quota *session_quota_create(uint32_t stream_max);
+void session_quota_release(struct session_quota *q);
+uint32_t session_quota_used(const struct session_quota *q);
 
 struct session_fds {
     int memfd;     /* sealed against resizing; for the client */
@@ -38,10 +46,15 @@ struct session_fds {
 /* The fds in ret_fds are the caller's. */
 int session_create(struct runtime *rt, const struct session_params *params, struct session **ret_session,
                    struct session_fds *ret_fds);
+/* Streams that the client connects from now on are `owner`'s. */
+void session_owner_set(struct session *s, uint32_t owner);
 /* Closes all sockets, waits until no worker touches the memory, gives everything back. Works on detached ones too. */
 void session_destroy(struct session *s, enum detach_reason why);
 
-/* A socket: control has read these from the program's kernel socket. A TCP socket is a listener. */
+struct ush_option;
+
+/* A socket: control has read these from the program's kernel socket. A TCP socket is a listener, or `bound`: the local
+ * end of connections to come. */
 struct session_socket_params {
     struct flow flow;      /* local any/port, remote all zero when not connected; proto */
     bool v6only;
@@ -52,6 +65,9 @@ struct session_socket_params {
     uint32_t ifindex;      /* SO_BINDTODEVICE, 0 = none */
     uint32_t backlog;      /* listeners; 0 = default */
     uint64_t cookie;       /* SO_COOKIE */
+    bool bound;
+    const struct ush_option *options; /* listeners: what their connections are born with; a client's words */
+    uint32_t option_count;
 };
 
 struct session_socket {

@@ -11,9 +11,11 @@
 
 #include "dataplane/core/shard.h"
 #include "dataplane/session/session.h"
+#include "engines/tcp/tcp_cmd.h"
 #include "proto/usher_shm.h"
 
 #define SESS_SQ_ENTRIES  1024u
+#define SESS_SQ_TURN     (SESS_SQ_ENTRIES / 2) /* entries of a ring that one turn takes at most */
 #define SESS_CQ_ENTRIES  4096u
 #define SESS_TX_COPY_MAX 1536u /* what fits a small packet behind the headroom, and a frame of 1500 with it */
 #define SESS_TX_LEN_MAX  65527u
@@ -23,8 +25,8 @@
 #define SESS_SOCKET_MAX  65536u
 #define SESS_RX_QUOTA    (256u << 10)
 #define SESS_TX_LIMIT    (256u << 10)
-#define SESS_CLIENT_STREAMS 8192u
-#define SESS_ACCEPT_STREAMS 8192u
+#define SESS_STREAMS        8192u /* that the client opens, and as many that are accepted */
+#define SESS_STREAMS_MAX    (1u << 20)
 #define SESS_STREAM_LIMIT   (256u << 10) /* until the engine advises */
 #define SESS_LINGER_NS      (30 * NS_PER_SEC)
 #define SESS_IDLE_NS     NS_PER_MS /* a set without traffic for so long is armed and no longer polled */
@@ -39,23 +41,27 @@
 #define CELL_SHIFT  8 /* of the smallest class */
 #define CELL_CLASSES 4
 
-enum slab_class { SLAB_256, SLAB_2K, SLAB_16K, SLAB_64K, SLAB_FREE = 0xff };
+#define SLAB_NOBODY 0xff /* no set has this number */
 
+enum slab_class { SLAB_256, SLAB_2K, SLAB_16K, SLAB_64K };
+
+/* A place is a multiple of the smallest cell's size, counted from the slab's start: where a cell may begin. */
 struct slab {
     uint8_t cls;      /* enum slab_class */
     uint8_t set;      /* whose it is */
+    uint16_t count;   /* cells of its size */
     uint16_t lent;    /* cells the client holds */
-    uint16_t carved;  /* cells ever used since the slab got its class */
-    uint16_t free_head; /* first of the given back, CELL_NIL ends */
+    uint16_t carved;  /* place behind the last cell ever used since the slab got its class */
+    uint16_t free_head; /* place of the first of the given back, CELL_NIL ends */
     uint32_t next, prev; /* in the class's list of slabs with a free cell */
-    uint64_t lent_map[4];
 };
 
-/* `mark`: the socket's handle while lent, else the next free cell of the slab. */
+/* `mark`: the socket's handle while lent, else the place of the slab's next free cell. */
 struct cell_word {
     uint32_t mark;
-    uint32_t len; /* payload, while lent */
+    uint32_t lent; /* payload + 1 while lent, 0 = no cell of the client's begins here */
 };
+STATIC_ASSERT(USH_SET_MAX <= SLAB_NOBODY, "a slab's owner is one byte");
 
 /* One for each set. `word` belongs to the session: one for each 256 bytes. Slabs move between the session's sets
  * through `pool`, a bit map that workers change
@@ -81,8 +87,8 @@ uint32_t cells_give(struct cells *c, uint32_t off, uint32_t *ret_size, uint32_t 
 
 enum sess_sock_state { SOCK_FREE = 0, SOCK_OPEN, SOCK_CLOSING, SOCK_CLOSED };
 /* In the order in which they are told. */
-enum sess_event_bit { EV_ACCEPT = 1 << 0, EV_CONNECTED = 1 << 1, EV_WRITABLE = 1 << 2, EV_HANGUP = 1 << 3,
-    EV_ERROR = 1 << 4, EV_CLOSED = 1 << 5 };
+enum sess_event_bit { EV_ACCEPT = 1 << 0, EV_CONNECTED = 1 << 1, EV_WRITABLE = 1 << 2, EV_URGENT = 1 << 3,
+    EV_HANGUP = 1 << 4, EV_ERROR = 1 << 5, EV_CLOSED = 1 << 6 };
 #define EV_OPENING (EV_ACCEPT | EV_CONNECTED) /* before any byte of the stream */
 
 enum sess_socket_flag {
@@ -92,6 +98,8 @@ enum sess_socket_flag {
     SOCK_LISTENER = 1 << 3,
     SOCK_REFUSED = 1 << 4,  /* CONNECT did not even begin */
     SOCK_SPREAD = 1 << 5,   /* of a group that goes by the shortest queue: its transport is told how long this one is */
+    SOCK_LOCAL = 1 << 6,    /* connects to an address of this host: refused here, it may try the kernel */
+    SOCK_BOUND = 1 << 7,    /* a port for CONNECT, no more: the transport knows nothing of it */
 };
 
 /* One cache line. Written by the worker; control reads counters. */
@@ -113,7 +121,10 @@ struct sess_socket {
     uint8_t generation;   /* of a stream's handle */
     uint8_t flags;        /* enum sess_socket_flag */
     uint32_t event_next;  /* in the set's list of sockets with untold events */
-    uint32_t rx_dropped;
+    union {
+        uint32_t rx_dropped;
+        uint32_t urgent; /* of a stream: where EV_URGENT is */
+    };
     uint64_t rx_packets, tx_packets;
 } CACHE_ALIGNED;
 STATIC_ASSERT(sizeof(struct sess_socket) == CACHE_LINE, "one line per socket");
@@ -121,6 +132,7 @@ STATIC_ASSERT(sizeof(struct sess_socket) == CACHE_LINE, "one line per socket");
 struct sess_sq {
     struct ush_sqe *ring;
     uint32_t head;
+    uint32_t streamed;   /* sends of streams ever taken */
     uint32_t off, guess; /* in the TX region: of the last send, and where the next one may be */
 };
 
@@ -174,9 +186,12 @@ struct sess_set {
     struct pkt *pend_head, *pend_tail; /* received bytes that found no room, in order, linked by user_data */
     uint32_t pend_count;
     uint32_t streams;     /* that the engine still knows: the TX region is theirs until 0 */
+    struct session_quota *quota; /* NULL = none */
     uint32_t connect_high, accept_high; /* indexes at or above were never used by this set */
     uint32_t accept_next; /* where the search for a free handle begins */
     uint64_t *accept_pool; /* the session's: 1 = index free; sets take and give atomically */
+    uint32_t ahead_handle; /* the CONNECT that is to have the options in `ahead`; USH_NONE = none */
+    struct tcp_options ahead;
     struct sess_set *linger_next;
     ns_t linger_until;    /* when what the client closed and left behind is aborted */
     /* kicks */
@@ -204,8 +219,8 @@ void session_arm_all(struct shard *sh);
 bool session_recheck(struct shard *sh);
 /* Takes what the client submitted before it closed a socket. */
 void session_set_drain(struct shard *sh, struct sess_set *set);
-/* Looks again at full completion rings. */
-void session_unstick(struct shard *sh);
+/* Looks again at full completion rings. True: some have got entries, session_flush() has to tell. */
+bool session_unstick(struct shard *sh);
 void session_set_activate(struct shard *sh, struct sess_set *set);
 /* The set's kick eventfd fired. */
 void session_kicked(struct shard *sh, uint32_t slot);
@@ -226,7 +241,6 @@ uint32_t stream_take_send(struct shard *sh, struct sess_set *set, const struct u
 uint32_t stream_take_connect(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
 uint32_t stream_take_shutdown(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
 uint32_t stream_take_close(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
-uint32_t stream_take_option(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
 /* The live stream of this set with exactly this handle, or NULL. */
 struct sess_socket *stream_find(const struct sess_set *set, uint32_t handle);
 /* A notice about a stream. True when it is dealt with. */
@@ -239,9 +253,23 @@ void stream_accepts(struct shard *sh);
 bool stream_ends(struct shard *sh, const struct sess_socket *sk, struct flow *ret_flow);
 /* The session ends: what the client has not closed is reset. `*at` = where to go on; false when all is done. */
 bool stream_end_some(struct shard *sh, struct sess_set *set, uint32_t *at, uint32_t max);
-void stream_linger(struct shard *sh);
+/* Returns work done. */
+uint32_t stream_linger(struct shard *sh);
 /* The engines are gone, and with them all streams. */
 void stream_forget_all(struct shard *sh);
+
+/* ---- worker: stream_option.c ---- */
+
+uint32_t stream_take_option(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
+uint32_t stream_take_info(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
+/* What came ahead of the CONNECT of `handle`; ret_opt untouched when that is nothing. */
+void stream_options_take(struct sess_set *set, uint32_t handle, struct tcp_options *ret_opt);
+/* One option that a connection or listener is to be born with. What cannot be is ignored. */
+void stream_option_born(struct tcp_options *opt, uint32_t option, int64_t value, const uint8_t name[12]);
+void stream_listen_options(struct shard *sh, const struct sess_socket *sk, const struct ush_option *options,
+                           uint32_t count);
+/* False: the engine does not know it any more. */
+bool stream_info(struct shard *sh, const struct sess_socket *sk, struct tcp_conn_info *ret_info);
 
 /* ---- worker: stream_rx.c ---- */
 
@@ -300,6 +328,12 @@ struct sess_flow { /* what control keeps of a socket */
     bool open;
 };
 
+struct session_quota {
+    uint32_t refs; /* control's */
+    uint32_t max;
+    uint32_t used CACHE_ALIGNED; /* atomic: workers count */
+};
+
 struct session {
     struct runtime *rt;
     uint8_t *base;
@@ -307,7 +341,8 @@ struct session {
     int memfd;
     int wake_fd; /* our end */
     struct ush_header layout; /* private copy */
-    uint32_t owner;
+    uint32_t owner; /* control writes, workers read */
+    struct session_quota *quota;
     struct sess_set *set[USH_SET_MAX];
     struct sess_socket *socket;
     struct sess_flow *flow;

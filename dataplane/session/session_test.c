@@ -421,6 +421,41 @@ Test(session, a_client_that_falls_asleep_late_is_woken_a_turn_later) {
     cr_assert_eq(recv(a.fds.wake_peer, bytes, sizeof bytes, MSG_DONTWAIT), 1);
 }
 
+/* What waited for room in the ring is told in a turn in which nothing else happens. */
+Test(session, a_client_that_fell_asleep_behind_a_full_ring_is_woken) {
+    char bytes[16];
+    struct ush_cqe e;
+    quota_off();
+    for (uint32_t i = 0; i < SESS_CQ_ENTRIES + 100; i++)
+        send_echo(0, 64);
+    for (uint32_t i = 0; i < 100; i++)
+        send_echo(i * 4096, 2000); /* lent: each has to be given back */
+    kit_settle(&k);
+    while (fake_client_take(&a.c, &e))
+        continue;
+    a.c.set->wait_ticket = 1;
+    for (uint32_t t = 0; t < 100000 && !fake_client_ready(&a.c); t++)
+        kit_turn(&k);
+    cr_assert(fake_client_ready(&a.c));
+    cr_assert_eq(recv(a.fds.wake_peer, bytes, sizeof bytes, MSG_DONTWAIT), 1);
+}
+
+Test(session, the_worker_knows_whom_it_keeps_from_the_core) {
+    struct shard *sh = k.rt->shard[0];
+    char byte;
+    send_echo(0, 8);
+    cr_assert_eq(sh->told, 0);
+    a.c.set->yields = 1;
+    send_echo(0, 8);
+    cr_assert_eq(sh->told, TOLD_YIELDER);
+    sh->told = 0;
+    a.c.set->yields = 0;
+    a.c.set->wait_ticket = 1;
+    send_echo(0, 8);
+    cr_assert_eq(sh->told, TOLD_SLEEPER);
+    cr_assert_eq(recv(a.fds.wake_peer, &byte, 1, MSG_DONTWAIT), 1);
+}
+
 /* ---- what a hostile client may try, one rule at a time ---- */
 
 static void bad_sequence(void) {

@@ -12,7 +12,6 @@
 
 #include "dataplane/core/runtime_internal.h"
 #include "dataplane/session/session_internal.h"
-#include "engines/tcp/tcp_cmd.h"
 #include "engines/udp/udp_cmd.h"
 
 #define TX_LIMIT_MIN    (128u << 10) /* the rule for WRITABLE needs a quarter of it free for one large datagram */
@@ -98,15 +97,48 @@ static struct udp_cmd_open udp_open(const struct session *s, uint32_t set, uint3
 
 static struct tcp_cmd_listen tcp_listen(const struct session *s, uint32_t set, uint32_t handle,
                                         const struct session_socket_params *p) {
-    return (struct tcp_cmd_listen){.cmd = {TCP_CMD_LISTEN, sizeof(struct tcp_cmd_listen)},
-                                   .flow = p->flow,
-                                   .sink = SINK(SINK_SESSION, s->set[set]->slot, handle),
-                                   .owner = p->owner,
-                                   .ifindex = p->ifindex,
-                                   .backlog = p->backlog != 0 ? p->backlog : BACKLOG_DEFAULT,
-                                   .v6only = p->v6only,
-                                   .reuseport = p->reuseport,
-                                   .spread = p->spread};
+    struct tcp_cmd_listen l = {.cmd = {TCP_CMD_LISTEN, sizeof(struct tcp_cmd_listen)},
+                               .flow = p->flow,
+                               .sink = SINK(SINK_SESSION, s->set[set]->slot, handle),
+                               .owner = p->owner,
+                               .ifindex = p->ifindex,
+                               .backlog = p->backlog != 0 ? p->backlog : BACKLOG_DEFAULT,
+                               .v6only = p->v6only,
+                               .reuseport = p->reuseport,
+                               .spread = p->spread};
+    for (uint32_t i = 0; i < p->option_count; i++)
+        stream_option_born(&l.opt, p->options[i].option, p->options[i].value, p->options[i].name);
+    return l;
+}
+
+static int listen_run(struct shard *sh, const struct change *c, struct sess_socket *sk,
+                      struct engine_reply *ret_reply) {
+    struct tcp_cmd_listen cmd = tcp_listen(c->session, sh->index, c->handle, c->params);
+    int error = session_transport(sh, PROTO_TCP, &cmd.cmd, ret_reply);
+    if (error == -EINVAL && cmd.opt.congestion[0] != '\0') { /* a name that the engine does not know */
+        memset(cmd.opt.congestion, 0, sizeof cmd.opt.congestion);
+        error = session_transport(sh, PROTO_TCP, &cmd.cmd, ret_reply);
+    }
+    if (error < 0)
+        return error;
+    sk->sock = ret_reply->value;
+    stream_listen_options(sh, sk, c->params->options, c->params->option_count);
+    return 0;
+}
+
+static int transport_open(struct shard *sh, const struct change *c, struct sess_socket *sk) {
+    struct engine_reply reply;
+    if (c->params->bound) {
+        sk->sock = USH_NONE;
+        return sh->proto_node[PROTO_TCP] != NODE_NONE ? 0 : -EPROTONOSUPPORT;
+    }
+    if (sk->proto == PROTO_TCP)
+        return listen_run(sh, c, sk, &reply);
+    struct udp_cmd_open open = udp_open(c->session, sh->index, c->handle, c->params);
+    int error = session_transport(sh, sk->proto, &open.cmd, &reply);
+    if (error == 0)
+        sk->sock = reply.value;
+    return error;
 }
 
 /* The record is complete before the transport may hand a packet up. */
@@ -123,18 +155,14 @@ static void open_run(struct shard *sh, void *arg) {
                                .tx_limit = c->tx_limit,
                                .event_next = USH_NONE};
     *shm = (struct ush_socket){.state = USH_SOCKET_OPEN};
-    struct udp_cmd_open open = udp_open(s, sh->index, c->handle, c->params);
-    struct tcp_cmd_listen listen = tcp_listen(s, sh->index, c->handle, c->params);
     bool stream = sk->proto == PROTO_TCP;
     bool spread = c->params->reuseport && c->params->spread != 0;
-    sk->flags = stream ? SOCK_LISTENER : spread ? SOCK_SPREAD : 0;
-    c->reply.error = session_transport(sh, sk->proto, stream ? &listen.cmd : &open.cmd, &c->reply);
+    sk->flags = c->params->bound ? SOCK_BOUND : stream ? SOCK_LISTENER : spread ? SOCK_SPREAD : 0;
+    c->reply.error = transport_open(sh, c, sk);
     if (c->reply.error < 0) {
         sk->state = SOCK_CLOSED;
         shm->state = USH_SOCKET_CLOSED;
-        return;
     }
-    sk->sock = c->reply.value;
 }
 
 static void close_one(struct shard *sh, struct session *s, uint32_t handle) {
@@ -142,7 +170,8 @@ static void close_one(struct shard *sh, struct session *s, uint32_t handle) {
     struct udp_cmd_close close = {.cmd = {UDP_CMD_CLOSE, sizeof close}, .sock = sk->sock};
     struct tcp_cmd_close end = {.cmd = {TCP_CMD_CLOSE, sizeof end}, .sock = sk->sock};
     struct engine_reply reply;
-    (void)session_transport(sh, sk->proto, sk->proto == PROTO_TCP ? &end.cmd : &close.cmd, &reply);
+    if (!(sk->flags & SOCK_BOUND))
+        (void)session_transport(sh, sk->proto, sk->proto == PROTO_TCP ? &end.cmd : &close.cmd, &reply);
     sk->state = SOCK_CLOSED;
     s->set[sh->index]->shm_socket[handle].state = USH_SOCKET_CLOSED;
 }

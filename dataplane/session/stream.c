@@ -14,7 +14,6 @@
 
 #include "dataplane/core/steer.h"
 #include "dataplane/session/session_internal.h"
-#include "engines/tcp/tcp_cmd.h"
 #include "engines/wire.h"
 
 struct sess_socket *stream_find(const struct sess_set *set, uint32_t handle) {
@@ -33,6 +32,17 @@ static uint64_t sink_of(const struct sess_set *set, uint32_t handle) {
 }
 
 /* ---- records ---- */
+
+/* One stream more of its user's; quota_give() counts it out again. False: that is one too many. */
+static bool quota_take(const struct sess_set *set) {
+    struct session_quota *q = set->quota;
+    return q == NULL || __atomic_add_fetch(&q->used, 1, __ATOMIC_RELAXED) <= q->max;
+}
+
+static void quota_give(const struct sess_set *set) {
+    if (set->quota != NULL)
+        __atomic_sub_fetch(&set->quota->used, 1, __ATOMIC_RELAXED);
+}
 
 /* The record is ours already (state OPEN); fills the rest. */
 static struct sess_socket *record_fill(struct sess_set *set, uint32_t handle, uint32_t owner, uint8_t flags) {
@@ -79,6 +89,7 @@ static void engine_done(struct sess_set *set, struct sess_socket *sk) {
     sk->sock = USH_NONE;
     sk->tx_flight = 0;
     set->streams--;
+    quota_give(set);
 }
 
 /* ---- submissions ---- */
@@ -94,7 +105,7 @@ static bool in_range(const struct sess_set *set, uint32_t handle) {
 }
 
 uint32_t stream_take_send(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
-    if (UNLIKELY(e->flags & ~USH_SEND_MORE))
+    if (UNLIKELY(e->flags & ~(USH_SEND_MORE | USH_SEND_URGENT)))
         return DETACH_BAD_OP;
     if (UNLIKELY(!in_range(set, e->send.handle)))
         return DETACH_BAD_HANDLE;
@@ -112,6 +123,8 @@ uint32_t stream_take_send(struct shard *sh, struct sess_set *set, const struct u
     sk->tx_flight += e->send.len;
     sk->tx_packets++;
     p->flags = PKT_REGION | (e->flags & USH_SEND_MORE ? PKT_MORE : 0);
+    if (UNLIKELY(e->flags & USH_SEND_URGENT))
+        p->flags |= PKT_URGENT;
     p->flow.proto = PROTO_TCP;
     p->sock = sk->sock;
     p->sink = sink_of(set, e->send.handle);
@@ -123,18 +136,19 @@ uint32_t stream_take_send(struct shard *sh, struct sess_set *set, const struct u
     return SQE_TAKEN;
 }
 
-/* CONNECT could not even begin: the client learns why, and that nothing of it is left. */
-static void connect_refused(struct shard *sh, struct sess_set *set, uint32_t handle, int error) {
+/* CONNECT could not even begin: the client learns why, and that nothing of it is left. From a port of its choice it has
+ * no second try by the kernel: usherd has that port now. */
+static void connect_refused(struct shard *sh, struct sess_set *set, uint32_t handle, int error, bool bound) {
     struct sess_socket *sk = &set->socket[USH_HANDLE_INDEX(handle)];
     engine_done(set, sk);
-    sk->flags |= SOCK_REFUSED;
-    const struct notice n = {.value = (uint32_t)-error, .extra = 1};
+    sk->flags |= bound ? 0 : SOCK_REFUSED;
+    const struct notice n = {.value = (uint32_t)-error, .extra = !bound};
     session_event(sh, set, handle, EV_ERROR, &n);
     session_event(sh, set, handle, EV_CLOSED, &(struct notice){.kind = NOTICE_CLOSED});
 }
 
 /* On this host only what usherd itself serves is reached through it; the kernel's own listeners are the kernel's. */
-static int way_check(struct shard *sh, const struct flow *flow) {
+static int way_check(struct shard *sh, const struct flow *flow, bool *ret_local) {
     uint8_t engine = sh->proto_node[PROTO_TCP];
     struct engine_route route = {.error = 0};
     if (engine == NODE_NONE)
@@ -143,35 +157,66 @@ static int way_check(struct shard *sh, const struct flow *flow) {
         return -ENETUNREACH;
     shard_route(sh, &flow->remote, &route);
     bool ours = steer_lookup(sh->steer, PROTO_TCP, flow->remote_port) != STEER_NONE;
+    *ret_local = route.local;
     return route.error == 0 && route.local && !ours ? -ENETUNREACH : route.error;
+}
+
+/* The address and port of a socket that was bound in the kernel, as control has read them from there. They do not
+ * change while it is open. */
+static bool bound_from(const struct sess_set *set, uint32_t bound, struct flow *flow) {
+    const struct sess_socket *sk = &set->socket[bound];
+    if (sk->state != SOCK_OPEN || sk->set != set->index || !(sk->flags & SOCK_BOUND))
+        return false;
+    flow->local = set->session->flow[bound].flow.local;
+    flow->local_port = set->session->flow[bound].flow.local_port;
+    return true;
+}
+
+static int connect_begin(struct shard *sh, struct sess_socket *sk, struct tcp_cmd_connect *cmd) {
+    bool local = false;
+    struct engine_reply reply;
+    int error = way_check(sh, &cmd->flow, &local);
+    if (error < 0)
+        return error;
+    error = session_transport(sh, PROTO_TCP, &cmd->cmd, &reply);
+    if (error == -EINVAL && cmd->opt.congestion[0] != '\0') { /* a name that the engine does not know */
+        memset(cmd->opt.congestion, 0, sizeof cmd->opt.congestion);
+        error = session_transport(sh, PROTO_TCP, &cmd->cmd, &reply);
+    }
+    if (error < 0)
+        return error == -EADDRINUSE ? -EADDRNOTAVAIL : error; /* as connect(2) says it */
+    sk->sock = reply.value;
+    sk->flags |= local && cmd->flow.local_port == 0 ? SOCK_LOCAL : 0;
+    return 0;
 }
 
 uint32_t stream_take_connect(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
     uint32_t handle = e->connect.handle, index = USH_HANDLE_INDEX(handle);
     uint8_t expected = SOCK_FREE;
-    if (UNLIKELY(e->flags & ~(USH_CONNECT_NODELAY | USH_CONNECT_FASTOPEN)))
+    bool bound = e->flags & USH_CONNECT_BOUND;
+    if (UNLIKELY(e->flags & ~(USH_CONNECT_NODELAY | USH_CONNECT_FASTOPEN | USH_CONNECT_BOUND)))
         return DETACH_BAD_OP;
-    if (UNLIKELY(index < set->socket_max || index >= set->accept_base))
+    if (UNLIKELY(index < set->socket_max || index >= set->accept_base ||
+                 (bound && e->connect.bound >= set->socket_max)))
         return DETACH_BAD_HANDLE;
     if (UNLIKELY(!__atomic_compare_exchange_n(&set->socket[index].state, &expected, SOCK_OPEN, false, __ATOMIC_ACQUIRE,
                                               __ATOMIC_RELAXED)))
         return DETACH_BAD_CONNECT;
-    struct sess_socket *sk = record_fill(set, handle, set->session->owner, 0);
+    bool over = !quota_take(set);
+    struct sess_socket *sk = record_fill(set, handle, __atomic_load_n(&set->session->owner, __ATOMIC_RELAXED), 0);
     struct tcp_cmd_connect cmd = {.cmd = {TCP_CMD_CONNECT, sizeof cmd},
                                   .flow = {.remote_port = e->connect.port, .proto = PROTO_TCP},
                                   .sink = sink_of(set, handle),
                                   .owner = sk->owner,
-                                  .fastopen = e->flags & USH_CONNECT_FASTOPEN,
-                                  .opt = {.nodelay = e->flags & USH_CONNECT_NODELAY}};
+                                  .fastopen = e->flags & USH_CONNECT_FASTOPEN};
     memcpy(cmd.flow.remote.b, e->connect.addr, 16);
-    struct engine_reply reply;
-    int error = way_check(sh, &cmd.flow);
+    stream_options_take(set, handle, &cmd.opt);
+    cmd.opt.nodelay |= (e->flags & USH_CONNECT_NODELAY) != 0;
+    int error = over ? -EMFILE : !bound || bound_from(set, e->connect.bound, &cmd.flow) ? 0 : -EADDRNOTAVAIL;
     if (error == 0)
-        error = session_transport(sh, PROTO_TCP, &cmd.cmd, &reply);
+        error = connect_begin(sh, sk, &cmd);
     if (error < 0)
-        connect_refused(sh, set, handle, error);
-    else
-        sk->sock = reply.value;
+        connect_refused(sh, set, handle, error, bound);
     return SQE_TAKEN;
 }
 
@@ -222,60 +267,14 @@ uint32_t stream_take_close(struct shard *sh, struct sess_set *set, const struct 
     return SQE_TAKEN;
 }
 
-/* enum ush_stream_option -> the engine's. */
-static const uint8_t option_of[] = {
-    [USH_STREAM_NODELAY] = TCP_OPT_NODELAY,
-    [USH_STREAM_CORK] = TCP_OPT_CORK,
-    [USH_STREAM_QUICKACK] = TCP_OPT_QUICKACK,
-    [USH_STREAM_KEEPALIVE] = TCP_OPT_KEEPALIVE,
-    [USH_STREAM_KEEP_IDLE] = TCP_OPT_KEEP_IDLE,
-    [USH_STREAM_KEEP_INTERVAL] = TCP_OPT_KEEP_INTERVAL,
-    [USH_STREAM_KEEP_COUNT] = TCP_OPT_KEEP_COUNT,
-    [USH_STREAM_USER_TIMEOUT] = TCP_OPT_USER_TIMEOUT,
-    [USH_STREAM_CONGESTION] = TCP_OPT_CONGESTION,
-    [USH_STREAM_RCVBUF] = TCP_OPT_RCVBUF,
-    [USH_STREAM_SNDBUF] = TCP_OPT_SNDBUF,
-    [USH_STREAM_TOS] = TCP_OPT_TOS,
-    [USH_STREAM_TTL] = TCP_OPT_TTL,
-    [USH_STREAM_NOTSENT_LOWAT] = TCP_OPT_NOTSENT_LOWAT,
-    [USH_STREAM_MAX_PACING] = TCP_OPT_MAX_PACING,
-    [USH_STREAM_LINGER2] = TCP_OPT_LINGER2,
-};
-
-uint32_t stream_take_option(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
-    if (UNLIKELY(!in_range(set, e->stream.handle)))
-        return DETACH_BAD_HANDLE;
-    if (UNLIKELY(e->stream.option >= ARRAY_LEN(option_of) || option_of[e->stream.option] == 0))
-        return DETACH_BAD_OP;
-    struct sess_socket *sk = stream_find(set, e->stream.handle);
-    if (!is_open(sk))
-        return SQE_TAKEN;
-    struct tcp_cmd_option cmd = {.cmd = {TCP_CMD_OPTION, sizeof cmd},
-                                 .sock = sk->sock,
-                                 .option = option_of[e->stream.option],
-                                 .value = e->stream.value,
-                                 .sink = sink_of(set, e->stream.handle)};
-    STATIC_ASSERT(sizeof cmd.name == sizeof e->stream.name, "names fit");
-    memcpy(cmd.name, e->stream.name, sizeof cmd.name - 1); /* the last byte stays 0 */
-    struct engine_reply reply;
-    (void)session_transport(sh, PROTO_TCP, &cmd.cmd, &reply);
-    return SQE_TAKEN;
-}
-
 /* ---- notices ---- */
 
 bool stream_ends(struct shard *sh, const struct sess_socket *sk, struct flow *ret_flow) {
-    uint8_t engine = sh->proto_node[PROTO_TCP];
-    if (engine == NODE_NONE || sk->sock == USH_NONE)
-        return false;
-    struct node *nd = &sh->node[engine];
     struct tcp_conn_info info;
-    struct tcp_cmd_info cmd = {.cmd = {TCP_CMD_INFO, sizeof cmd}, .sock = sk->sock, .info = &info};
-    struct engine_reply reply = {.error = 0};
-    nd->ops->command(nd->st, &nd->io, &cmd.cmd, &reply); /* only reads: there is nothing to settle */
-    if (reply.error == 0)
+    bool there = stream_info(sh, sk, &info);
+    if (there)
         *ret_flow = info.flow;
-    return reply.error == 0;
+    return there;
 }
 
 /* Bytes were acknowledged: their place in the region is the client's again. */
@@ -304,7 +303,17 @@ static void connected(struct shard *sh, struct sess_set *set, struct sess_socket
         n.addr = ends.local;
         n.port = ends.local_port;
     }
+    sk->flags &= (uint8_t)~SOCK_LOCAL;
     session_event(sh, set, handle, EV_CONNECTED, &n);
+}
+
+/* Nobody of ours listens at that address of this host, only at that port: the kernel may have somebody. */
+static void refused(struct shard *sh, struct sess_set *set, struct sess_socket *sk, uint32_t handle,
+                    const struct notice *n) {
+    struct notice told = *n;
+    told.extra = (sk->flags & SOCK_LOCAL) && n->value == ECONNREFUSED;
+    sk->flags |= told.extra ? SOCK_REFUSED : 0;
+    session_event(sh, set, handle, EV_ERROR, &told);
 }
 
 bool stream_notice(struct shard *sh, struct sess_set *set, uint32_t handle, const struct notice *n) {
@@ -324,6 +333,10 @@ bool stream_notice(struct shard *sh, struct sess_set *set, uint32_t handle, cons
         return true;
     case NOTICE_CONNECTED:
         connected(sh, set, sk, handle);
+        return true;
+    case NOTICE_ERROR:
+        if (sk->state == SOCK_OPEN)
+            refused(sh, set, sk, handle, n);
         return true;
     case NOTICE_CLOSED:
         engine_done(set, sk);
@@ -389,8 +402,9 @@ static void accept_one(struct shard *sh, const struct notice *n) {
         accept_refuse(sh, n->extra);
         return;
     }
-    uint32_t handle = accept_take(set);
+    uint32_t handle = quota_take(set) ? accept_take(set) : USH_NONE;
     if (handle == USH_NONE) {
+        quota_give(set);
         uint32_t lost = ++set->socket[listener].rx_dropped;
         __atomic_store_n(&set->shm_socket[listener].rx_dropped, lost, __ATOMIC_RELAXED);
         accept_refuse(sh, n->extra);
@@ -440,7 +454,8 @@ static void linger_end(struct shard *sh, struct sess_set *set) {
     }
 }
 
-void stream_linger(struct shard *sh) {
+uint32_t stream_linger(struct shard *sh) {
+    uint32_t work = 0;
     for (struct sess_set *set = sh->linger, *next; set != NULL; set = next) {
         next = set->linger_next;
         if (set->linger_until > sh->now)
@@ -448,9 +463,12 @@ void stream_linger(struct shard *sh) {
         set->linger_until = NS_NEVER;
         set->flight++; /* holds the set while its streams end one by one */
         linger_end(sh, set);
+        hops_run(sh); /* the resets leave now */
         set->flight--;
         session_set_settle(sh, set);
+        work++;
     }
+    return work;
 }
 
 void stream_forget_all(struct shard *sh) {

@@ -7,7 +7,6 @@
 #include <errno.h>
 
 #include "dataplane/session/session_internal.h"
-#include "engines/tcp/tcp_cmd.h"
 #include "engines/wire.h"
 
 #define CELL_16K     (16u << 10)
@@ -62,11 +61,12 @@ static uint32_t put(struct shard *sh, struct sess_set *set, uint32_t handle, str
 
 /* ---- waiting ---- */
 
-/* Into the tail of the last one that waits: segments of a few bytes must not cost a buffer each. */
+/* Into the tail of the last one that waits: segments of a few bytes must not cost a buffer each. Never more than a cell
+ * holds, which is less than a large buffer does: what fits no cell would wait, and all behind it, for ever. */
 static bool pend_join(struct sess_set *set, const struct pkt *p) {
     struct pkt *last = set->pend_tail;
     uint32_t len = pkt_bytes(p);
-    if (last == NULL || last->sink != p->sink || last->frag_count > 0)
+    if (last == NULL || last->sink != p->sink || last->frag_count > 0 || last->len + len > SLAB_BYTES)
         return false;
     if ((size_t)(last->buf + last->buf_size - (last->data + last->len)) < len)
         return false;

@@ -128,7 +128,7 @@ static struct pkt *assemble(struct engine_io *io, const struct ip_frag *f) {
     else
         ip_push6(w, first->flow.proto);
     w->port = first->port;
-    w->queue = first->queue;
+    w->known = first->known;
     w->rx_ns = first->rx_ns;
     w->vlan = first->vlan;
     w->flags = (uint16_t)((first->flags & (PKT_LOCAL | PKT_BROADCAST | PKT_VLAN)) | PKT_FRAGMENT);

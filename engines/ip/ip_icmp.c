@@ -232,23 +232,27 @@ static bool may_refuse(struct ip_state *st, struct engine_io *io, const struct p
         return false;
     if (ipaddr_is_any(&p->flow.remote) || ipaddr_is_multicast(&p->flow.remote) || ipaddr_is_multicast(&p->flow.local))
         return false;
-    if (!(p->flags & PKT_LOCAL) && !own_dedicated(st, &p->flow.local))
+    if (!(p->flags & PKT_LOCAL) && p->user < PKT_REFUSE_POLICY_PORT && !own_dedicated(st, &p->flow.local))
         return false; /* shared address: the kernel's port space is not ours to speak for */
     return rate_ok(st, io);
 }
 
 static void write_refusal(struct pkt *e, uint8_t version, uint32_t user) {
+    static const struct {
+        uint8_t code4, type6, code6, pointer6;
+    } refusals[] = {
+        [PKT_REFUSE_PORT] = {3, ICMP6_UNREACH, 4, 0},
+        [PKT_REFUSE_PROTO] = {2, ICMP6_PARAM, 1, 6}, /* the next-header field */
+        [PKT_REFUSE_POLICY_PORT] = {3, ICMP6_UNREACH, 4, 0},
+        [PKT_REFUSE_POLICY_HOST] = {1, ICMP6_UNREACH, 3, 0},
+        [PKT_REFUSE_POLICY_ADMIN] = {13, ICMP6_UNREACH, 1, 0},
+    };
     uint8_t *h = pkt_push(e, ICMP_LEN);
+    uint32_t which = user < ARRAY_LEN(refusals) ? user : PKT_REFUSE_PORT;
     memset(h, 0, ICMP_LEN);
-    if (version == 4) {
-        h[0] = ICMP4_UNREACH;
-        h[1] = user == PKT_REFUSE_PORT ? 3 : 2;
-    } else {
-        h[0] = user == PKT_REFUSE_PORT ? ICMP6_UNREACH : ICMP6_PARAM;
-        h[1] = user == PKT_REFUSE_PORT ? 4 : 1;
-        if (user != PKT_REFUSE_PORT)
-            h[7] = 6; /* pointer: the next-header field */
-    }
+    h[0] = version == 4 ? ICMP4_UNREACH : refusals[which].type6;
+    h[1] = version == 4 ? refusals[which].code4 : refusals[which].code6;
+    h[7] = version == 4 ? 0 : refusals[which].pointer6;
     e->l4_off = (uint16_t)(h - e->buf);
     e->csum_start = e->l4_off;
     e->csum_offset = 2;

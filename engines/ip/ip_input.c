@@ -4,7 +4,8 @@
  * ICMP, ARP, reassembly. The header without options or extensions is the straight path; everything else leaves it.
  * Nothing here trusts a byte: each length is checked against what is really there before it is used.
  *
- * Lines touched per packet on the straight path: the packet's 0, 1 and 3, one of its header. No copies. 30 cycles.
+ * Lines touched per packet on the straight path: the packet's 0 and 1, one of its header. No copies. 21 cycles, 148
+ * instructions.
  * (Cycles here and in the other engines: TSC at 2.6 GHz, medians of bursts of 32, warm; tests/engines-cycles measures.)
  */
 #include "engines/ip/ip.h"
@@ -30,7 +31,7 @@
 /* ---- addresses ---- */
 
 /* Where no packet from a wire may come from. RFC 1122 section 3.2.1.3; a mapped address would pose as IPv4. */
-static bool source_is_martian(struct ip_state *st, const struct ipaddr *src, uint8_t version) {
+STRAIGHT bool source_is_martian(struct ip_state *st, const struct ipaddr *src, uint8_t version) {
     if (version == 4) {
         uint8_t top = src->b[12];
         if (UNLIKELY(top == 0 || top == 127 || top >= 224))
@@ -43,12 +44,10 @@ static bool source_is_martian(struct ip_state *st, const struct ipaddr *src, uin
     return ip_addr_find(st, src, PORT_SLOT_LOCAL) != NULL; /* our own address, or a broadcast one */
 }
 
-/* Is it for us? Sets PKT_BROADCAST for what goes to many. */
-static enum drop_reason destination(struct ip_state *st, struct pkt *p) {
+/* Is it for us? Sets PKT_BROADCAST for what goes to many. Not asked while it is where the one before went. */
+__attribute__((noinline)) static enum drop_reason destination(struct ip_state *st, struct pkt *p) {
     const struct ipaddr *dst = &p->flow.local;
     bool local = p->flags & PKT_LOCAL;
-    if (LIKELY(ipaddr_equal(dst, &st->last_local)))
-        return DROP_NONE;
     if (!local && (ipaddr_is_loopback(dst) || (p->ip_version == 6 && ipaddr_is_v4(dst))))
         return DROP_IP_MARTIAN;
     const struct ip_addr *a = ip_addr_find(st, dst, PORT_SLOT_LOCAL);
@@ -73,20 +72,22 @@ static bool unspecified_allowed(const struct pkt *p) {
     return p->ip_version == 6 && p->flow.proto == PROTO_ICMP6 && ipaddr_is_multicast(&p->flow.local);
 }
 
-static enum drop_reason source(struct ip_state *st, const struct pkt *p) {
+STRAIGHT enum drop_reason source(struct ip_state *st, const struct pkt *p) {
     if (UNLIKELY(p->ip_version == 6 && ipaddr_is_any(&p->flow.remote)))
         return unspecified_allowed(p) ? DROP_NONE : DROP_IP_MARTIAN;
     return source_is_martian(st, &p->flow.remote, p->ip_version) ? DROP_IP_MARTIAN : DROP_NONE;
 }
 
-static enum drop_reason addresses(struct ip_state *st, struct pkt *p) {
+STRAIGHT enum drop_reason addresses(struct ip_state *st, struct pkt *p) {
     enum drop_reason why = p->flags & PKT_LOCAL ? DROP_NONE : source(st, p);
-    return LIKELY(why == DROP_NONE) ? destination(st, p) : why;
+    if (UNLIKELY(why != DROP_NONE))
+        return why;
+    return LIKELY(ipaddr_equal(&p->flow.local, &st->last_local)) ? DROP_NONE : destination(st, p);
 }
 
 /* ---- by protocol ---- */
 
-static enum drop_reason dispatch(struct ip_state *st, struct engine_io *io, struct pkt *p) {
+STRAIGHT enum drop_reason dispatch(struct ip_state *st, struct engine_io *io, struct pkt *p) {
     p->l4_off = (uint16_t)(p->data - p->buf);
     if ((p->tos & 3) == 3)
         p->flags |= PKT_ECN_CE;
@@ -100,7 +101,7 @@ static enum drop_reason dispatch(struct ip_state *st, struct engine_io *io, stru
 /* ---- IPv4 ---- */
 
 /* Every option is skipped except source routing, which would let a stranger choose our packets' way (RFC 7126). */
-static bool options4_ok(const uint8_t *o, uint32_t len) {
+static SELDOM bool options4_ok(const uint8_t *o, uint32_t len) {
     for (uint32_t at = 0; at < len;) {
         if (o[at] == OPTION4_END)
             return true;
@@ -118,7 +119,7 @@ static bool options4_ok(const uint8_t *o, uint32_t len) {
 }
 
 /* Cuts what lies behind the IP packet: Ethernet pads short frames. */
-static void trim(struct pkt *p, uint32_t total) {
+static SELDOM void trim(struct pkt *p, uint32_t total) {
     uint32_t extra = pkt_bytes(p) - total;
     while (extra > 0 && p->frag_count > 0) {
         struct pkt_frag *f = &p->frag[p->frag_count - 1];
@@ -133,7 +134,7 @@ static void trim(struct pkt *p, uint32_t total) {
     p->len -= extra < p->len ? extra : p->len;
 }
 
-static enum drop_reason fragment4(struct ip_state *st, struct engine_io *io, struct pkt *p, const uint8_t *h) {
+static SELDOM enum drop_reason fragment4(struct ip_state *st, struct engine_io *io, struct pkt *p, const uint8_t *h) {
     const struct ip_frag_key key = {
         .src = p->flow.remote, .dst = p->flow.local, .id = be16_load(h + 4), .proto = h[9], .version = 4};
     uint32_t field = be16_load(h + 6);
@@ -147,7 +148,7 @@ static enum drop_reason fragment4(struct ip_state *st, struct engine_io *io, str
     return why;
 }
 
-static enum drop_reason header4(const struct pkt *p, uint32_t *ret_head, uint32_t *ret_total) {
+STRAIGHT enum drop_reason header4(const struct pkt *p, uint32_t *ret_head, uint32_t *ret_total) {
     const uint8_t *h = p->data;
     if (UNLIKELY(p->len < IP4_LEN))
         return DROP_IP_TRUNCATED;
@@ -172,7 +173,7 @@ static enum drop_reason header4(const struct pkt *p, uint32_t *ret_head, uint32_
     return DROP_NONE;
 }
 
-static enum drop_reason input4(struct ip_state *st, struct engine_io *io, struct pkt *p) {
+STRAIGHT enum drop_reason input4(struct ip_state *st, struct engine_io *io, struct pkt *p) {
     const uint8_t *h = p->data;
     uint32_t head = 0, total = 0;
     enum drop_reason why = header4(p, &head, &total);
@@ -252,7 +253,7 @@ static enum drop_reason extension(struct ip_state *st, struct engine_io *io, str
     return DROP_NONE;
 }
 
-static enum drop_reason extensions(struct ip_state *st, struct engine_io *io, struct pkt *p) {
+static SELDOM enum drop_reason extensions(struct ip_state *st, struct engine_io *io, struct pkt *p) {
     uint8_t next = p->flow.proto;
     for (uint32_t i = 0; i < EXT_MAX; i++) {
         bool known = next == EXT_HOP || next == EXT_ROUTING || next == EXT_DEST || next == PROTO_FRAGMENT6;
@@ -295,7 +296,7 @@ static enum drop_reason input6(struct ip_state *st, struct engine_io *io, struct
 
 /* ---- link ---- */
 
-static enum drop_reason input_l3(struct ip_state *st, struct engine_io *io, struct pkt *p) {
+__attribute__((noinline)) static enum drop_reason input_l3(struct ip_state *st, struct engine_io *io, struct pkt *p) {
     if (UNLIKELY(p->len == 0))
         return DROP_IP_TRUNCATED;
     switch (p->data[0] >> 4) {
@@ -308,7 +309,7 @@ static enum drop_reason input_l3(struct ip_state *st, struct engine_io *io, stru
     }
 }
 
-static enum drop_reason input_eth(struct ip_state *st, struct engine_io *io, struct pkt *p) {
+STRAIGHT enum drop_reason input_eth(struct ip_state *st, struct engine_io *io, struct pkt *p) {
     const uint8_t *h = p->data;
     uint32_t head = ETH_LEN;
     if (UNLIKELY(p->len < ETH_LEN))
@@ -325,9 +326,9 @@ static enum drop_reason input_eth(struct ip_state *st, struct engine_io *io, str
         head += VLAN_LEN;
     }
     pkt_pull(p, head);
-    switch (type) {
-    case ETHERTYPE_IP4:
+    if (LIKELY(type == ETHERTYPE_IP4))
         return input4(st, io, p);
+    switch (type) {
     case ETHERTYPE_IP6:
         return input6(st, io, p);
     case ETHERTYPE_ARP:
@@ -337,7 +338,7 @@ static enum drop_reason input_eth(struct ip_state *st, struct engine_io *io, str
     }
 }
 
-static void conclude(struct engine_io *io, struct pkt *p, enum drop_reason why) {
+static inline void conclude(struct engine_io *io, struct pkt *p, enum drop_reason why) {
     if (LIKELY(why == DROP_NONE))
         (void)pkt_vec_push(io->up, p);
     else if (why != IP_TAKEN)

@@ -51,6 +51,48 @@ static void cut_off(struct link *l, uint32_t *host) {
     l->filter_arg = host;
 }
 
+/* ---- on one host ---- */
+
+struct turns {
+    ns_t now;
+    uint64_t bytes, most;
+};
+
+static bool count_turn(struct link *l, uint32_t from, struct pkt *p, void *arg) {
+    struct turns *t = arg;
+    if (from != 0)
+        return true;
+    t->bytes = t->now == l->now ? t->bytes + pkt_bytes(p) : pkt_bytes(p);
+    t->now = l->now;
+    t->most = t->bytes > t->most ? t->bytes : t->most;
+    return true;
+}
+
+/* Without a wire between the ends a window's worth would go in one turn, and whoever else has work would wait. */
+static void bulk_leaves_the_turn(uint16_t mtu) {
+    struct turns t = {0};
+    struct link *l = link_create(1, NULL, NULL);
+    const struct tcp_cmd_connect nodelay = {.opt.nodelay = true};
+    l->local = true;
+    l->mtu = mtu;
+    l->filter = count_turn;
+    l->filter_arg = &t;
+    (void)link_listen(l, 1, 80, NULL);
+    (void)link_connect(l, 0, 80, 8 << 20, &nodelay);
+    link_step_time(l, l->now + 10 * SEC);
+    cr_assert_eq(l->host[1].socks[0].rx_bytes, (uint64_t)8 << 20);
+    cr_assert_leq(t.most, 128u << 10, "%lu bytes in one turn, mtu %u", t.most, mtu);
+    link_destroy(l);
+}
+
+Test(tcp_feature, bulk_to_this_host_leaves_the_turn_to_others) {
+    bulk_leaves_the_turn(1500);
+}
+
+Test(tcp_feature, bulk_in_large_segments_leaves_the_turn_to_others) {
+    bulk_leaves_the_turn(UINT16_MAX); /* as ip says of routes within the host */
+}
+
 /* ---- flow control ---- */
 
 Test(tcp_feature, zero_window_is_probed_and_opens) {
@@ -477,6 +519,19 @@ Test(tcp_feature, pacing_spreads_and_limits) {
     link_step_time(l, l->now + SEC);
     uint64_t got = l->host[1].socks[0].rx_bytes;
     cr_assert(got > 900000 && got < 1050000, "%lu bytes in a second", got);
+    link_destroy(l);
+}
+
+/* Ticks wrap after 73 minutes: a pace from before a silence of more than half of that looks like one to come. */
+Test(tcp_feature, pacing_does_not_block_after_a_long_silence) {
+    struct link *l = open_pair(NULL, MS);
+    cr_assert_eq(link_option(l, 0, 0, TCP_OPT_MAX_PACING, 1000000), 0);
+    for (uint64_t sent = 10000; sent <= 50000; sent += 10000) {
+        send_bytes(l, 0, 10000);
+        link_step_time(l, l->now + SEC);
+        cr_assert_eq(l->host[1].socks[0].rx_bytes, sent);
+        link_step_time(l, l->now + 50 * 60 * SEC);
+    }
     link_destroy(l);
 }
 

@@ -268,6 +268,20 @@ Test(tcp_hostile, overlapping_segments_keep_the_first_bytes) {
     link_destroy(p.l);
 }
 
+/* After a loss a kernel may send everything from the gap to its FIN once more, as one segment. What was kept of it is
+ * read with that, not left unread: a reset for it would cut off what the program still has to send. */
+Test(tcp_hostile, fin_over_what_was_kept_leaves_nothing_unread) {
+    struct peer p = peer_open(sack_ok, 8, 0);
+    inject(&p, p.snd + 2, p.rcv, ACK, "cd", 2);
+    inject(&p, p.snd, p.rcv, ACK | FIN, "abcd", 4);
+    cr_assert_eq(server(&p)->socks[0].rx_bytes, 4u);
+    cr_assert(server(&p)->socks[0].hung_up);
+    link_close(p.l, 1, 0, false);
+    cr_assert_eq(link_last[1].flags & (FIN | RST), FIN, "an orderly end, not a reset");
+    cr_assert_eq(link_last[1].ack, p.snd + 5);
+    link_destroy(p.l);
+}
+
 Test(tcp_hostile, random_overlaps_lose_nothing) {
     for (uint64_t seed = 1; seed < 60; seed++) {
         struct peer p = peer_open(sack_ok, sizeof sack_ok, 0);

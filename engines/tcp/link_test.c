@@ -11,6 +11,12 @@
 #define SEC NS_PER_SEC
 #define MS  NS_PER_MS
 
+enum counter {
+#define TCP_COUNTER(name, text, help) COUNT_##name,
+#include "engines/tcp/tcp_counters.def"
+#undef TCP_COUNTER
+};
+
 static void finish(struct link *l, uint64_t up, uint64_t down, uint64_t seed) {
     bool ended = link_run(l, l->now + 4000 * SEC, link_all_closed);
     const char *wrong = link_stream_wrong(l, up, down);
@@ -48,6 +54,29 @@ Test(tcp_link, bulk_fills_a_clean_link) {
     cr_assert_lt(l->now - start, SEC, "20 MiB at 1 Gbit/s take 0.17 s, it took %llu ms",
                  (unsigned long long)((l->now - start) / MS));
     link_destroy(l);
+}
+
+/* Ticks are 32 bits of 1.024 us: hosts that were up for 17, 50 and 72 minutes stand on all sides of their circle. */
+Test(tcp_link, only_what_is_lost_is_sent_again) {
+    static const ns_t up[] = {1000 * SEC, 3000 * SEC, 4320 * SEC};
+    for (uint32_t i = 0; i < ARRAY_LEN(up) * 8; i++) {
+        struct link *l = link_create(i + 1, NULL, NULL);
+        struct link_faults f = {.delay = MS, .rate_bps = 1000000000, .queue_bytes = 4 << 20};
+        struct tcp_cmd_listen listen = {.backlog = 4};
+        l->now = up[i / 8];
+        l->faults[0] = l->faults[1] = f;
+        l->faults[0].drop_ppm = i % 2 ? 20000 : 300;
+        l->super = i % 2;
+        l->host[0].ports[0].caps = i % 2 ? PORT_CAP_TX_GSO_TCP : 0;
+        (void)link_listen(l, 1, 80, &listen);
+        (void)link_connect(l, 0, 80, 20 << 20, NULL);
+        l->host[0].socks[0].chunk = 65536;
+        link_step_time(l, l->now + 20 * SEC);
+        cr_assert_eq(l->host[1].socks[0].rx_bytes, 20u << 20);
+        uint64_t again = l->host[0].counters[COUNT_RETRANS];
+        cr_assert(again > 0 && again < 100, "seed %u: %lu repetitions", i + 1, again);
+        link_destroy(l);
+    }
 }
 
 static struct link_faults bad_link(uint64_t seed) {

@@ -56,6 +56,33 @@ Test(tcp_syn, flood_leaves_the_established_alone) {
     link_destroy(l);
 }
 
+/* How long an established connection takes for a megabyte while `syns` new ones a millisecond knock. */
+static ns_t megabyte_beside(uint32_t syns) {
+    struct link *l = make(NULL);
+    uint32_t n = 0;
+    (void)link_listen(l, 1, 80, NULL);
+    (void)link_connect(l, 0, 80, 0, NULL);
+    link_step_time(l, l->now + SEC);
+    l->host[0].socks[0].tx_total = 1 << 20;
+    ns_t start = l->now;
+    while (l->host[1].socks[0].rx_bytes < 1 << 20 && l->now - start < 10 * SEC) {
+        for (uint32_t i = 0; i < syns; i++, n++) {
+            const struct link_segment s = {
+                .sport = (uint16_t)(1024 + n % 30000), .dport = 80, .seq = n * 7919, .flags = SYN, .wnd = 1000};
+            link_inject(l, 1, &s);
+        }
+        link_step_time(l, l->now + MS);
+    }
+    ns_t took = l->now - start;
+    link_destroy(l);
+    return took;
+}
+
+Test(tcp_syn, flood_costs_the_established_no_throughput) {
+    ns_t quiet = megabyte_beside(0), flooded = megabyte_beside(100);
+    cr_assert_leq(flooded, quiet + quiet / 100, "%lu ns beside a flood, %lu without", flooded, quiet);
+}
+
 Test(tcp_syn, cookies_carry_the_options) {
     for (uint32_t flags = 0; flags < 8; flags++) {
         struct tcp_config cfg = {.flags = TCP_CONFIG_COOKIES_ALWAYS | flags};
@@ -220,6 +247,46 @@ Test(tcp_syn, fastopen_falls_back) {
 
 /* ---- listeners, groups ---- */
 
+Test(tcp_syn, a_listeners_options_can_change) {
+    static const struct {
+        uint32_t option;
+        int64_t good, bad;
+    } cases[] = {
+        {TCP_OPT_NODELAY, 1, 2},
+        {TCP_OPT_CORK, 1, -1},
+        {TCP_OPT_QUICKACK, 1, 2},
+        {TCP_OPT_KEEPALIVE, 1, 2},
+        {TCP_OPT_KEEP_IDLE, 32767, 0},
+        {TCP_OPT_KEEP_INTERVAL, 1, 32768},
+        {TCP_OPT_KEEP_COUNT, 127, 128},
+        {TCP_OPT_USER_TIMEOUT, 1000, -1},
+        {TCP_OPT_MAXSEG, 600, 87},
+        {TCP_OPT_RCVBUF, 9999, -1},
+        {TCP_OPT_SNDBUF, 9999, 1 << 31},
+        {TCP_OPT_TOS, 255, 256},
+        {TCP_OPT_TTL, 255, 256},
+        {TCP_OPT_NOTSENT_LOWAT, 1, -1},
+        {TCP_OPT_MAX_PACING, 1 << 30, INT64_C(1) << 40},
+        {TCP_OPT_RETRIES, 127, 0},
+        {TCP_OPT_DEFER_ACCEPT, 1, -1},
+        {TCP_OPT_FASTOPEN, 1, -1},
+    };
+    struct link *l = fastopen_pair();
+    struct tcp_cmd_option o = {.cmd = {TCP_CMD_OPTION, sizeof o}, .sock = TCP_SOCK_LISTENER};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        o.option = cases[i].option;
+        o.value = cases[i].bad;
+        cr_assert_eq(link_command(l, 1, &o).error, -EINVAL, "%zu", i);
+        o.value = cases[i].good;
+        cr_assert_eq(link_command(l, 1, &o).error, 0, "%zu", i);
+    }
+    o.option = TCP_OPT_LINGER2;
+    cr_assert_eq(link_command(l, 1, &o).error, -ENOPROTOOPT, "of connections only");
+    o.option = 99;
+    cr_assert_eq(link_command(l, 1, &o).error, -ENOPROTOOPT);
+    link_destroy(l);
+}
+
 Test(tcp_syn, groups_share_and_addresses_conflict) {
     struct link *l = make(NULL);
     struct tcp_cmd_listen c = {.cmd = {TCP_CMD_LISTEN, sizeof c}, .sink = 1ull << 56 | 0xffff, .backlog = 100};
@@ -274,6 +341,19 @@ Test(tcp_syn, port_is_used_again_early_with_timestamps) {
     l->host[0].socks[s].used = false;
     link_step_time(l, l->now + 1100 * MS);
     open_and_close(l, 5555);
+    link_destroy(l);
+}
+
+/* Both ends here: short connections to one server must not run out of ports for a second. */
+Test(tcp_syn, port_is_used_again_at_once_on_one_host) {
+    struct link *l = make(NULL);
+    (void)link_listen(l, 1, 80, NULL);
+    l->local = true;
+    open_and_close(l, 5555);
+    cr_assert_eq(link_stats(l, 0).time_wait, 1u);
+    link_step_time(l, l->now + 3 * MS);
+    open_and_close(l, 5555);
+    cr_assert_eq(link_stats(l, 0).time_wait, 1u);
     link_destroy(l);
 }
 

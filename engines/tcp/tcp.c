@@ -246,4 +246,5 @@ const struct engine_ops usher_engine = {
     .load = tcp_load,
     .check = tcp_check,
     .credit = tcp_credit,
+    .demux = tcp_demux,
 };

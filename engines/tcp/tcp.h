@@ -61,6 +61,10 @@ enum tcp_conn_flag {
 #define TCP_F_SMALL_OUT (1u << 31)
 
 enum tcp_rtx { TCP_RTX_NONE, TCP_RTX_RTO, TCP_RTX_TLP, TCP_RTX_REO, TCP_RTX_PERSIST };
+enum tcp_undo {
+    TCP_UNDO_ARMED = 1,  /* something was repeated since undo_stamp: without it there is nothing to undo */
+    TCP_UNDO_UNDONE = 2, /* the last episode was needless; its repetitions may still be on their way */
+};
 enum tcp_ca { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
 
 /* The hot record: two lines for each direction, and as much as the undo slot holds. */
@@ -171,7 +175,7 @@ struct tcp_cold {
     uint8_t reo_mult, reo_persist;
     uint8_t quickacks;
     uint8_t syn_retries;
-    uint8_t pad;
+    uint8_t undo_armed;    /* enum tcp_undo */
     uint32_t cc[TCP_CC_WORDS];
 };
 STATIC_ASSERT(sizeof(struct tcp_conn) + sizeof(struct tcp_cold) + sizeof(struct wheel_node) + 8 <= 512,
@@ -242,7 +246,8 @@ struct tcp_wait {
     uint32_t acked_at;   /* coarse: last ACK sent, so that two of them cannot talk for ever */
     uint8_t has_ts;
     uint8_t rcv_wscale;
-    uint8_t tos, pad;
+    uint8_t tos;
+    uint8_t same_host;   /* both ends were on this host: nothing of it is on any wire */
     uint32_t born_at;    /* coarse */
 } CACHE_ALIGNED;
 STATIC_ASSERT(sizeof(struct tcp_wait) == 128, "");
@@ -301,6 +306,8 @@ struct tcp_engine {
     uint8_t cc_default;
     uint8_t rcv_wscale;
     uint8_t pad[2];
+    ns_t turn;           /* derived: the turn in which ... */
+    uint32_t turn_bytes; /* ... so many bytes were sent to this host itself */
 };
 
 /* What one call works with. */
@@ -312,6 +319,8 @@ struct tcp_ctx {
     uint32_t open;                     /* connection between begin and end, TCP_NIL = none */
     bool dead;                         /* it ends with this change */
     bool force;                        /* output may send less than it would like to (persist timer) */
+    const struct tcp_rx *refused;      /* the segment because of which a connection is aborted, NULL = none */
+    bool later;                        /* output stopped for the others' sake: it goes on in the next turn */
     uint32_t touched_count;
     uint32_t touched[PKT_BURST * 2];
 };
@@ -326,6 +335,7 @@ struct tcp_rx {
     uint16_t wnd;
     uint8_t flags; /* enum tcp_wire_flag */
     uint8_t header;
+    bool last; /* of its connection in the burst */
 };
 
 enum tcp_wire_flag {

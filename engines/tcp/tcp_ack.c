@@ -8,20 +8,24 @@
 
 #include "engines/tcp/tcp_output.h"
 
-/* RFC 5961 section 5: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT. */
+/* RFC 5961 section 5: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT, and never what lies before our first byte. */
 static bool acceptable(struct tcp_ctx *x, struct tcp_conn *c, uint32_t ack) {
-    if (LIKELY(!seq_after(ack, c->snd_nxt) && !seq_before(ack, c->snd_una - c->snd_wnd_max)))
+    if (LIKELY(!seq_after(ack, c->snd_nxt) && !seq_before(ack, c->snd_una)))
+        return true;
+    uint32_t known = tcp_cold(x->st, c)->tx_high != 0 ? UINT32_MAX : c->snd_una - c->iss - 1;
+    if (!seq_after(ack, c->snd_nxt) && !seq_before(ack, c->snd_una - min_u32(c->snd_wnd_max, known)))
         return true;
     ENGINE_COUNT(x->io, TCP_COUNT_BAD_ACK);
     tcp_send_challenge(x, c);
     return false;
 }
 
-/* RFC 9293: not from old segments. A window that only grows is taken from a segment with the same numbers too. */
+/* RFC 9293: not from old segments. From one with the same numbers, which may be old as well, only a window that grows
+ * or closes is taken: to believe a closed one costs a probe, not to believe it costs the data. */
 static bool update_window(struct tcp_conn *c, const struct tcp_rx *rx) {
     uint32_t wnd = (uint32_t)rx->wnd << (rx->flags & TCP_SYN ? 0 : tcp_snd_scale(c));
     if (!seq_after(rx->ack, c->snd_una) && !seq_after(rx->seq, c->snd_wl1) &&
-        !(rx->seq == c->snd_wl1 && wnd > c->snd_wnd))
+        !(rx->seq == c->snd_wl1 && (wnd > c->snd_wnd || wnd == 0)))
         return false;
     bool changed = wnd != c->snd_wnd;
     c->snd_wnd = wnd;
@@ -138,22 +142,24 @@ static void window_opened(struct tcp_ctx *x, struct tcp_conn *c) {
 bool tcp_ack(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_rx *rx, const struct tcp_opts *o) {
     if (!acceptable(x, c, rx->ack))
         return false;
-    struct tcp_acked a = {.rtt = UINT32_MAX, .flight = tcp_flight(c), .rto = tcp_rto(c)};
+    struct tcp_acked a = {
+        .rtt = UINT32_MAX, .flight = tcp_flight(c), .rto = tcp_rto(c), .fack = tcp_cold(x->st, c)->fack};
     bool window_changed = update_window(c, rx);
     c->probes = 0;
     if (c->rtx == TCP_RTX_PERSIST)
         window_opened(x, c);
-    if (seq_before(rx->ack, c->snd_una))
-        return true; /* an old ACK with nothing to say: reordered */
-    if ((c->flags & TCP_F_ECN) && (rx->flags & TCP_ECE))
+    bool old = seq_before(rx->ack, c->snd_una), sack = (c->flags & TCP_F_SACK) && o->sack_count != 0;
+    if (UNLIKELY(old) && !sack)
+        return true; /* reordered, with nothing to say; its SACK blocks may still be news */
+    if ((c->flags & TCP_F_ECN) && (rx->flags & (TCP_ECE | TCP_SYN)) == TCP_ECE)
         a.ece = true;
     if (c->snd_una == c->snd_nxt)
         return true;
-    if ((c->flags & TCP_F_SACK) && o->sack_count != 0)
+    if (sack)
         take_sack(x, c, rx, o, &a);
     if (seq_after(rx->ack, c->snd_una))
         advance(x, c, rx->ack, &a);
-    else
+    else if (!old)
         count_duplicate(c, rx, window_changed, &a);
     sample_rtt(x, c, o, &a);
     rate_sample(x, c, &a);

@@ -185,7 +185,7 @@ static int cmd_close(struct tcp_ctx *x, const struct engine_cmd *cmd, struct eng
         return -ENOENT;
     (void)tcp_begin(x, a->sock);
     c->flags |= TCP_F_ORPHAN;
-    bool unread = a->unread || (c->ooo_head != TCP_NIL && !seq_after(tcp_kept(x, c->ooo_head)->user, c->rcv_nxt));
+    bool unread = a->unread || tcp_data_waits(x, c);
     if (a->abort || unread || c->state == TCP_STATE_SYN_SENT || (c->flags & TCP_F_ADOPTED) == 0) {
         (void)tcp_fsm(x, c, TCP_EV_ABORT);
     } else {
@@ -329,25 +329,44 @@ static bool enqueue(struct tcp_ctx *x, struct tcp_conn *c, struct pkt *p) {
     return true;
 }
 
+/* The connections of a burst, and as bits those packets that are the last of theirs: it is flushed with them, within
+ * the same change, which spares a copy to the undo slot. */
+static uint64_t find_all(struct tcp_ctx *x, struct pkt **pkts, uint32_t n, struct tcp_conn **ret_conn) {
+    STATIC_ASSERT(PKT_BURST <= 64, "a bit each");
+    uint64_t last = 0;
+    for (uint32_t i = n; i-- > 0;) {
+        struct tcp_conn *c = find(x, pkts[i]->sock, pkts[i]->sink);
+        ret_conn[i] = c;
+        if (UNLIKELY(c == NULL) || (c->flags & TCP_F_TOUCHED))
+            continue;
+        c->flags |= TCP_F_TOUCHED;
+        last |= 1ull << i;
+    }
+    return last;
+}
+
 void tcp_send(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n) {
-    struct tcp_engine *st = (struct tcp_engine *)state;
+    struct tcp_conn *conn[PKT_BURST];
     struct tcp_ctx x;
     CHECK(n <= PKT_BURST);
-    tcp_ctx_init(&x, st, io);
+    tcp_ctx_init(&x, (struct tcp_engine *)state, io);
+    uint64_t last = find_all(&x, pkts, n, conn);
     for (uint32_t i = 0; i < n; i++) {
         struct pkt *p = pkts[i];
-        struct tcp_conn *c = find(&x, p->sock, p->sink);
-        if (c == NULL || !can_send(c) || ((p->flags & PKT_REGION) && SINK_KIND(c->sink) != SINK_SESSION)) {
+        struct tcp_conn *c = conn[i];
+        if (UNLIKELY(c == NULL || !(c->r.generation & 1))) { /* an earlier packet of the burst may have ended it */
             reject(io, p);
             continue;
         }
         (void)tcp_begin(&x, p->sock);
-        tcp_touch(&x, c);
-        if (enqueue(&x, c, p) && c->state == TCP_STATE_SYN_SENT && c->seg_head == TCP_NIL)
+        if (UNLIKELY(!can_send(c) || ((p->flags & PKT_REGION) && SINK_KIND(c->sink) != SINK_SESSION)))
+            reject(io, p);
+        else if (enqueue(&x, c, p) && UNLIKELY(c->state == TCP_STATE_SYN_SENT) && c->seg_head == TCP_NIL)
             (void)tcp_send_syn(&x, c);
+        if (LIKELY(last >> i & 1))
+            tcp_flush_conn(&x, c);
         tcp_end(&x);
     }
-    tcp_flush(&x);
 }
 
 void tcp_credit(void *state, struct engine_io *io, const struct engine_credit *credits, uint32_t n) {

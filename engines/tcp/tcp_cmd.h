@@ -17,10 +17,11 @@ enum tcp_config_flag {
     TCP_CONFIG_NO_TIMESTAMPS = 1 << 0,
     TCP_CONFIG_NO_SACK = 1 << 1,
     TCP_CONFIG_NO_WSCALE = 1 << 2,
-    TCP_CONFIG_ECN = 1 << 3,         /* ask for ECN when connecting; asked, it is always granted */
+    TCP_CONFIG_ECN = 1 << 3,         /* ask for ECN when connecting; asked, it is granted */
     TCP_CONFIG_COOKIES_ALWAYS = 1 << 4, /* answer every SYN with a cookie, not only under pressure (tests) */
     TCP_CONFIG_NO_PACING = 1 << 5,
     TCP_CONFIG_NO_GSO = 1 << 6,
+    TCP_CONFIG_NO_ECN = 1 << 7,      /* never grant it */
 };
 
 /* Every zero means the default. */

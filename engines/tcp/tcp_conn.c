@@ -34,6 +34,8 @@ void tcp_ctx_init(struct tcp_ctx *x, struct tcp_engine *st, struct engine_io *io
     x->open = TCP_NIL;
     x->dead = false;
     x->force = false;
+    x->refused = NULL;
+    x->later = false;
     x->touched_count = 0;
     st->now = io->now;
 }
@@ -80,14 +82,15 @@ static bool next_tick(const struct tcp_ctx *x, const struct tcp_conn *c, uint32_
         at = c->delack_at;
         any = true;
     }
-    if ((c->flags & TCP_F_PACED) && seq_before(c->snd_nxt, c->snd_end) && seq_before(x->tick, c->pace_at) &&
-        (!any || seq_before(c->pace_at, at))) {
+    bool waits = seq_before(c->snd_nxt, c->snd_end) || c->lost != c->retrans; /* repetitions are paced as well */
+    if ((c->flags & TCP_F_PACED) && waits && seq_before(x->tick, c->pace_at) && (!any || seq_before(c->pace_at, at))) {
         at = c->pace_at;
         any = true;
     }
     if (c->flags & TCP_F_STALLED) {
+        /* The vecs are empty next time, the pool may not be; the next turn is a later time. */
         bool room = pkt_vec_room(x->io->down) <= TCP_ROOM_RESERVE || pkt_vec_room(x->io->up) <= TCP_UP_RESERVE;
-        uint32_t again = x->tick + (room ? 0 : STALL_TICKS); /* the vecs are empty next time, the pool may not be */
+        uint32_t again = x->tick + (x->later ? 1 : room ? 0 : STALL_TICKS);
         at = any ? seq_min(at, again) : again;
         any = true;
     }
@@ -276,6 +279,7 @@ struct tcp_conn *tcp_conn_create(struct tcp_ctx *x, const struct tcp_birth *b) {
         return NULL;
     init_hot(st, c, b);
     c->heard_at = c->ts_recent_at = x->coarse;
+    c->pace_at = x->tick;
     init_cold(x, c, b);
     tcp_conn_apply(st, c, b->opt);
     (void)tcp_conn_route(x, c);

@@ -150,11 +150,13 @@ void tcp_data_credit(struct tcp_ctx *x, struct tcp_conn *c, uint32_t bytes) {
     c->rcv_held -= bytes;
     x->st->rx_held -= bytes;
     right_size(x, c);
-    uint32_t told = c->rcv_adv - c->rcv_nxt, wnd = tcp_window_free(x, c);
+    /* What the header can say is a limit too: without window scaling, reads would seem to open the window for ever. */
+    uint32_t most = 65535u << tcp_rcv_scale(c), limit = min_u32(c->rcv_limit, most);
+    uint32_t told = c->rcv_adv - c->rcv_nxt, wnd = min_u32(tcp_window_free(x, c), most);
     if ((int32_t)told < 0)
         told = 0;
-    uint32_t step = min_u32(c->rcv_limit / 2, 2u * c->rcv_mss);
-    if (told < c->rcv_limit / 4 && wnd >= told + step && !(c->flags & TCP_F_FIN_RCVD))
+    uint32_t step = min_u32(limit / 2, 2u * c->rcv_mss);
+    if (told < limit / 4 && wnd >= told + step && !(c->flags & TCP_F_FIN_RCVD))
         c->flags |= TCP_F_ACK_NOW;
 }
 
@@ -180,9 +182,22 @@ static void deliver(struct tcp_ctx *x, struct tcp_conn *c, struct pkt *p) {
     (void)pkt_vec_push(x->io->up, p);
 }
 
+void tcp_data_forget(struct tcp_ctx *x, struct tcp_conn *c) {
+    for (uint32_t ref = c->ooo_head; ref != TCP_NIL; ref = tcp_kept(x, ref)->next)
+        x->st->ooo_packets--;
+    if (c->ooo_head != TCP_NIL)
+        tcp_bury_chain(x, c->ooo_head, c->ooo_tail);
+    c->ooo_head = c->ooo_tail = TCP_NIL;
+    c->ooo_bytes = 0;
+    memset(tcp_cold(x->st, c)->sack, 0, sizeof tcp_cold(x->st, c)->sack);
+}
+
+/* What is still kept is a copy of what came with the FIN, or lies behind it, where there is nothing. */
 static void take_fin(struct tcp_ctx *x, struct tcp_conn *c) {
     c->rcv_nxt++;
     c->flags |= TCP_F_FIN_RCVD | TCP_F_ACK_NOW;
+    if (UNLIKELY(c->ooo_head != TCP_NIL))
+        tcp_data_forget(x, c);
     (void)tcp_fsm(x, c, TCP_EV_FIN);
 }
 
@@ -213,7 +228,7 @@ void tcp_data_drain(struct tcp_ctx *x, struct tcp_conn *c) {
         if (pkt_vec_room(x->io->up) <= TCP_UP_RESERVE)
             break; /* the rest goes with the next call */
         uint32_t ref = c->ooo_head, bytes = pkt_bytes(p);
-        bool fin = p->user_data & 1;
+        bool fin = (p->user_data & 1) && !seq_after(c->rcv_nxt, p->user + bytes); /* data behind a FIN: it was none */
         c->ooo_head = p->next;
         if (c->ooo_head == TCP_NIL)
             c->ooo_tail = TCP_NIL;
@@ -221,7 +236,8 @@ void tcp_data_drain(struct tcp_ctx *x, struct tcp_conn *c) {
         x->st->ooo_packets--;
         p->next = UINT32_MAX;
         uint32_t old = c->rcv_nxt - p->user;
-        c->flags |= TCP_F_ACK_NOW; /* RFC 5681: a gap was filled */
+        if (c->state != TCP_STATE_SYN_RCVD) /* fast open: the SYN-ACK has said it */
+            c->flags |= TCP_F_ACK_NOW;      /* RFC 5681: a gap was filled */
         if (old < bytes) {
             tcp_payload_trim_front(p, old);
             deliver(x, c, p);
@@ -232,16 +248,6 @@ void tcp_data_drain(struct tcp_ctx *x, struct tcp_conn *c) {
             take_fin(x, c);
     }
     sack_forget_below(tcp_cold(x->st, c), c->rcv_nxt);
-}
-
-void tcp_data_forget(struct tcp_ctx *x, struct tcp_conn *c) {
-    for (uint32_t ref = c->ooo_head; ref != TCP_NIL; ref = tcp_kept(x, ref)->next)
-        x->st->ooo_packets--;
-    if (c->ooo_head != TCP_NIL)
-        tcp_bury_chain(x, c->ooo_head, c->ooo_tail);
-    c->ooo_head = c->ooo_tail = TCP_NIL;
-    c->ooo_bytes = 0;
-    memset(tcp_cold(x->st, c)->sack, 0, sizeof tcp_cold(x->st, c)->sack);
 }
 
 uint32_t tcp_data_syn_ack(struct tcp_ctx *x, const struct tcp_conn *c) {

@@ -40,7 +40,7 @@ bool tcp_fastopen_ask(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_opts *o,
 
 bool tcp_fastopen_send(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_head *h) {
     const struct tcp_fastopen_line *line = line_of(x->st, &c->flow.remote);
-    uint32_t most = min_u32(c->mss, line->mss > TCP_OPTS_MAX ? line->mss - TCP_OPTS_MAX : 0);
+    uint32_t most = min_u32(tcp_advertised_mss(x->st, c), line->mss); /* c->mss does not know the peer's yet */
     struct tcp_build b = {.at = {c->q_next, c->q_next_off}, .seq = c->iss + 1};
     struct pkt *p;
     uint32_t got;

@@ -63,8 +63,13 @@ static void abort_silent(struct tcp_ctx *x, struct tcp_conn *c) {
     end(x, c, 0);
 }
 
+/* A reset that answers a segment carries the number which that one acknowledges: its sender expects no other, while
+ * part of what we sent may never have arrived (RFC 5961 section 3.2). */
 static void abort_reset(struct tcp_ctx *x, struct tcp_conn *c) {
-    tcp_send_conn_reset(x, c);
+    if (x->refused != NULL)
+        tcp_send_stray_reset(x, x->refused);
+    else
+        tcp_send_conn_reset(x, c);
     end(x, c, tcp_cold(x->st, c)->error);
 }
 

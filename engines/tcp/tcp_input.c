@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Segments on their way in, in passes over a burst so that the cache misses of different connections overlap: parse
- * (header, checksum, flow, hash), look up, then one by one (validate, acknowledge, deliver), and at the end one flush:
- * what a burst allows to send leaves in one piece, and a burst of data is acknowledged once.
+ * (header, checksum, flow, hash), look up, then one by one (validate, acknowledge, deliver), and with a connection's
+ * last one a flush: what a burst allows to send leaves in one piece, and a burst of data is acknowledged once.
  *
  * A connection's segment passes the stages of RFC 9293 section 3.10.7.4 in its order: sequence number, RST, SYN, ACK,
  * text, FIN; in the common case (established, next in order, nothing odd) a prediction skips to ACK. Lines touched per
@@ -60,6 +60,8 @@ static void answer_out_of_window(struct tcp_ctx *x, struct tcp_conn *c, const st
         return;
     if (rx->len != 0 || (rx->flags & (TCP_SYN | TCP_FIN)) || tcp_challenge_allowed(x))
         c->flags |= TCP_F_ACK_NOW;
+    if (rx->len != 0 && (c->flags & TCP_F_SACK) && !seq_after(rx->seq + rx->len, c->rcv_nxt)) /* RFC 2883 */
+        tcp_cold(x->st, c)->dsack = (struct tcp_range){rx->seq, rx->seq + rx->len};
 }
 
 /* RFC 7323 section 5: false = older than what we have seen. */
@@ -86,7 +88,7 @@ static bool in_window(const struct tcp_conn *c, const struct tcp_rx *rx) {
     if (window == 0)
         return false;
     return rx->seq - c->rcv_nxt < window || (rx->seq + len - 1) - c->rcv_nxt < window ||
-           (seq_before(rx->seq, c->rcv_nxt) && seq_after(rx->seq + len, c->rcv_adv));
+           c->rcv_nxt - rx->seq < len; /* it covers the window and more; never half the space away */
 }
 
 /* RFC 5961 section 3: only the exact number resets. True: the segment ends here. */
@@ -160,8 +162,10 @@ static void take_text(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_rx *rx) 
         take_urgent(x, c, rx);
     if (UNLIKELY((c->flags & TCP_F_ORPHAN) && seq_after(rx->seq + rx->len, c->rcv_nxt))) {
         ENGINE_COUNT(x->io, TCP_COUNT_AFTER_CLOSE); /* RFC 9293 SHLD-3: nobody will read it */
-        pkt_drop(x->io, rx->p, DROP_TCP_NO_SOCKET);
+        x->refused = rx;
         (void)tcp_fsm(x, c, TCP_EV_ABORT);
+        x->refused = NULL;
+        pkt_drop(x->io, rx->p, DROP_TCP_NO_SOCKET);
         return;
     }
     if (LIKELY(takes_data(c))) {
@@ -241,11 +245,11 @@ void tcp_conn_input(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_rx *rx) {
         pkt_drop(x->io, rx->p, DROP_TCP_ACK);
         return;
     }
-    note_timestamp(x, c, rx, &o);
     if (UNLIKELY(!tcp_ack(x, c, rx, &o))) {
         pkt_drop(x->io, rx->p, DROP_TCP_ACK);
         return;
     }
+    note_timestamp(x, c, rx, &o);
     if (UNLIKELY(x->dead))
         (void)pkt_vec_push(x->io->done, rx->p);
     else
@@ -427,6 +431,19 @@ static void look_up_all(struct tcp_ctx *x, struct tcp_rx *rx, uint32_t n) {
     }
 }
 
+/* Which segments are the last of their connection in this burst: it is flushed with them, within the same change, which
+ * spares a copy to the undo slot. */
+static void mark_last(struct tcp_ctx *x, struct tcp_rx *rx, uint32_t n) {
+    for (uint32_t i = n; i-- > 0;) {
+        rx[i].last = false;
+        if (UNLIKELY(rx[i].conn == TCP_NIL))
+            continue;
+        struct tcp_conn *c = tcp_at(x->st, rx[i].conn);
+        rx[i].last = !(c->flags & TCP_F_TOUCHED);
+        c->flags |= TCP_F_TOUCHED;
+    }
+}
+
 void tcp_input(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n) {
     struct tcp_engine *st = (struct tcp_engine *)state;
     struct tcp_rx rx[PKT_BURST];
@@ -436,6 +453,7 @@ void tcp_input(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n)
     io->counters[TCP_COUNT_RX] += n;
     n = parse_all(&x, pkts, n, rx);
     look_up_all(&x, rx, n);
+    mark_last(&x, rx, n);
     for (uint32_t i = 0; i < n; i++) {
         struct tcp_conn *c = rx[i].conn == TCP_NIL ? NULL : tcp_at(st, rx[i].conn);
         /* An earlier segment of the burst may have ended the connection, or given its place to another. */
@@ -444,9 +462,44 @@ void tcp_input(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n)
             continue;
         }
         (void)tcp_begin(&x, rx[i].conn);
-        tcp_touch(&x, c);
         tcp_conn_input(&x, c, &rx[i]);
+        if (LIKELY(rx[i].last))
+            tcp_flush_conn(&x, c);
         tcp_end(&x);
     }
-    tcp_flush(&x);
+    if (UNLIKELY(x.touched_count > 0))
+        tcp_flush(&x);
+}
+
+/* ---- for a filter ---- */
+
+static void stamp(struct tcp_engine *st, const struct engine_io *io, struct pkt *p) {
+    uint32_t hash = hash_flow(&st->key, &p->flow), ifindex = p->port < PORT_SLOT_MAX ? io->ports[p->port].ifindex : 0;
+    uint32_t i = tcp_find_conn(st, &p->flow, hash);
+    if (LIKELY(i != TCP_NIL)) {
+        p->owner = tcp_cold(st, tcp_at(st, i))->owner;
+        p->known = PKT_KNOWN_ESTABLISHED;
+        return;
+    }
+    i = tcp_find_half(st, &p->flow, hash);
+    if (i != TCP_NIL || tcp_find_wait(st, &p->flow, hash) != TCP_NIL)
+        p->known = PKT_KNOWN_ESTABLISHED;
+    if (i != TCP_NIL)
+        i = ((const struct tcp_half *)arena_record(st, &st->a.table[TCP_TABLE_HALF], i))->listener;
+    else
+        i = tcp_find_listener(st, &p->flow, hash, ifindex);
+    const struct tcp_listener *l = i == TCP_NIL ? NULL : tcp_listener_at(st, i);
+    if (l != NULL)
+        p->owner = l->owner;
+}
+
+void tcp_demux(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        struct pkt *p = pkts[i];
+        if (UNLIKELY((p->flags & PKT_ICMP_ERROR) || p->len < TCP_LEN))
+            continue;
+        p->flow.remote_port = be16_load(p->data);
+        p->flow.local_port = be16_load(p->data + 2);
+        stamp((struct tcp_engine *)state, io, p);
+    }
 }

@@ -93,7 +93,7 @@ static void newreno_detect(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_ack
 }
 
 static void update_reordering(struct tcp_conn *c, struct tcp_cold *k, const struct tcp_acked *a) {
-    if (a->never_repeated)
+    if (a->overtaken)
         c->flags |= TCP_F_SACK_REORDER;
     if (a->dsack && !seq_before(c->snd_una, k->reo_end)) { /* at most once a round trip */
         k->reo_mult = (uint8_t)min_u32(k->reo_mult + 1u, 100);
@@ -104,13 +104,18 @@ static void update_reordering(struct tcp_conn *c, struct tcp_cold *k, const stru
 
 /* ---- recovery ---- */
 
-/* If the first segment was repeated before, an ACK of it could answer that repetition: then no undo. */
+/* If the first segment was repeated before, an ACK of it could answer that repetition: then no undo. Unless it was
+ * repeated in an episode that was undone: with that one's stamp and its count of repetitions both proofs still hold. */
 static void remember_for_undo(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_cold *k) {
     bool repeated = c->seg_head != TCP_NIL && (tcp_seg_at(x->st, c->seg_head)->flags & TCP_SEG_EVER);
-    k->undo_cwnd = c->ca < TCP_CA_CWR && !repeated ? c->cwnd : 0;
+    bool again = repeated && (k->undo_armed & TCP_UNDO_UNDONE);
+    k->undo_cwnd = c->ca < TCP_CA_CWR && (!repeated || again) ? c->cwnd : 0;
     k->undo_ssthresh = c->ssthresh;
+    if (again)
+        return;
     k->undo_stamp = x->coarse + k->ts_off;
     k->undo_left = 0;
+    k->undo_armed = 0;
 }
 
 static void reduce(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_cold *k) {
@@ -158,6 +163,7 @@ static void leave(struct tcp_ctx *x, struct tcp_conn *c) {
     c->ca = TCP_CA_OPEN;
     c->dupacks = 0;
     k->undo_cwnd = 0;
+    k->undo_armed = 0;
     if (k->reo_persist > 0 && --k->reo_persist == 0)
         k->reo_mult = 1;
 }
@@ -170,8 +176,8 @@ static bool needless(const struct tcp_conn *c, const struct tcp_cold *k, const s
     if (a->advanced && (c->flags & TCP_F_TS) && (o->present & TCP_O_TS) && k->undo_left != 0 &&
         seq_before(o->tsecr, k->undo_stamp))
         return true;
-    /* RFC 3708: every repetition was reported as a duplicate. */
-    return a->dsack && k->undo_left == 0;
+    /* RFC 3708: every repetition was reported as a duplicate. A report about an earlier episode says nothing. */
+    return a->dsack && (k->undo_armed & TCP_UNDO_ARMED) && k->undo_left == 0;
 }
 
 static void undo(struct tcp_ctx *x, struct tcp_conn *c) {
@@ -181,14 +187,19 @@ static void undo(struct tcp_ctx *x, struct tcp_conn *c) {
     c->ssthresh = max_u32(c->ssthresh, k->undo_ssthresh);
     tcp_cc(c)->undo(x, c, k->cc);
     tcp_seg_clear_lost(x->st, c);
+    /* What fast recovery took for lost was overtaken: from now on RACK waits for it, as RFC 8985 section 6.2 does once
+     * a segment that was never repeated comes late. Here all that come late have been repeated. */
+    if (c->ca == TCP_CA_RECOVERY)
+        c->flags |= TCP_F_SACK_REORDER;
     c->backoff = 0;
     c->ca = TCP_CA_OPEN;
     k->undo_cwnd = 0;
+    k->undo_armed |= TCP_UNDO_UNDONE;
 }
 
 /* RFC 3168 section 6.1.2, once a window. */
 static void react_to_ecn(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_acked *a) {
-    if (!a->ece || c->ca >= TCP_CA_CWR || (c->snd_nxt == c->snd_una))
+    if (!a->ece || c->ca >= TCP_CA_CWR || a->flight == 0)
         return;
     struct tcp_cold *k = tcp_cold(x->st, c);
     ENGINE_COUNT(x->io, TCP_COUNT_ECN_REDUCE);
@@ -228,7 +239,7 @@ static void detect(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_acked *a) {
 void tcp_loss_ack(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_acked *a, const struct tcp_opts *o) {
     struct tcp_cold *k = tcp_cold(x->st, c);
     const struct tcp_cc_ops *cc = tcp_cc(c);
-    if (UNLIKELY(a->never_repeated || a->dsack))
+    if (UNLIKELY(a->overtaken || a->dsack))
         update_reordering(c, k, a);
     if (UNLIKELY(needless(c, k, a, o)))
         undo(x, c);
@@ -327,8 +338,7 @@ void tcp_rtx_arm(struct tcp_ctx *x, struct tcp_conn *c) {
     uint32_t pto = max_u32(c->srtt >> 2, PTO_MIN);
     if (c->snd_nxt - c->snd_una <= c->mss)
         pto += DELACK_MAX;
-    if (pto < rto) {
-        c->rtx = TCP_RTX_TLP;
-        c->rtx_at = x->tick + pto;
-    }
+    /* Where the timeout would come first, the probe takes its place (RFC 8985 section 7.2). */
+    c->rtx = TCP_RTX_TLP;
+    c->rtx_at = x->tick + min_u32(pto, rto);
 }

@@ -8,6 +8,7 @@
 #include "engines/tcp/tcp_cc.h"
 #include "engines/tcp/tcp_cmds.h"
 #include "engines/tcp/tcp_data.h"
+#include "engines/tcp/tcp_output.h"
 #include "engines/tcp/tcp_timer.h"
 
 static void set_flag(struct tcp_conn *c, uint32_t flag, bool on) {
@@ -17,32 +18,34 @@ static void set_flag(struct tcp_conn *c, uint32_t flag, bool on) {
 /* What an option may be, and where its number goes when it is nothing more than a number of the cold record. */
 struct option {
     int64_t min, max;
-    uint16_t offset, size; /* in struct tcp_cold; size 0 = see apply() */
-    uint32_t flag;         /* of the connection; 0 = none */
+    uint16_t offset, size;    /* in struct tcp_cold; size 0 = see apply() */
+    uint32_t flag;            /* of the connection; 0 = none */
+    uint16_t born, born_size; /* in struct tcp_options: what a listener's connections begin with; size 0 = nothing */
 };
 
 #define COLD(field) offsetof(struct tcp_cold, field), sizeof(((struct tcp_cold *)0)->field)
+#define BORN(field) offsetof(struct tcp_options, field), sizeof(((struct tcp_options *)0)->field)
 
 static const struct option options[] = {
-    [TCP_OPT_NODELAY] = {0, 1, 0, 0, TCP_F_NODELAY},
-    [TCP_OPT_CORK] = {0, 1, 0, 0, TCP_F_CORK},
-    [TCP_OPT_QUICKACK] = {0, 1, 0, 0, TCP_F_QUICKACK},
-    [TCP_OPT_KEEPALIVE] = {0, 1, 0, 0, TCP_F_KEEPALIVE},
-    [TCP_OPT_KEEP_IDLE] = {1, 32767, COLD(keep_idle), 0},
-    [TCP_OPT_KEEP_INTERVAL] = {1, 32767, COLD(keep_interval), 0},
-    [TCP_OPT_KEEP_COUNT] = {1, 127, COLD(keep_count), 0},
-    [TCP_OPT_USER_TIMEOUT] = {0, 24 * 3600 * 1000, 0, 0, 0},
-    [TCP_OPT_MAXSEG] = {88, 65483, COLD(user_mss), 0},
-    [TCP_OPT_CONGESTION] = {0, 0, 0, 0, 0},
-    [TCP_OPT_RCVBUF] = {0, 1 << 30, 0, 0, 0},
-    [TCP_OPT_SNDBUF] = {0, 1 << 30, 0, 0, 0},
-    [TCP_OPT_TOS] = {0, 255, COLD(tos), 0},
-    [TCP_OPT_TTL] = {0, 255, COLD(ttl), 0},
-    [TCP_OPT_NOTSENT_LOWAT] = {0, 1 << 30, COLD(notsent_lowat), 0},
-    [TCP_OPT_MAX_PACING] = {0, INT64_MAX >> 21, 0, 0, 0},
-    [TCP_OPT_LINGER2] = {0, 3600 * 1000, 0, 0, 0},
-    [TCP_OPT_RETRIES] = {1, 127, COLD(syn_retries), 0},
-    [TCP_OPT_OWNER] = {0, UINT32_MAX, COLD(owner), 0},
+    [TCP_OPT_NODELAY] = {0, 1, 0, 0, TCP_F_NODELAY, BORN(nodelay)},
+    [TCP_OPT_CORK] = {0, 1, 0, 0, TCP_F_CORK, BORN(cork)},
+    [TCP_OPT_QUICKACK] = {0, 1, 0, 0, TCP_F_QUICKACK, BORN(quickack)},
+    [TCP_OPT_KEEPALIVE] = {0, 1, 0, 0, TCP_F_KEEPALIVE, BORN(keepalive)},
+    [TCP_OPT_KEEP_IDLE] = {1, 32767, COLD(keep_idle), 0, BORN(keep_idle)},
+    [TCP_OPT_KEEP_INTERVAL] = {1, 32767, COLD(keep_interval), 0, BORN(keep_interval)},
+    [TCP_OPT_KEEP_COUNT] = {1, 127, COLD(keep_count), 0, BORN(keep_count)},
+    [TCP_OPT_USER_TIMEOUT] = {0, 24 * 3600 * 1000, 0, 0, 0, BORN(user_timeout_ms)},
+    [TCP_OPT_MAXSEG] = {88, 65483, COLD(user_mss), 0, BORN(maxseg)},
+    [TCP_OPT_CONGESTION] = {0, 0, 0, 0, 0, 0, 0},
+    [TCP_OPT_RCVBUF] = {0, 1 << 30, 0, 0, 0, BORN(rcvbuf)},
+    [TCP_OPT_SNDBUF] = {0, 1 << 30, 0, 0, 0, BORN(sndbuf)},
+    [TCP_OPT_TOS] = {0, 255, COLD(tos), 0, BORN(tos)},
+    [TCP_OPT_TTL] = {0, 255, COLD(ttl), 0, BORN(ttl)},
+    [TCP_OPT_NOTSENT_LOWAT] = {0, 1 << 30, COLD(notsent_lowat), 0, BORN(notsent_lowat)},
+    [TCP_OPT_MAX_PACING] = {0, INT64_MAX >> 21, 0, 0, 0, BORN(max_pacing)},
+    [TCP_OPT_LINGER2] = {0, 3600 * 1000, 0, 0, 0, 0, 0},
+    [TCP_OPT_RETRIES] = {1, 127, COLD(syn_retries), 0, BORN(retries)},
+    [TCP_OPT_OWNER] = {0, UINT32_MAX, COLD(owner), 0, 0, 0},
 };
 
 static int set_congestion(struct tcp_ctx *x, struct tcp_conn *c, const char *name) {
@@ -61,11 +64,21 @@ static void set_rcvbuf(struct tcp_ctx *x, struct tcp_conn *c, uint32_t bytes) {
         c->rcv_limit = min_u32(max_u32(bytes, 2048), x->st->cfg.rcvbuf_max);
 }
 
+/* Who asks for no delay wants what was held back to go, corked or not, as with every other stack. */
+static void flush_past_cork(struct tcp_ctx *x, struct tcp_conn *c) {
+    x->force = true;
+    tcp_output(x, c);
+    x->force = false;
+}
+
 /* Options that are more than a number. */
 static int apply(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_cmd_option *a) {
     struct tcp_cold *k = tcp_cold(x->st, c);
     switch (a->option) {
     case TCP_OPT_NODELAY:
+        if (a->value != 0)
+            flush_past_cork(x, c);
+        return 0;
     case TCP_OPT_CORK:
         return 0; /* output, which follows, sends what was held back */
     case TCP_OPT_QUICKACK:
@@ -100,37 +113,44 @@ static int apply(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_cmd_opt
     }
 }
 
+static void store(void *record, uint16_t offset, uint16_t size, int64_t value) {
+    memcpy((uint8_t *)record + offset, &value, size); /* little endian, as all hosts we build for */
+}
+
+/* 0: a number that the option can be. */
+static int number_check(const struct tcp_cmd_option *a) {
+    if (a->option >= ARRAY_LEN(options) || (options[a->option].min | options[a->option].max) == 0)
+        return -ENOPROTOOPT;
+    return a->value < options[a->option].min || a->value > options[a->option].max ? -EINVAL : 0;
+}
+
+/* What connections are born with from now on. */
+static int born_option(struct tcp_options *opt, const struct tcp_cmd_option *a) {
+    int error = number_check(a);
+    if (error != 0)
+        return error;
+    const struct option *o = &options[a->option];
+    if (o->born_size == 0)
+        return -ENOPROTOOPT;
+    if (o->born_size < sizeof a->value && a->value >> (8u * o->born_size) != 0)
+        return -EINVAL;
+    store(opt, o->born, o->born_size, a->value);
+    return 0;
+}
+
 static int listener_option(struct tcp_ctx *x, const struct tcp_cmd_option *a) {
     struct tcp_listener *l = tcp_listener_at(x->st, a->sock & ~TCP_SOCK_LISTENER);
     if (l == NULL || (a->sink != 0 && l->sink != a->sink))
         return -ENOENT;
-    if (a->value < 0 || a->value > INT32_MAX)
-        return -EINVAL;
-    uint32_t v = (uint32_t)a->value;
     switch (a->option) {
     case TCP_OPT_FASTOPEN:
-        l->fastopen = v;
-        return 0;
     case TCP_OPT_DEFER_ACCEPT:
-        l->defer_accept = TCP_COARSE_S(v);
-        return 0;
-    case TCP_OPT_NODELAY:
-        l->opt.nodelay = v != 0;
-        return 0;
-    case TCP_OPT_KEEPALIVE:
-        l->opt.keepalive = v != 0;
-        return 0;
-    case TCP_OPT_RCVBUF:
-        l->opt.rcvbuf = v;
-        return 0;
-    case TCP_OPT_TOS:
-        l->opt.tos = (uint8_t)v;
-        return 0;
-    case TCP_OPT_TTL:
-        l->opt.ttl = (uint8_t)v;
-        return 0;
-    case TCP_OPT_MAXSEG:
-        l->opt.maxseg = (uint16_t)min_u32(v, UINT16_MAX);
+        if (a->value < 0 || a->value > INT32_MAX)
+            return -EINVAL;
+        if (a->option == TCP_OPT_FASTOPEN)
+            l->fastopen = (uint32_t)a->value;
+        else
+            l->defer_accept = TCP_COARSE_S((uint32_t)a->value);
         return 0;
     case TCP_OPT_CONGESTION:
         if (tcp_cc_find(a->name) < 0)
@@ -138,12 +158,8 @@ static int listener_option(struct tcp_ctx *x, const struct tcp_cmd_option *a) {
         memcpy(l->opt.congestion, a->name, sizeof l->opt.congestion);
         return 0;
     default:
-        return -ENOPROTOOPT;
+        return born_option(&l->opt, a);
     }
-}
-
-static void store(struct tcp_cold *k, const struct option *o, int64_t value) {
-    memcpy((uint8_t *)k + o->offset, &value, o->size); /* little endian, as all hosts we build for */
 }
 
 int tcp_cmd_option_run(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
@@ -154,19 +170,16 @@ int tcp_cmd_option_run(struct tcp_ctx *x, const struct engine_cmd *cmd, struct e
     struct tcp_conn *c = (struct tcp_conn *)arena_lookup(x->st, &x->st->a.table[TCP_TABLE_CONN], a->sock);
     if (c == NULL || (a->sink != 0 && c->sink != a->sink))
         return -ENOENT;
-    if (a->option >= ARRAY_LEN(options) || (options[a->option].min | options[a->option].max) == 0) {
-        if (a->option != TCP_OPT_CONGESTION)
-            return -ENOPROTOOPT;
-    } else if (a->value < options[a->option].min || a->value > options[a->option].max) {
-        return -EINVAL;
-    }
+    int error = a->option != TCP_OPT_CONGESTION ? number_check(a) : 0;
+    if (error != 0)
+        return error;
     const struct option *o = &options[a->option];
     (void)tcp_begin(x, a->sock);
     if (o->size != 0)
-        store(tcp_cold(x->st, c), o, a->value);
+        store(tcp_cold(x->st, c), o->offset, o->size, a->value);
     if (o->flag != 0)
         set_flag(c, o->flag, a->value != 0);
-    int error = apply(x, c, a);
+    error = apply(x, c, a);
     tcp_flush_conn(x, c);
     tcp_end(x);
     return error;

@@ -12,7 +12,11 @@
 #include "engines/tcp/tcp_loss.h"
 #include "engines/tcp/tcp_output.h"
 
-#define BURST_MAX       64u /* packets one connection may send in one call: others wait too */
+#define BURST_MAX 64u /* packets one connection may send in one call: others wait too */
+/* What goes to this host itself is delivered, acknowledged and followed by more within one turn of the shard, until a
+ * window ends it: megabytes, and everybody else waits. A turn carries so much of it; copying that takes about 10 us. */
+#define TURN_MAX        (48u << 10)
+#define TURN_SMALL      2048u /* a message: not what fits a segment, for within the host that is 64 KiB */
 #define CHALLENGE_PER_S 1000u
 #define SECOND          TCP_COARSE_S(1)
 
@@ -27,9 +31,17 @@ static void stall(struct tcp_ctx *x, struct tcp_conn *c) {
     c->flags |= TCP_F_STALLED;
 }
 
+/* RFC 3042: each of the first two duplicates tells that a segment left the path, and lets a new one go. With SACK the
+ * scoreboard says so by itself. */
+static uint32_t limited_transmit(const struct tcp_conn *c) {
+    if (LIKELY(c->dupacks == 0) || (c->flags & TCP_F_SACK) || c->ca > TCP_CA_DISORDER)
+        return 0;
+    return min_u32(c->dupacks, 2) * c->mss;
+}
+
 static uint32_t cwnd_left(const struct tcp_conn *c) {
-    uint32_t flight = tcp_flight(c);
-    return c->cwnd > flight ? c->cwnd - flight : 0;
+    uint32_t flight = tcp_flight(c), most = c->cwnd + limited_transmit(c);
+    return most > flight ? most - flight : 0;
 }
 
 static uint32_t window_left(const struct tcp_conn *c) {
@@ -71,6 +83,12 @@ static void after_send(struct tcp_ctx *x, struct tcp_conn *c, uint32_t bytes) {
         paced(x, c, bytes);
 }
 
+/* The last byte queued is pushed (RFC 9293 section 3.9.1.2), unless more is announced. So is a super-segment,
+ * whose last part then tells the receiver's GRO that nothing more comes to join it. */
+static bool pushes(const struct tcp_conn *c, uint32_t end, uint32_t len) {
+    return len != 0 && ((end == c->snd_end && !(c->flags & TCP_F_MORE)) || len > c->mss);
+}
+
 /* ---- repetitions ---- */
 
 static bool repeat(struct tcp_ctx *x, struct tcp_conn *c, uint32_t index, uint32_t len) {
@@ -94,10 +112,11 @@ static bool repeat(struct tcp_ctx *x, struct tcp_conn *c, uint32_t index, uint32
     }
     if (s->flags & TCP_SEG_FIN)
         b.flags |= TCP_FIN;
-    if (got != 0)
+    if (pushes(c, s->seq + got, got))
         b.flags |= TCP_PSH;
     tcp_seg_repeated(x, c, s);
     k->undo_left += got;
+    k->undo_armed |= TCP_UNDO_ARMED;
     k->retransmits = (uint16_t)(k->retransmits + (k->retransmits < UINT16_MAX));
     ENGINE_COUNT(x->io, TCP_COUNT_RETRANS);
     tcp_build_send(x, c, &b, p);
@@ -139,8 +158,7 @@ static bool small_may_go(const struct tcp_conn *c, uint32_t len, bool whole) {
 /* A super-segment that ACKs would soon let grow is worth waiting for, while ACKs are on their way: an eighth of the
  * window at least, so that the pipe stays full. */
 static bool better_later(const struct tcp_conn *c, uint32_t len, uint32_t unsent, uint32_t super) {
-    return len < unsent && len < min_u32(super, c->cwnd >> 3) && c->ca <= TCP_CA_DISORDER &&
-           tcp_flight(c) > c->cwnd / 2;
+    return len < unsent && len < min_u32(super, c->cwnd >> 3) && c->ca == TCP_CA_OPEN && tcp_flight(c) > c->cwnd / 2;
 }
 
 /* How many bytes to send in one piece now; 0 = none. */
@@ -194,7 +212,7 @@ static bool send_piece(struct tcp_ctx *x, struct tcp_conn *c, uint32_t len) {
         stall(x, c);
         return false;
     }
-    if (all && got != 0)
+    if (pushes(c, b.seq + got, got))
         b.flags |= TCP_PSH;
     if (got % c->mss != 0)
         c->flags |= TCP_F_SMALL_OUT;
@@ -212,6 +230,20 @@ static bool send_piece(struct tcp_ctx *x, struct tcp_conn *c, uint32_t len) {
     return true;
 }
 
+/* Small messages always go. */
+static bool turn_over(struct tcp_ctx *x, const struct tcp_conn *c, uint32_t len) {
+    struct tcp_engine *st = x->st;
+    if (LIKELY(len <= TURN_SMALL || !(c->flags & TCP_F_LOCAL)))
+        return false;
+    if (st->turn != x->io->now) {
+        st->turn = x->io->now;
+        st->turn_bytes = 0;
+    }
+    bool over = st->turn_bytes >= TURN_MAX;
+    st->turn_bytes += over ? 0 : len;
+    return over;
+}
+
 static bool send_new(struct tcp_ctx *x, struct tcp_conn *c) {
     if (c->flags & TCP_F_FIN_SENT)
         return false;
@@ -220,7 +252,23 @@ static bool send_new(struct tcp_ctx *x, struct tcp_conn *c) {
     if (pacing_blocks(x, c))
         return false;
     uint32_t len = choose(x, c);
-    return len != 0 && send_piece(x, c, len);
+    if (len == 0)
+        return false;
+    if (UNLIKELY(turn_over(x, c, len))) {
+        x->later = true;
+        c->flags |= TCP_F_STALLED;
+        return false;
+    }
+    return send_piece(x, c, len);
+}
+
+#define PACE_LASTS TCP_COARSE_MS(100000) /* no pace is set further ahead: a super-segment at the lowest rate */
+
+/* Ticks wrap after 73 minutes, so a departure that is long past would look like one to come. It is brought along while
+ * the peer is heard; after a longer silence it means nothing. */
+static void pace_refresh(const struct tcp_ctx *x, struct tcp_conn *c) {
+    if (!seq_before(x->tick, c->pace_at) || x->coarse - c->heard_at > PACE_LASTS)
+        c->pace_at = x->tick;
 }
 
 /* RFC 5681 section 4.1: after an idle time the old window says little about the path. Halved for each timeout that
@@ -246,6 +294,7 @@ static void watch_window(struct tcp_ctx *x, struct tcp_conn *c) {
 
 void tcp_output(struct tcp_ctx *x, struct tcp_conn *c) {
     c->flags &= ~(uint32_t)TCP_F_STALLED;
+    x->later = false;
     uint32_t before = c->snd_nxt, burst = 0;
     if (UNLIKELY(c->lost != c->retrans)) {
         bool more = true;
@@ -256,6 +305,8 @@ void tcp_output(struct tcp_ctx *x, struct tcp_conn *c) {
         return;
     if (c->snd_una == c->snd_nxt) {
         c->flags &= ~TCP_F_SMALL_OUT;
+        if (UNLIKELY(c->flags & TCP_F_PACED))
+            pace_refresh(x, c);
         after_idle(x, c);
     }
     while (burst++ < BURST_MAX && pkt_vec_room(x->io->down) > TCP_ROOM_RESERVE && !x->dead && send_new(x, c))

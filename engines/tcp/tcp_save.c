@@ -131,6 +131,8 @@ static const struct field conn_fields[] = {
     COLD(cc[7]),
     COLD(cc[8]),
     COLD(cc[9]),
+    COLD(undo_armed),
+    HOT(wake_at),
 };
 
 #define HALF(name) F(tcp_half, name, 0)
@@ -158,7 +160,7 @@ static const struct field half_fields[] = {
 static const struct field wait_fields[] = {
     WAIT(flow.local_port), WAIT(flow.remote_port), WAIT(snd_nxt), WAIT(rcv_nxt), WAIT(rcv_wnd),
     WAIT(ts_recent),       WAIT(ts_recent_at),     WAIT(ts_off),  WAIT(until),   WAIT(acked_at),
-    WAIT(has_ts),          WAIT(rcv_wscale),       WAIT(tos),     WAIT(born_at),
+    WAIT(has_ts),          WAIT(rcv_wscale),       WAIT(tos),     WAIT(born_at), WAIT(same_host),
 };
 
 #define LISTENER(name) F(tcp_listener, name, 0)
@@ -175,7 +177,8 @@ static const struct field listener_fields[] = {
 
 #define ENGINE(name) F(tcp_engine, name, 0)
 static const struct field engine_fields[] = {
-    ENGINE(now), ENGINE(cookies_at), ENGINE(port_step), ENGINE(port_low), ENGINE(port_high), ENGINE(a.seed),
+    ENGINE(now),       ENGINE(cookies_at), ENGINE(port_step),    ENGINE(port_low),
+    ENGINE(port_high), ENGINE(a.seed),     ENGINE(challenge_at), ENGINE(challenge_left),
 };
 
 struct message {
@@ -468,14 +471,18 @@ static int load_conn(struct tcp_ctx *x, struct statewire_in body) {
         drop_conn(x, &fresh);
         return good ? -EEXIST : -EBADMSG;
     }
+    /* At the very tick it would have been, so that nobody can tell; at once when something was left to be done. */
+    bool due = !(fresh.flags & TCP_F_ARMED) || (fresh.flags & (TCP_F_TOUCHED | TCP_F_STALLED)) || fresh.tx_done != 0;
+    int32_t left = due ? 0 : (int32_t)(fresh.wake_at - x->tick);
     fresh.flags &= ~(uint32_t)(TCP_F_TOUCHED | TCP_F_STALLED);
     fresh.flags |= TCP_F_ARMED;
-    fresh.wake_at = x->tick;
+    fresh.wake_at = left > 0 ? fresh.wake_at : x->tick;
     memcpy((uint8_t *)c + sizeof c->r, (uint8_t *)&fresh + sizeof c->r, sizeof *c - sizeof c->r);
     *tcp_cold_at(st, index) = cold;
     arena_publish(t, c);
     hash_index_insert(&st->conn_ix, &st->a, index, hash_flow(&st->key, &c->flow));
-    wheel_arm(tcp_wheel(st), index, st->now);
+    ns_t at = ((st->now >> TCP_TICK_SHIFT) + (uint32_t)left) << TCP_TICK_SHIFT;
+    wheel_arm(tcp_wheel(st), index, left > 0 ? at : st->now);
     st->rx_held += c->rcv_held;
     struct tcp_listener *l = tcp_listener_at(st, cold.listener);
     if (l != NULL)
@@ -559,6 +566,8 @@ static int load_engine(struct tcp_ctx *x, struct statewire_in body) {
     st->port_step = scratch.port_step;
     st->port_low = scratch.port_low;
     st->port_high = scratch.port_high;
+    st->challenge_at = scratch.challenge_at;
+    st->challenge_left = scratch.challenge_left;
     if (scratch.a.seed != 0) { /* the same secrets: numbers, offsets and cookies given out before stay good */
         st->a.seed = scratch.a.seed;
         tcp_keys_derive(st);

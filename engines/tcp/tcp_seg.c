@@ -23,12 +23,16 @@ static struct tcp_seg *seg_take(struct tcp_ctx *x, struct tcp_conn *c, uint32_t 
     return s;
 }
 
-/* The rate sample of a range begins when nothing was in flight, or at the last delivery (BBR's delivery rate). */
+/* The rate sample of a range begins when nothing was in flight, or at the last delivery (BBR's delivery rate). So does
+ * RACK's memory: nothing is left to be overtaken, and a stamp of half the clock's circle ago (36 minutes, or none yet)
+ * would look like one that is still to come. */
 static void stamp(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_seg *s) {
     struct tcp_cold *k = tcp_cold(x->st, c);
     if (c->snd_una == c->snd_nxt) {
         k->first_sent = x->tick;
         k->delivered_at = x->tick;
+        k->rack_sent = x->tick;
+        k->rack_end = c->snd_una;
     }
     s->sent = x->tick;
     s->delivered = k->delivered;
@@ -92,23 +96,26 @@ bool tcp_seg_split(struct tcp_ctx *x, struct tcp_conn *c, uint32_t index, uint32
     return true;
 }
 
-/* `len` bytes of a range reached the peer: round trip, RACK's clock, rate sample. */
+/* The first `len` bytes of a range reached the peer: round trip, RACK's clock, rate sample. What follows them in the
+ * range left later, in the same burst: it must not look overtaken. */
 static void took(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_seg *s, uint32_t len, struct tcp_acked *a) {
     struct tcp_cold *k = tcp_cold(x->st, c);
+    uint32_t end = s->seq + len;
     a->delivered += len;
     k->delivered += len;
     uint32_t rtt = x->tick - s->sent;
     if (s->flags & TCP_SEG_EVER) {
         a->repeated = true;
         /* An answer faster than the path can be is the answer to an earlier transmission. RFC 8985 section 6.2. */
-        if (k->min_rtt != UINT32_MAX && rtt < k->min_rtt)
+        if (k->min_rtt != UINT32_MAX && rtt < k->min_rtt) {
+            a->overtaken |= seq_before(s->end, a->fack);
             return;
+        }
     } else {
         if (a->rtt == UINT32_MAX)
             a->rtt = rtt;
         a->rtt_last = rtt;
-        if (seq_before(s->end, k->fack))
-            a->never_repeated = true;
+        a->overtaken |= seq_before(s->end, a->fack);
     }
     if (a->sent_at == 0 || !seq_before(s->sent, a->sent_at)) {
         a->prior_delivered = s->delivered;
@@ -117,9 +124,9 @@ static void took(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_seg *s,
         a->first_sent = s->first_sent;
         a->app_limited = s->flags & TCP_SEG_APP_LIMITED;
     }
-    if (seq_after(s->sent, k->rack_sent) || (s->sent == k->rack_sent && seq_after(s->end, k->rack_end))) {
+    if (seq_after(s->sent, k->rack_sent) || (s->sent == k->rack_sent && seq_after(end, k->rack_end))) {
         k->rack_sent = s->sent;
-        k->rack_end = s->end;
+        k->rack_end = end;
         k->rack_rtt = rtt;
     }
 }

@@ -17,6 +17,7 @@ struct tcp_acked {
     uint32_t delivered; /* bytes newly known delivered, SACKed ones counted once */
     uint32_t lost;      /* bytes newly marked lost */
     uint32_t flight;    /* before this ACK */
+    uint32_t fack;      /* highest number known delivered before this ACK: what it tells all at once is no reordering */
     uint32_t rtt;       /* ticks; of the oldest range acknowledged, UINT32_MAX = no sample */
     uint32_t rtt_last;  /* of the latest one */
     uint32_t prior_delivered, prior_at, sent_at, first_sent; /* rate sample: of the latest range delivered */
@@ -25,7 +26,7 @@ struct tcp_acked {
     uint32_t data;      /* queue bytes among acked */
     bool app_limited;
     bool repeated;      /* something acknowledged had been sent twice */
-    bool never_repeated; /* something below the highest SACK was first sent once: reordering */
+    bool overtaken;     /* a first transmission arrived from below the highest SACK: reordering */
     bool dsack;
     bool advanced;      /* snd_una moved */
     bool ece;

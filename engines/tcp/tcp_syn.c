@@ -41,7 +41,7 @@ static uint32_t agree(const struct tcp_engine *st, const struct tcp_rx *rx, cons
         flags |= TCP_F_SACK;
     if ((o->present & TCP_O_WSCALE) && !(off & TCP_CONFIG_NO_WSCALE))
         flags |= TCP_F_WSCALE;
-    if ((rx->flags & (TCP_ECE | TCP_CWR)) == (TCP_ECE | TCP_CWR))
+    if ((rx->flags & (TCP_ECE | TCP_CWR)) == (TCP_ECE | TCP_CWR) && !(off & TCP_CONFIG_NO_ECN))
         flags |= TCP_F_ECN;
     return flags;
 }

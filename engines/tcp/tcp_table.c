@@ -9,7 +9,10 @@
 #include "engines/tcp/tcp_conn.h"
 #include "engines/tcp/tcp_prf.h"
 
-#define WAIT_REUSE_AGE_MS 1000u /* RFC 6191: with timestamps, after a second */
+/* RFC 6191: with timestamps that have moved on. A peer's clock may tick once a second; ours, at both ends of a
+ * connection on this host, ticks every coarse unit, and nothing of the old one is on its way. */
+#define WAIT_REUSE_AGE      TCP_COARSE_S(1)
+#define WAIT_REUSE_AGE_HERE 2u
 
 static bool flow_equal(const struct flow *a, const struct flow *b) {
     uint64_t x[5], y[5];
@@ -136,7 +139,8 @@ bool tcp_flow_free(struct tcp_engine *st, const struct flow *f, uint32_t coarse)
     if (w == TCP_NIL)
         return true;
     const struct tcp_wait *rec = (const struct tcp_wait *)arena_record(st, &st->a.table[TCP_TABLE_WAIT], w);
-    if (!rec->has_ts || !time_reached(coarse, rec->born_at + TCP_COARSE_MS(WAIT_REUSE_AGE_MS)))
+    uint32_t age = rec->same_host ? WAIT_REUSE_AGE_HERE : WAIT_REUSE_AGE;
+    if (!rec->has_ts || !time_reached(coarse, rec->born_at + age))
         return false;
     tcp_wait_release(st, w);
     return true;

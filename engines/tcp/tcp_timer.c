@@ -85,6 +85,7 @@ static void fire_persist(struct tcp_ctx *x, struct tcp_conn *c) {
     struct tcp_cold *k = tcp_cold(x->st, c);
     c->rtx = TCP_RTX_NONE;
     if (c->snd_wnd > c->snd_nxt - c->snd_una) {
+        c->flags &= ~(uint32_t)TCP_F_MORE; /* it was announced, and did not come */
         x->force = true;
         tcp_output(x, c);
         x->force = false;

@@ -71,6 +71,7 @@ void tcp_wait_enter(struct tcp_ctx *x, struct tcp_conn *c) {
                            .has_ts = (c->flags & TCP_F_TS) != 0,
                            .rcv_wscale = (uint8_t)tcp_rcv_scale(c),
                            .tos = tcp_cold(st, c)->tos,
+                           .same_host = (c->flags & TCP_F_LOCAL) != 0,
                            .born_at = x->coarse};
     arena_publish(t, w);
     hash_index_insert(&st->wait_ix, &st->a, index, hash_flow(&st->key, &w->flow));

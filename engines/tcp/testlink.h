@@ -85,7 +85,7 @@ struct link {
     bool local;         /* both ends on one host: any size, no checksums */
     bool super;         /* carry PKT_GSO whole, as a port with offloads does; else cut at the sender */
     bool v6;
-    uint64_t trace;     /* hash over all that was delivered and when */
+    uint64_t trace;     /* hash over every segment sent, all that was delivered, and when */
     uint32_t steps;
     /* Sees each packet before the link takes it; false swallows it. Data at the TCP header. */
     bool (*filter)(struct link *l, uint32_t from, struct pkt *p, void *arg);

@@ -192,7 +192,11 @@ static void carry(struct link *l, uint32_t from, const struct pkt *meta, const u
     }
 }
 
-static void remember(uint32_t from, const struct pkt *p) {
+static void trace(struct link *l, uint64_t word) {
+    l->trace = (l->trace ^ word) * 0x100000001b3ull;
+}
+
+static void remember(struct link *l, uint32_t from, const struct pkt *p) {
     struct link_sent *s = &link_last[from];
     const uint8_t *h = p->data;
     uint32_t header = (h[12] >> 4) * 4u;
@@ -205,6 +209,11 @@ static void remember(uint32_t from, const struct pkt *p) {
     memcpy(s->opts, h + TCP_LEN, s->opts_len);
     s->tos = p->tos;
     s->count++;
+    trace(l, l->now ^ (uint64_t)from << 63);
+    trace(l, (uint64_t)s->seq << 32 | s->ack);
+    trace(l, (uint64_t)s->len << 32 | (uint32_t)s->wnd << 8 | s->flags);
+    for (uint32_t i = 0; i < s->opts_len; i++)
+        trace(l, s->opts[i]);
 }
 
 /* A super-segment as a port without offloads would cut it. */
@@ -232,7 +241,7 @@ void link_transmit(struct link *l, uint32_t from, struct pkt *p) {
     uint32_t size = p->flags & PKT_GSO ? p->gso_size + (p->data[12] >> 4) * 4u : len;
     CHECK(size + ip <= l->mtu);
     CHECK(len + ip <= 65535);
-    remember(from, p);
+    remember(l, from, p);
     h->tx_packets++;
     h->tx_bytes += len;
     if (l->filter != NULL && !l->filter(l, from, p, l->filter_arg))

@@ -189,4 +189,5 @@ const struct engine_ops usher_engine = {
     .save = udp_save,
     .load = udp_load,
     .check = check,
+    .demux = udp_demux,
 };

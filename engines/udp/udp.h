@@ -13,9 +13,9 @@
 #include "engines/udp/udp_cmd.h"
 #include "engines/wire.h"
 
-#define UDP_LAYOUT         1u
+#define UDP_LAYOUT      2u
 #define UDP_CACHE_LINES 4096u /* 256 KiB, touched as flows come */
-#define UDP_SLOT_LOCAL     0xffffu /* pkt->port of what never saw a port */
+#define UDP_SLOT_LOCAL  0xffffu /* pkt->port of what never saw a port */
 #define UDP_NEAR_COUNT     16u
 #define UDP_PORT_RANGE_MAX 65535u
 
@@ -28,6 +28,13 @@ enum udp_socket_flag {
     UDP_SOCKET_DONT_FRAGMENT = 1 << 3,
     UDP_SOCKET_MCAST_LOOP = 1 << 4,
     UDP_SOCKET_BROADCAST = 1 << 5,
+};
+
+/* What may leave a socket. */
+enum udp_sends {
+    UDP_SENDS_V4 = 1 << 0,
+    UDP_SENDS_V6 = 1 << 1,
+    UDP_SENDS_BOUND = 1 << 2, /* from flow.local only */
 };
 
 /* Two lines. Sending touches both, receiving through the flow cache only the second. The packet and byte counts are
@@ -48,7 +55,9 @@ struct udp_socket {
     uint8_t tos;
     uint8_t ttl;       /* 0 = the default */
     uint8_t mcast_ttl; /* 0 stays on this host */
-    uint8_t pad[15];
+    uint8_t sends;     /* derived: enum udp_sends */
+    uint16_t tx_flags; /* derived: flags of each packet it sends */
+    uint8_t pad[12];
 } CACHE_ALIGNED;
 STATIC_ASSERT(sizeof(struct udp_socket) == 128, "10,000 idle sockets are 1.25 MB");
 
@@ -118,7 +127,8 @@ static inline uint32_t udp_ifindex(const struct engine_io *io, uint16_t port) {
     return port < PORT_SLOT_MAX ? io->ports[port].ifindex : 0;
 }
 
-/* udp_table.c: lookups and the derived tables. */
+/* udp_table.c: lookups, the derived tables, the derived part of a record. */
+void udp_socket_derive(struct udp_socket *s);
 void udp_table_add(struct udp_state *st, uint32_t sock);
 void udp_table_remove(struct udp_state *st, uint32_t sock);
 void udp_table_changed(struct udp_state *st);
@@ -143,6 +153,7 @@ bool udp_local_take(struct udp_state *st, struct engine_io *io, struct pkt *p);
 uint32_t udp_look_up(struct udp_state *st, struct engine_io *io, const struct pkt *p, uint32_t hash);
 void udp_deliver(struct udp_state *st, struct engine_io *io, struct pkt *p, uint32_t sock);
 void udp_input(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n);
+void udp_demux(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n);
 void udp_output(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n);
 
 /* udp_cmd.c */

@@ -125,6 +125,7 @@ static int cmd_close(struct udp_state *st, const struct engine_cmd *cmd, struct 
 
 static void set_flag(struct udp_socket *s, uint8_t flag, bool on) {
     s->flags = (uint8_t)(on ? s->flags | flag : s->flags & ~flag);
+    udp_socket_derive(s);
 }
 
 static int cmd_option(struct udp_state *st, const struct engine_cmd *cmd, struct engine_reply *reply) {
@@ -134,7 +135,7 @@ static int cmd_option(struct udp_state *st, const struct engine_cmd *cmd, struct
     if (s == NULL)
         return -EBADF;
     bool byte = c->value >= 0 && c->value <= 255, flag = c->value == 0 || c->value == 1;
-    switch (c->option) { /* each is one store: no undo slot needed */
+    switch (c->option) { /* each is one store, and what is derived from it: no undo slot needed */
     case UDP_OPT_TOS:
         return byte ? (s->tos = (uint8_t)c->value, 0) : -EINVAL;
     case UDP_OPT_TTL:

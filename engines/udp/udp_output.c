@@ -4,7 +4,7 @@
  * pushed in front. The checksum is ip's (see engines/pkt.h). Requests come from clients by way of the session, so every
  * field is judged; a bad one is dropped and the socket's owner is told why.
  *
- * Lines touched per packet: its 0, 1 and 3, one of its head buffer, two of the socket record. No copies. 23 cycles.
+ * Lines touched per packet: its 0 and 1, one of its head buffer, two of the socket record. No copies. 21 cycles.
  */
 #include <errno.h>
 
@@ -16,8 +16,7 @@
 #define GSO_SEGMENT_MAX 64u
 
 /* Where to and from where. 0 or a positive errno. */
-static int address(const struct udp_socket *s, struct pkt *p) {
-    struct flow *f = &p->flow;
+static int address(const struct udp_socket *s, struct flow *f) {
     if (ipaddr_is_any(&f->remote)) {
         if (UNLIKELY(!(s->flags & UDP_SOCKET_CONNECTED)))
             return EDESTADDRREQ;
@@ -26,20 +25,15 @@ static int address(const struct udp_socket *s, struct pkt *p) {
     } else if (UNLIKELY(f->remote_port == 0)) {
         return EINVAL;
     }
-    bool v4 = ipaddr_is_v4(&f->remote);
-    if (v4 ? (s->flags & UDP_SOCKET_V6ONLY) != 0 : ipaddr_is_v4(&s->flow.local))
+    bool v4 = ipaddr_is_v4(&f->remote), bound = s->sends & UDP_SENDS_BOUND;
+    if (UNLIKELY(!(s->sends & (v4 ? UDP_SENDS_V4 : UDP_SENDS_V6))))
         return EAFNOSUPPORT;
-    if (!ipaddr_is_any(&s->flow.local) && !ipaddr_is_multicast(&s->flow.local)) {
-        if (UNLIKELY(!ipaddr_is_any(&f->local) && !ipaddr_equal(&f->local, &s->flow.local)))
-            return EADDRNOTAVAIL;
-        f->local = s->flow.local;
-        if (UNLIKELY(ipaddr_is_v4(&s->flow.local) != v4))
-            return EAFNOSUPPORT;
-    } else if (ipaddr_is_any(&f->local)) {
-        f->local = ipaddr_any(); /* 0.0.0.0 and :: both mean: ip chooses */
-    } else if (ipaddr_is_v4(&f->local) != v4) {
+    if (LIKELY(ipaddr_is_any(&f->local)))
+        f->local = bound ? s->flow.local : ipaddr_any(); /* 0.0.0.0 and :: both mean: ip chooses */
+    else if (bound && !ipaddr_equal(&f->local, &s->flow.local))
+        return EADDRNOTAVAIL;
+    else if (ipaddr_is_v4(&f->local) != v4)
         return EAFNOSUPPORT;
-    }
     f->local_port = s->flow.local_port;
     f->proto = PROTO_UDP;
     memset(f->pad, 0, sizeof f->pad);
@@ -51,34 +45,27 @@ static int size_and_gso(struct pkt *p) {
     uint32_t bytes = pkt_bytes(p);
     if (UNLIKELY(bytes > (ipaddr_is_v4(&p->flow.remote) ? PAYLOAD_MAX4 : PAYLOAD_MAX6)))
         return EMSGSIZE;
-    if (p->gso_size == 0 || bytes <= p->gso_size) {
-        p->gso_size = 0;
-        p->gso_type = PKT_GSO_NONE;
+    if (LIKELY(p->gso_size == 0))
         return 0;
-    }
     if ((uint32_t)p->gso_size * GSO_SEGMENT_MAX < bytes)
         return EINVAL;
-    p->gso_type = PKT_GSO_UDP;
+    bool cut = bytes > p->gso_size;
+    p->gso_size = cut ? p->gso_size : 0;
+    p->gso_type = cut ? PKT_GSO_UDP : PKT_GSO_NONE;
     return 0;
 }
 
+static void to_group(struct udp_state *st, const struct udp_socket *s, struct pkt *p) {
+    p->ttl = s->mcast_ttl;
+    if (s->mcast_ttl == 0 || ((s->flags & UDP_SOCKET_MCAST_LOOP) && udp_table_has_member(st, &p->flow.remote)))
+        p->flags |= PKT_MCAST_LOOP;
+}
+
 static void set_options(struct udp_state *st, const struct udp_socket *s, struct pkt *p) {
-    uint16_t flags = (uint16_t)((p->flags & PKT_MORE) | PKT_CSUM_PARTIAL);
-    if (p->gso_type == PKT_GSO_UDP)
-        flags |= PKT_GSO;
-    if (s->flags & UDP_SOCKET_DONT_FRAGMENT)
-        flags |= PKT_DONT_FRAGMENT;
-    if (s->flags & UDP_SOCKET_BROADCAST)
-        flags |= PKT_BROADCAST;
-    if (SINK_KIND(s->sink) == SINK_SESSION) /* its owner has a kernel socket */
-        flags |= PKT_BOUNCE;
+    p->flags = (uint16_t)((p->flags & PKT_MORE) | s->tx_flags | (p->gso_type == PKT_GSO_UDP ? PKT_GSO : 0));
     p->ttl = s->ttl;
-    if (UNLIKELY(ipaddr_is_multicast(&p->flow.remote))) {
-        p->ttl = s->mcast_ttl;
-        if (s->mcast_ttl == 0 || ((s->flags & UDP_SOCKET_MCAST_LOOP) && udp_table_has_member(st, &p->flow.remote)))
-            flags |= PKT_MCAST_LOOP;
-    }
-    p->flags = flags;
+    if (UNLIKELY(ipaddr_is_multicast(&p->flow.remote)))
+        to_group(st, s, p);
     if (p->tos == 0)
         p->tos = s->tos;
     p->sink = s->sink; /* whom ip tells when the datagram cannot go */
@@ -88,11 +75,10 @@ static void set_options(struct udp_state *st, const struct udp_socket *s, struct
 static void push_header(struct pkt *p) {
     uint32_t len = pkt_bytes(p) + UDP_LEN;
     uint8_t *h = pkt_push(p, UDP_LEN);
-    be16_store(h, p->flow.local_port);
-    be16_store(h + 2, p->flow.remote_port);
-    be16_store(h + 4, (uint16_t)len);
-    h[6] = 0;
-    h[7] = 0;
+    uint64_t ports_len =
+        (uint64_t)p->flow.local_port << 48 | (uint64_t)p->flow.remote_port << 32 | (len & 0xffff) << 16;
+    ports_len = __builtin_bswap64(ports_len);
+    memcpy(h, &ports_len, sizeof ports_len); /* as one word: the sum that ip takes reads whole words */
     p->l4_off = (uint16_t)(h - p->buf);
     p->csum_start = p->l4_off;
     p->csum_offset = 6;
@@ -114,7 +100,7 @@ static void output_one(struct udp_state *st, struct engine_io *io, struct pkt *p
         pkt_drop(io, p, s == NULL ? DROP_UDP_BAD_SEND : DROP_NO_BUFFER);
         return;
     }
-    int error = address(s, p);
+    int error = address(s, &p->flow);
     if (LIKELY(error == 0))
         error = size_and_gso(p);
     if (UNLIKELY(error != 0)) {

@@ -18,9 +18,23 @@ void udp_table_changed(struct udp_state *st) {
     }
 }
 
+/* What every send would else find out from address and flags again: 30 instructions a packet. */
+void udp_socket_derive(struct udp_socket *s) {
+    const struct ipaddr *local = &s->flow.local;
+    bool bound = !ipaddr_is_any(local) && !ipaddr_is_multicast(local), v4 = ipaddr_is_v4(local);
+    s->sends = bound ? UDP_SENDS_BOUND : 0;
+    s->sends |= !v4 ? UDP_SENDS_V6 : 0;
+    s->sends |= (s->flags & UDP_SOCKET_V6ONLY) || (bound && !v4) ? 0 : UDP_SENDS_V4;
+    s->tx_flags = PKT_CSUM_PARTIAL;
+    s->tx_flags |= s->flags & UDP_SOCKET_DONT_FRAGMENT ? PKT_DONT_FRAGMENT : 0;
+    s->tx_flags |= s->flags & UDP_SOCKET_BROADCAST ? PKT_BROADCAST : 0;
+    s->tx_flags |= SINK_KIND(s->sink) == SINK_SESSION ? PKT_BOUNCE : 0; /* its owner has a kernel socket */
+}
+
 void udp_table_add(struct udp_state *st, uint32_t sock) {
-    const struct udp_socket *s = udp_socket_get(st, sock);
+    struct udp_socket *s = udp_socket_get(st, sock);
     CHECK(s != NULL);
+    udp_socket_derive(s);
     if (s->flags & UDP_SOCKET_CONNECTED) {
         hash_index_insert(&st->exact, &st->a, sock, hash_flow(&st->key, &s->flow));
         st->exact_count++;

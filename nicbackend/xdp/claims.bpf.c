@@ -33,7 +33,7 @@ struct {
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(max_entries, CLAIM_PORT_WORDS);
+    __uint(max_entries, CLAIM_PORT_WORDS + 1);
     __type(key, __u32);
     __type(value, __u64);
 } ports SEC(".maps");
@@ -56,6 +56,13 @@ struct {
     __type(key, struct claim_frag_key);
     __type(value, __u64);
 } frags SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, CLAIM_KEPT_MAX);
+    __type(key, struct claim_kept_key);
+    __type(value, __u32);
+} kept SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -229,6 +236,26 @@ INLINE int flow_is_claimed(const struct view *v, __u16 port_be) {
     return bpf_map_lookup_elem(&claims, &key) != NULL;
 }
 
+/* One load more for claimed TCP packets, and a lookup only once there was such a flow. While a port settles, whoever
+ * comes is the kernel's and is noted: a handshake that began there ends there. */
+INLINE int flow_is_kept(const struct view *v, __u16 local_be, __u16 remote_be) {
+    __u32 word = CLAIM_KEPT_WORD;
+    if (v->proto != IPPROTO_TCP)
+        return 0;
+    __u64 *some = bpf_map_lookup_elem(&ports, &word);
+    if (some == NULL || *some == 0)
+        return 0;
+    struct claim_kept_key key = {.local_port = local_be, .remote_port = remote_be};
+    __builtin_memcpy(key.local, v->local.b, 16);
+    __builtin_memcpy(key.remote, v->remote.b, 16);
+    if (CLAIM_SETTLING_OF(*some) == bpf_ntohs(local_be)) {
+        __u32 zero = 0;
+        bpf_map_update_elem(&kept, &key, &zero, BPF_ANY);
+        return 1;
+    }
+    return bpf_map_lookup_elem(&kept, &key) != NULL;
+}
+
 INLINE int has_ports(const struct view *v) {
     return v->proto == IPPROTO_UDP || v->proto == IPPROTO_TCP;
 }
@@ -241,18 +268,18 @@ INLINE int icmp_is_error(const struct view *v, __u8 type) {
 INLINE int icmp_is_claimed(void *ctx, const enum hook hook, const struct view *outer) {
     __u8 type;
     struct view inner;
-    __u8 sport[2];
+    __u8 p[4] __attribute__((aligned(4)));
     if (outer->proto != (outer->is_v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
         return 0;
     if (load(ctx, hook, outer->l4, &type, 1) != 0 || !icmp_is_error(outer, type))
         return 0;
     if (outer->is_v6 ? parse_v6(ctx, hook, outer->l4 + 8, 1, &inner) : parse_v4(ctx, hook, outer->l4 + 8, 1, &inner))
         return 0;
-    if (inner.frag == FRAG_LATER || !has_ports(&inner) || load(ctx, hook, inner.l4, sport, 2) != 0)
+    if (inner.frag == FRAG_LATER || !has_ports(&inner) || load(ctx, hook, inner.l4, p, sizeof p) != 0)
         return 0;
     if (!addr_equal(&inner.local, &outer->local))
         return 0;
-    return flow_is_claimed(&inner, *(__u16 *)sport);
+    return flow_is_claimed(&inner, *(__u16 *)p) && !flow_is_kept(&inner, *(__u16 *)p, *(__u16 *)(p + 2));
 }
 
 INLINE int transport_is_claimed(void *ctx, const enum hook hook, const struct view *v) {
@@ -261,7 +288,7 @@ INLINE int transport_is_claimed(void *ctx, const enum hook hook, const struct vi
         return icmp_is_claimed(ctx, hook, v);
     if (load(ctx, hook, v->l4, p, sizeof p) != 0)
         return 0;
-    return flow_is_claimed(v, *(__u16 *)(p + 2));
+    return flow_is_claimed(v, *(__u16 *)(p + 2)) && !flow_is_kept(v, *(__u16 *)(p + 2), *(__u16 *)p);
 }
 
 /* Later fragments have no ports: they go where their first one went. The first one decides anew each time, so a reused

@@ -22,7 +22,7 @@
 #define ADDR_MAX        4096u
 #define CLAIM_MAX_LIMIT (1u << 22)
 
-const char *const claims_map_names[CLAIMS_MAP_COUNT] = {"claims", "ports", "addrs", "frags"};
+const char *const claims_map_names[CLAIMS_MAP_COUNT] = {"claims", "ports", "addrs", "frags", "kept"};
 const char *const claims_hook_names[NB_HOOK_COUNT] = {"xdp-native", "xdp-generic", "tc"};
 const char *const claims_attach_fd_names[ATTACH_FD_COUNT] = {"prog", "filter", "config", "counts", "xsks", "link"};
 
@@ -53,7 +53,7 @@ static int maps_create(struct nb_claims *c, uint32_t claim_max) {
     c->map[CLAIMS_MAP_CLAIMS] = bpf_map_create(BPF_MAP_TYPE_HASH, "usher_claims", key, 4, claim_max, &lazy);
     if (c->map[CLAIMS_MAP_CLAIMS] < 0)
         return -errno;
-    c->map[CLAIMS_MAP_PORTS] = bpf_map_create(BPF_MAP_TYPE_ARRAY, "usher_ports", 4, 8, CLAIM_PORT_WORDS, NULL);
+    c->map[CLAIMS_MAP_PORTS] = bpf_map_create(BPF_MAP_TYPE_ARRAY, "usher_ports", 4, 8, CLAIM_PORT_WORDS + 1, NULL);
     if (c->map[CLAIMS_MAP_PORTS] < 0)
         return -errno;
     c->map[CLAIMS_MAP_ADDRS] = bpf_map_create(BPF_MAP_TYPE_HASH, "usher_addrs", 16, 4, ADDR_MAX, &lazy);
@@ -61,7 +61,11 @@ static int maps_create(struct nb_claims *c, uint32_t claim_max) {
         return -errno;
     c->map[CLAIMS_MAP_FRAGS] =
         bpf_map_create(BPF_MAP_TYPE_LRU_HASH, "usher_frags", sizeof(struct claim_frag_key), 8, CLAIM_FRAG_MAX, NULL);
-    return c->map[CLAIMS_MAP_FRAGS] < 0 ? -errno : 0;
+    if (c->map[CLAIMS_MAP_FRAGS] < 0)
+        return -errno;
+    c->map[CLAIMS_MAP_KEPT] =
+        bpf_map_create(BPF_MAP_TYPE_LRU_HASH, "usher_kept", sizeof(struct claim_kept_key), 4, CLAIM_KEPT_MAX, NULL);
+    return c->map[CLAIMS_MAP_KEPT] < 0 ? -errno : 0;
 }
 
 static const char *why(int error) {
@@ -111,33 +115,67 @@ static bool addr_is_zero(const uint8_t *b) {
 static int key_make(const struct nb_claim *claim, struct claim_key *ret_key) {
     if (claim->port == 0 || (claim->proto != IPPROTO_UDP && claim->proto != IPPROTO_TCP))
         return -EINVAL;
-    *ret_key = (struct claim_key){.port = htons(claim->port), .proto = claim->proto};
+    if (claim->port_last != 0 && (claim->port_last < claim->port || !addr_is_zero(claim->addr.b)))
+        return -EINVAL;
+    *ret_key = (struct claim_key){.port = htons(claim->port), .proto = claim->proto, .range = claim->port_last != 0};
     memcpy(ret_key->addr, claim->addr.b, 16);
     return 0;
 }
 
-/* Makes the derived bit of one port say what `on` says. */
-static int port_bit_set(struct nb_claims *c, bool is_tcp, uint16_t port, uint32_t bit, bool on) {
-    uint32_t word = CLAIM_PORT_WORD(is_tcp, (uint32_t)port);
-    uint64_t mask = (uint64_t)bit << CLAIM_PORT_SHIFT((uint32_t)port);
-    uint64_t value = on ? c->ports[word] | mask : c->ports[word] & ~mask;
-    if (value == c->ports[word])
-        return 0;
-    if (bpf_map_update_elem(c->map[CLAIMS_MAP_PORTS], &word, &value, BPF_ANY) < 0)
-        return -errno;
-    c->ports[word] = value;
+/* What the bits of one port should be. */
+static uint64_t bits_of(const struct nb_claims *c, bool is_tcp, uint32_t port) {
+    uint64_t bits =
+        (c->any[is_tcp][port] != 0 ? CLAIM_PORT_ANY : 0u) | (c->exact[is_tcp][port] != 0 ? CLAIM_PORT_EXACT : 0u);
+    return bits << CLAIM_PORT_SHIFT(port);
+}
+
+/* Counts a claim in or out of one port; the word that the port's bits are in is then to be written. */
+static void port_count(struct nb_claims *c, bool is_tcp, uint32_t port, bool any, bool add) {
+    if (any)
+        c->any[is_tcp][port] = (uint8_t)(c->any[is_tcp][port] + (add ? 1 : -1));
+    else
+        c->exact[is_tcp][port] += add ? 1 : -1u;
+}
+
+static int words_write(struct nb_claims *c, uint32_t *words, uint64_t *values, uint32_t count) {
+    LIBBPF_OPTS(bpf_map_batch_opts, opts);
+    uint32_t done = count;
+    if (count > 1 && bpf_map_update_batch(c->map[CLAIMS_MAP_PORTS], words, values, &done, &opts) == 0)
+        done = count;
+    else
+        done = 0; /* one, or a kernel without batches: one by one */
+    for (; done < count; done++) {
+        if (bpf_map_update_elem(c->map[CLAIMS_MAP_PORTS], &words[done], &values[done], BPF_ANY) < 0)
+            return -errno;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        c->ports[words[i]] = values[i];
     return 0;
 }
 
-/* Counts the claim in or out and sets the bit it is derived to. */
-static int port_note(struct nb_claims *c, const struct claim_key *key, bool add) {
-    bool is_tcp = key->proto == IPPROTO_TCP;
-    uint16_t port = ntohs(key->port);
-    if (addr_is_zero(key->addr))
-        return port_bit_set(c, is_tcp, port, CLAIM_PORT_ANY, add);
-    uint32_t *exact = &c->exact[is_tcp][port];
-    *exact += add ? 1 : -1u;
-    return port_bit_set(c, is_tcp, port, CLAIM_PORT_EXACT, *exact != 0);
+/* Makes the derived bits of these ports say what the counts say: one call of the kernel's for all of them. */
+static int ports_derive(struct nb_claims *c, bool is_tcp, uint32_t first, uint32_t last) {
+    uint32_t words[CLAIM_PORT_WORDS / 2], count = 0;
+    uint64_t values[CLAIM_PORT_WORDS / 2];
+    for (uint32_t port = first, end; port <= last; port = end) {
+        uint32_t word = CLAIM_PORT_WORD(is_tcp, port);
+        uint64_t value = c->ports[word];
+        for (end = port; end <= last && CLAIM_PORT_WORD(is_tcp, end) == word; end++)
+            value = (value & ~(3ull << CLAIM_PORT_SHIFT(end))) | bits_of(c, is_tcp, end);
+        if (value == c->ports[word])
+            continue;
+        words[count] = word;
+        values[count++] = value;
+    }
+    return words_write(c, words, values, count);
+}
+
+static int ports_note(struct nb_claims *c, const struct nb_claim *claim, bool add) {
+    bool is_tcp = claim->proto == IPPROTO_TCP, any = addr_is_zero(claim->addr.b);
+    uint32_t last = claim->port_last != 0 ? claim->port_last : claim->port;
+    for (uint32_t port = claim->port; port <= last; port++)
+        port_count(c, is_tcp, port, any, add);
+    return ports_derive(c, is_tcp, claim->port, last);
 }
 
 int nb_claims_add(struct nb_claims *c, const struct nb_claim *claim) {
@@ -145,30 +183,39 @@ int nb_claims_add(struct nb_claims *c, const struct nb_claim *claim) {
     int error = key_make(claim, &key);
     if (error < 0)
         return error;
-    uint32_t value = 0;
+    uint32_t value = claim->port_last;
     if (bpf_map_update_elem(c->map[CLAIMS_MAP_CLAIMS], &key, &value, BPF_NOEXIST) < 0)
         return errno == E2BIG ? -ENOSPC : -errno;
-    return port_note(c, &key, true);
+    return ports_note(c, claim, true);
 }
 
 int nb_claims_del(struct nb_claims *c, const struct nb_claim *claim) {
     struct claim_key key;
+    uint32_t value;
     int error = key_make(claim, &key);
     if (error < 0)
         return error;
+    if (bpf_map_lookup_elem(c->map[CLAIMS_MAP_CLAIMS], &key, &value) < 0 || value != claim->port_last)
+        return -ENOENT;
     if (bpf_map_delete_elem(c->map[CLAIMS_MAP_CLAIMS], &key) < 0)
         return -errno;
-    return port_note(c, &key, false);
+    return ports_note(c, claim, false);
+}
+
+static void claim_read(const struct nb_claims *c, const struct claim_key *key, struct nb_claim *ret_claim) {
+    uint32_t value = 0;
+    *ret_claim = (struct nb_claim){.port = ntohs(key->port), .proto = key->proto};
+    memcpy(ret_claim->addr.b, key->addr, 16);
+    if (key->range && bpf_map_lookup_elem(c->map[CLAIMS_MAP_CLAIMS], key, &value) == 0)
+        ret_claim->port_last = (uint16_t)value;
 }
 
 size_t nb_claims_list(const struct nb_claims *c, struct nb_claim *claims, size_t max) {
     struct claim_key key, *previous = NULL;
     size_t n = 0;
     while (bpf_map_get_next_key(c->map[CLAIMS_MAP_CLAIMS], previous, &key) == 0) {
-        if (n < max) {
-            claims[n] = (struct nb_claim){.port = ntohs(key.port), .proto = key.proto};
-            memcpy(claims[n].addr.b, key.addr, 16);
-        }
+        if (n < max)
+            claim_read(c, &key, &claims[n]);
         n++;
         previous = &key;
     }
@@ -184,6 +231,30 @@ int nb_claims_addr_add(struct nb_claims *c, const struct nb_addr *addr) {
 
 int nb_claims_addr_del(struct nb_claims *c, const struct nb_addr *addr) {
     return bpf_map_delete_elem(c->map[CLAIMS_MAP_ADDRS], addr->b) < 0 ? -errno : 0;
+}
+
+static int kept_write(struct nb_claims *c, uint64_t value) {
+    uint32_t word = CLAIM_KEPT_WORD;
+    if (bpf_map_update_elem(c->map[CLAIMS_MAP_PORTS], &word, &value, BPF_ANY) < 0)
+        return -errno;
+    c->kept = value;
+    return 0;
+}
+
+int nb_claims_settle(struct nb_claims *c, uint16_t port) {
+    if (port != 0 && (c->any[1][port] != 0 || c->exact[1][port] != 0))
+        return -EBUSY;
+    return kept_write(c, port != 0 ? CLAIM_SETTLES(port) : CLAIM_KEPT_SOME);
+}
+
+int nb_claims_keep(struct nb_claims *c, const struct nb_flow *flow) {
+    struct claim_kept_key key = {.local_port = htons(flow->local_port), .remote_port = htons(flow->remote_port)};
+    uint32_t zero = 0;
+    memcpy(key.local, flow->local.b, 16);
+    memcpy(key.remote, flow->remote.b, 16);
+    if (bpf_map_update_elem(c->map[CLAIMS_MAP_KEPT], &key, &zero, BPF_ANY) < 0)
+        return -errno;
+    return c->kept != 0 ? 0 : kept_write(c, CLAIM_KEPT_SOME);
 }
 
 /* --- handing over ---------------------------------------------------------------------------------------------- */
@@ -278,31 +349,28 @@ static int adopt_check(struct nb_claims *c, struct nb_error *err) {
     return 0;
 }
 
-/* Derives `ports` and `exact` from the claims anew: the predecessor may have died between its two steps. */
+/* Derives `ports` and the counts from the claims anew: the predecessor may have died between its two steps. */
 static int adopt_derive(struct nb_claims *c, struct nb_error *err) {
     for (uint32_t w = 0; w < CLAIM_PORT_WORDS; w++) {
         if (bpf_map_lookup_elem(c->map[CLAIMS_MAP_PORTS], &w, &c->ports[w]) < 0)
             return nb_fail(err, -errno, "cannot read the predecessor's port table: %s", strerror(errno));
     }
-    uint64_t *want = calloc(CLAIM_PORT_WORDS, sizeof *want);
-    if (want == NULL)
-        return nb_fail(err, -ENOMEM, "no memory to read the predecessor's claims");
     struct claim_key key, *previous = NULL;
     while (bpf_map_get_next_key(c->map[CLAIMS_MAP_CLAIMS], previous, &key) == 0) {
-        bool is_tcp = key.proto == IPPROTO_TCP, any = addr_is_zero(key.addr);
-        uint32_t port = ntohs(key.port);
-        want[CLAIM_PORT_WORD(is_tcp, port)] |= (any ? 1ull : 2ull) << CLAIM_PORT_SHIFT(port);
-        c->exact[is_tcp][port] += !any;
+        struct nb_claim claim;
+        claim_read(c, &key, &claim);
+        bool any = addr_is_zero(key.addr);
+        uint32_t last = claim.port_last != 0 ? claim.port_last : claim.port;
+        for (uint32_t port = claim.port; port <= last; port++)
+            port_count(c, key.proto == IPPROTO_TCP, port, any, true);
         previous = &key;
     }
-    int error = 0;
-    for (uint32_t w = 0; w < CLAIM_PORT_WORDS && error == 0; w++) {
-        if (want[w] != c->ports[w] && bpf_map_update_elem(c->map[CLAIMS_MAP_PORTS], &w, &want[w], BPF_ANY) < 0)
-            error = nb_fail(err, -errno, "cannot write the port table: %s", strerror(errno));
-        c->ports[w] = want[w];
-    }
-    free(want);
-    return error;
+    int error = ports_derive(c, false, 0, UINT16_MAX);
+    if (error == 0)
+        error = ports_derive(c, true, 0, UINT16_MAX);
+    if (error == 0)
+        error = kept_write(c, CLAIM_KEPT_SOME); /* the predecessor may have died while a port settled */
+    return error == 0 ? 0 : nb_fail(err, error, "cannot write the port table: %s", strerror(-error));
 }
 
 /* Lets go of everything without closing or detaching: it is the caller's. */

@@ -8,14 +8,15 @@
 
 #include <linux/types.h>
 
-#define CLAIMS_ABI 1
+#define CLAIMS_ABI 3
 
-/* Map `claims`, the truth: exactly what nb_claims_add() was given. The value is kept for rules to come. */
+/* Map `claims`, the truth: exactly what nb_claims_add() was given. The value is kept for rules to come; of a range it
+ * is the last port, in host order. The programs look up single ports only: a range is in `ports`. */
 struct claim_key {
     __u8 addr[16]; /* v4-mapped for IPv4; zero = any local address; see struct nb_claim for any of one IP version */
-    __u16 port;    /* network order */
+    __u16 port;    /* network order; of a range the first */
     __u8 proto;
-    __u8 zero;
+    __u8 range; /* 1 = a range of ports */
 };
 
 /* Map `ports`, derived from `claims`: two bits for each protocol and port, so that a packet whose port nobody claims
@@ -25,6 +26,19 @@ struct claim_key {
 #define CLAIM_PORT_EXACT                   2u /* claimed at some addresses: ask `claims` */
 #define CLAIM_PORT_WORD(is_tcp, host_port) (((is_tcp) ? 2048u : 0u) + ((host_port) >> 5))
 #define CLAIM_PORT_SHIFT(host_port)        (((host_port)&31u) * 2u)
+/* Behind the bits: bit 0 once a flow was kept; from bit 16 on the TCP port that settles, if one does. */
+#define CLAIM_KEPT_WORD         CLAIM_PORT_WORDS
+#define CLAIM_KEPT_SOME         1ull
+#define CLAIM_SETTLES(port)     ((unsigned long long)(port) << 16 | CLAIM_KEPT_SOME)
+#define CLAIM_SETTLING_OF(word) ((__u32)((word) >> 16))
+
+/* Map `kept`: TCP connections that the kernel had before their port was claimed; they stay with it. Least recently used
+ * ones go first. Ports in network order. */
+struct claim_kept_key {
+    __u8 local[16], remote[16];
+    __u16 local_port, remote_port;
+};
+#define CLAIM_KEPT_MAX 16384
 
 /* Map `addrs`: 16 bytes of address; presence is the message. */
 

@@ -9,7 +9,14 @@
 #include "nicbackend/claims.h"
 #include "nicbackend/xdp/claims_abi.h"
 
-enum claims_map { CLAIMS_MAP_CLAIMS, CLAIMS_MAP_PORTS, CLAIMS_MAP_ADDRS, CLAIMS_MAP_FRAGS, CLAIMS_MAP_COUNT };
+enum claims_map {
+    CLAIMS_MAP_CLAIMS,
+    CLAIMS_MAP_PORTS,
+    CLAIMS_MAP_ADDRS,
+    CLAIMS_MAP_FRAGS,
+    CLAIMS_MAP_KEPT,
+    CLAIMS_MAP_COUNT
+};
 
 enum attach_fd {
     ATTACH_FD_PROG,   /* what is attached */
@@ -37,7 +44,9 @@ struct nb_claims {
     int map[CLAIMS_MAP_COUNT];
     struct nb_attach *attaches;
     uint64_t ports[CLAIM_PORT_WORDS]; /* copy of the map */
+    uint64_t kept;                    /* copy of its CLAIM_KEPT_WORD */
     uint32_t exact[2][65536];         /* exact claims on a port: [is_tcp][port]; touched lazily */
+    uint8_t any[2][65536];            /* the same of claims at any address, ranges included */
 };
 
 int nb_fail(struct nb_error *err, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -239,6 +239,85 @@ Test(claims, port_at_any_local_address) {
     teardown();
 }
 
+/* What the kernel had before the claim stays with it; the port's other packets do not. */
+Test(claims, kept_flow_stays_with_the_kernel) {
+    if (!setup((struct nb_attach_params){0}))
+        return;
+    struct packet mine = udp4("10.0.0.1", 7000), other;
+    mine.b[14 + 9] = IPPROTO_TCP;
+    other = mine;
+    other.b[14 + 20 + 1] ^= 1; /* another port of the peer's */
+    struct nb_flow flow = {.local = addr("10.0.0.1"), .local_port = 7000};
+    memcpy(&flow.remote.b[12], &mine.b[14 + 12], 4);
+    flow.remote.b[10] = flow.remote.b[11] = 0xff;
+    flow.remote_port = (uint16_t)(mine.b[14 + 20] << 8 | mine.b[14 + 21]);
+    local("10.0.0.1");
+    claim_add(NULL, IPPROTO_TCP, 7000);
+    claim_add(NULL, IPPROTO_UDP, 7000);
+    YES(mine);
+    cr_assert_eq(nb_claims_keep(claims, &flow), 0);
+    NO(mine);
+    YES(other);
+    YES(udp4("10.0.0.1", 7000));
+    teardown();
+}
+
+/* While a port settles, whoever comes is the kernel's and stays there; who comes later is not. */
+Test(claims, flows_of_a_settling_port_stay_with_the_kernel) {
+    if (!setup((struct nb_attach_params){0}))
+        return;
+    struct packet before = udp4("10.0.0.1", 7000), after, elsewhere = udp4("10.0.0.1", 7001);
+    before.b[14 + 9] = elsewhere.b[14 + 9] = IPPROTO_TCP;
+    after = before;
+    after.b[14 + 20 + 1] ^= 1; /* another port of the peer's */
+    local("10.0.0.1");
+    claim_add(NULL, IPPROTO_TCP, 7001);
+    cr_assert_eq(nb_claims_settle(claims, 7001), -EBUSY);
+    cr_assert_eq(nb_claims_settle(claims, 7000), 0);
+    claim_add(NULL, IPPROTO_TCP, 7000);
+    claim_add(NULL, IPPROTO_UDP, 7000);
+    NO(before);
+    YES(elsewhere);
+    YES(udp4("10.0.0.1", 7000));
+    cr_assert_eq(nb_claims_settle(claims, 0), 0);
+    NO(before);
+    YES(after);
+    teardown();
+}
+
+/* One claim, and none of the single ones in it ends with it or ends it. */
+Test(claims, range_of_ports) {
+    if (!setup((struct nb_attach_params){0}))
+        return;
+    struct nb_claim range = {.port = 61000, .port_last = 65535, .proto = IPPROTO_UDP}, other = range, listed[4];
+    struct nb_claim single = claim(NULL, IPPROTO_UDP, 62000);
+    local("10.0.0.1");
+    claim_add("10.0.0.1", IPPROTO_UDP, 61001);
+    cr_assert_eq(nb_claims_add(claims, &single), 0);
+    cr_assert_eq(nb_claims_add(claims, &range), 0);
+    cr_assert_eq(nb_claims_add(claims, &range), -EEXIST);
+    cr_assert_eq(nb_claims_list(claims, listed, 4), 3);
+    NO(udp4("10.0.0.1", 60999));
+    YES(udp4("10.0.0.1", 61000));
+    YES(udp4("10.0.0.1", 65535));
+    NO(udp4("10.0.0.2", 61000));
+    cr_assert_eq(nb_claims_del(claims, &single), 0);
+    YES(udp4("10.0.0.1", 62000));
+    cr_assert_eq(nb_claims_add(claims, &single), 0);
+    other.port_last = 65534;
+    cr_assert_eq(nb_claims_del(claims, &other), -ENOENT);
+    cr_assert_eq(nb_claims_del(claims, &range), 0);
+    NO(udp4("10.0.0.1", 61000));
+    NO(udp4("10.0.0.1", 65535));
+    YES(udp4("10.0.0.1", 61001));
+    YES(udp4("10.0.0.1", 62000));
+    other.port_last = 60000;
+    cr_assert_eq(nb_claims_add(claims, &other), -EINVAL, "backwards");
+    range.addr = addr("10.0.0.1");
+    cr_assert_eq(nb_claims_add(claims, &range), -EINVAL, "ranges are at any address");
+    teardown();
+}
+
 Test(claims, exact_address_beside_wildcard) {
     if (!setup((struct nb_attach_params){0}))
         return;
@@ -617,6 +696,8 @@ static size_t predecessor_fds(struct nb_fd *fds, size_t max) {
         local("10.0.0.1");
         claim_add(NULL, IPPROTO_UDP, 7000);
         claim_add("10.0.0.1", IPPROTO_UDP, 7001);
+        struct nb_claim range = {.port = 8000, .port_last = 9000, .proto = IPPROTO_UDP};
+        cr_assert_eq(nb_claims_add(claims, &range), 0);
         size_t n = nb_claims_fds(claims, fds, max);
         (void)!write(pipes[1], fds, n * sizeof *fds);
         pause();
@@ -644,7 +725,7 @@ Test(attach, successor_goes_on_with_the_fds) {
     struct nb_fd fds[64];
     size_t n = predecessor_fds(fds, 64);
     nb_claims_destroy(claims); /* the parent's copy of what the child inherited; it attached nothing */
-    cr_assert_eq(n, 14);
+    cr_assert_eq(n, 15);
     cr_assert_eq(nb_claims_adopt(fds, n - 1, &next, &err), -EINVAL, "one is missing");
     cr_assert_eq(nb_claims_adopt(fds, n, &next, &err), 0, "%s", err.text);
     claims = next;
@@ -664,6 +745,10 @@ Test(attach, successor_goes_on_with_the_fds) {
     struct nb_claim old = claim("10.0.0.1", IPPROTO_UDP, 7001);
     cr_assert_eq(nb_claims_del(claims, &old), 0);
     NO(udp4("10.0.0.1", 7001));
+    YES(udp4("10.0.0.1", 8500));
+    struct nb_claim range = {.port = 8000, .port_last = 9000, .proto = IPPROTO_UDP};
+    cr_assert_eq(nb_claims_del(claims, &range), 0);
+    NO(udp4("10.0.0.1", 8500));
     claim_add(NULL, IPPROTO_UDP, 7002);
     YES(udp4("10.0.0.1", 7002));
     int filter;

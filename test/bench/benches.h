@@ -16,6 +16,22 @@ extern const struct bench bench_one_core;
 extern const struct bench bench_idle_cost;
 extern const struct bench bench_session_memory;
 extern const struct bench bench_engine_cost;
+extern const struct bench bench_tcp_rtt;
+extern const struct bench bench_tcp_rpc_rate;
+extern const struct bench bench_tcp_mixed;
+extern const struct bench bench_tcp_conn_rate;
+extern const struct bench bench_tcp_engine_cost;
+extern const struct bench bench_tcp_many;
+extern const struct bench bench_tcp_bulk;
+extern const struct bench bench_tcp_bulk_gso;
+extern const struct bench bench_control_unary;
+extern const struct bench bench_control_noise;
+extern const struct bench bench_control_list;
+extern const struct bench bench_posix_sockperf_udp;
+extern const struct bench bench_posix_sockperf_tcp;
+extern const struct bench bench_posix_redis;
+extern const struct bench bench_posix_nginx;
+extern const struct bench bench_posix_one_core;
 
 /* The measured loops of udp-engine-cost alone, of `cycles` or of `local_echo`; an exit status. */
 int bench_engine_loop(uint32_t turns, bool echo);

@@ -24,6 +24,8 @@ struct proc_shared {
     double seconds;
     double cpu_seconds; /* all processes, over the measured time */
     struct hist hist;   /* ticks */
+    _Atomic uint64_t bulk; /* bytes a server has read, so far ... */
+    uint64_t bulk_read;    /* ... and over the measured time */
     char error[640];
 };
 

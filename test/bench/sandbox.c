@@ -112,6 +112,28 @@ int sandbox_exec(int netns_fd, const char *command) {
     return 0;
 }
 
+/* sysfs shows the interfaces of the namespace that mounted it, so each write needs a mount of its own. */
+static int steer_inside(int netns_fd, const char *ifname, int core) {
+    char path[128], mask[64];
+    if ((netns_fd >= 0 && setns(netns_fd, CLONE_NEWNET) != 0) || unshare(CLONE_NEWNS) != 0 ||
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 || mount("sysfs", "/sys", "sysfs", 0, NULL) != 0)
+        return 1;
+    (void)snprintf(path, sizeof(path), "/sys/class/net/%s/queues/rx-0/rps_cpus", ifname);
+    int n = snprintf(mask, sizeof(mask), "%x", 1u << (core % 32));
+    for (int word = 0; word < core / 32 && (size_t)n < sizeof(mask); word++)
+        n += snprintf(mask + n, sizeof(mask) - (size_t)n, ",00000000");
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    return fd >= 0 && write(fd, mask, strlen(mask)) > 0 ? 0 : 1;
+}
+
+int sandbox_steer(int netns_fd, const char *ifname, int core) {
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(steer_inside(netns_fd, ifname, core));
+    int status = 0;
+    return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
+}
+
 /* A namespace without a name: a child makes it, we open it, the child ends. */
 static int netns_new(void) {
     int ready[2];

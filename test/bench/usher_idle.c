@@ -22,7 +22,8 @@ static int fail(struct proc_shared *s, const char *what, int rc) {
     return 1;
 }
 
-static int open_sockets(struct proc_shared *s, uint32_t count, uint16_t port, struct usher_context **ret_ctx) {
+static int open_sockets(struct proc_shared *s, const char *address, uint32_t count, uint16_t port,
+                        struct usher_context **ret_ctx) {
     struct usher_context_params params = {
         .flags = USHER_SINGLE_THREAD, .label = "usher-bench", .spin_us = -1, .socket_max = count};
     struct rlimit files = {.rlim_cur = count + 64, .rlim_max = count + 64};
@@ -32,7 +33,7 @@ static int open_sockets(struct proc_shared *s, uint32_t count, uint16_t port, st
     if (rc != 0)
         return fail(s, "cannot attach to usherd", rc);
     struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(port)};
-    (void)inet_pton(AF_INET, SANDBOX_ADDR, &sa.sin_addr);
+    (void)inet_pton(AF_INET, address, &sa.sin_addr);
     for (uint32_t i = 0; i < count && rc == 0; i++) {
         struct usher_socket *sock;
         rc = usher_socket(*ret_ctx, AF_INET, SOCK_DGRAM, 0, &sock);
@@ -42,10 +43,16 @@ static int open_sockets(struct proc_shared *s, uint32_t count, uint16_t port, st
     return rc == 0 ? 0 : fail(s, "cannot bind a socket", rc);
 }
 
+struct crowd {
+    const char *address;
+    uint32_t count;
+};
+
 static int sleeper(struct proc_shared *s, void *arg) {
     struct usher_context *ctx;
     struct usher_event ev;
-    if (open_sockets(s, *(const uint32_t *)arg, 0, &ctx) != 0)
+    const struct crowd *crowd = arg;
+    if (open_sockets(s, crowd->address, crowd->count, 0, &ctx) != 0)
         return 1;
     atomic_store(&s->ready, 1);
     while (usher_wait(ctx, &ev, 1, -1) >= 0)
@@ -58,7 +65,12 @@ pid_t usher_udp_sleeper(int core, struct proc_shared *s) {
 }
 
 pid_t usher_udp_crowd(int core, uint32_t count, struct proc_shared *s) {
-    return proc_spawn(core, sleeper, s, &count);
+    return usher_udp_crowd_at(core, SANDBOX_ADDR, count, s);
+}
+
+pid_t usher_udp_crowd_at(int core, const char *address, uint32_t count, struct proc_shared *s) {
+    struct crowd crowd = {address, count};
+    return proc_spawn(core, sleeper, s, &crowd);
 }
 
 struct woken {
@@ -86,7 +98,7 @@ static int woken(struct proc_shared *s, void *arg) {
     struct woken *w = arg;
     struct usher_context *ctx;
     const pid_t pids[] = {getpid(), w->job->usherd};
-    if (open_sockets(s, 1, USHERD_SERVER_PORT, &ctx) != 0)
+    if (open_sockets(s, SANDBOX_ADDR, 1, USHERD_SERVER_PORT, &ctx) != 0)
         return 1;
     pid_t sender = wake_sender_spawn(s, &w->sender);
     int rc = 0;

@@ -29,6 +29,9 @@ int usher_udp_serve_rate(struct usher_udp_job *job, struct proc_shared *s);
 pid_t usher_udp_sleeper(int core, struct proc_shared *s);
 /* The same with `count` sockets, each bound to a port of its own. */
 pid_t usher_udp_crowd(int core, uint32_t count, struct proc_shared *s);
+/* The same on another address of this host. */
+#define USHER_UDP_CROWD_ADDR "10.77.0.3"
+pid_t usher_udp_crowd_at(int core, const char *address, uint32_t count, struct proc_shared *s);
 /* Receives stamps (wake.h) sent by the peer namespace, asleep between them: times go to s->hist. The server's port is
  * USHERD_SERVER_PORT. */
 int usher_udp_wake(struct usher_udp_job *job, int peer_netns, struct proc_shared *s);

@@ -42,6 +42,10 @@ static int write_config(const struct usherd_params *p) {
                       USHERD_SERVER_PORT, p->generate);
     if (p->sockets > 0)
         (void)fprintf(f, "sessions:\n  sockets: %u\n", p->sockets);
+    if (p->udp_sockets > 0)
+        (void)fprintf(f, "engines:\n  udp: {sockets: %u}\n", p->udp_sockets);
+    if (p->control)
+        (void)fprintf(f, "control:\n  caller_rate: 0\n");
     (void)fprintf(f, "keeper:\n  mode: \"off\"\nrun_dir: " RUN_DIR "\nstate_dir: " RUN_DIR "/state\n");
     return fclose(f) == 0 ? 0 : -1;
 }

@@ -3,9 +3,14 @@
 """The network changes while clients talk: MTU, addresses, routes, neighbours, interfaces."""
 import sys
 
-from rig import A4, A6, B4, check, main, run, until
+from rig import A4, A6, B4, Failed, check, main, run, until
 
 ECHO = "interfaces: [{name: v*}]\nkeeper: {mode: off}\necho: {ports: [7777]}\n"
+
+
+def drops(rig):
+    command = [f"{rig.bin}/usherctl", "--socket", f"{rig.dir}/run/control.sock", "drops"]
+    return run(rig.inside("a", command), ok=None).stdout
 
 
 def mtu_changes_live(rig):
@@ -15,8 +20,15 @@ def mtu_changes_live(rig):
             rig.ip(host, f"link set v{host} mtu {mtu}")
         usherd.says(f"interface.change: va: mtu {mtu}")
         for address in (A4, A6):
-            text = b"m" * 8000
-            until(f"8000 bytes come back with mtu {mtu}", lambda: rig.asks("b", address, 7777, text) == text)
+            text, seen = b"m" * 8000, []
+
+            def comes_back():
+                seen.append(rig.asks("b", address, 7777, text))
+                return seen[-1] == text
+            try:
+                until(f"8000 bytes come back from {address} with mtu {mtu}", comes_back)
+            except Failed as f:
+                raise Failed(f"{f}: {str(seen[-1])[:60]} after {len(seen)} tries; drops: {drops(rig)}") from None
 
 
 def addresses_come_and_go(rig):

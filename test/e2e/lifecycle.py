@@ -128,7 +128,7 @@ def systemd_is_told(rig):
         while not any(words in h for h in heard):
             heard.append(s.recv(4096).decode())
     hears("READY=1")
-    check(any("FDSTORE=1\nFDNAME=claims" in h for h in heard), f"the fd store holds the claims: {heard}")
+    check(any("FDSTORE=1\nFDPOLL=0\nFDNAME=claims" in h for h in heard), f"the fd store holds the claims: {heard}")
     check(not rig.keepers(), "no keeper where systemd has an fd store")
     usherd.child.terminate()
     hears("STOPPING=1")

@@ -21,6 +21,7 @@ import time
 import traceback
 
 CLONE_NEWNET = 0x40000000
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LIBC = ctypes.CDLL(None, use_errno=True)
 A4, B4, A6, B6 = "10.99.0.1", "10.99.0.2", "fd99::1", "fd99::2"
 WAIT = 20  # seconds; generous, because the machine may be busy
@@ -54,10 +55,13 @@ def until(what, condition, seconds=WAIT):
 class Process:
     """A program with its output collected; killed by its own pid."""
 
-    def __init__(self, command):
+    def __init__(self, command, pass_fds=()):
         self.command = " ".join(command)
+        # It does not outlive a test that is killed itself.
         self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                      stderr=subprocess.STDOUT, text=True, start_new_session=True)
+                                      stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                                      pass_fds=pass_fds,
+                                      preexec_fn=lambda: LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
         self.lines = []
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
@@ -128,11 +132,32 @@ class Rig:
                 p.child.kill()
                 p.child.wait()
         self.keepers_end()
+        self.orphans_end()
         for s in self.sockets:
             s.close()
         for host in "ab":
             subprocess.run(["ip", "netns", "del", self.ns(host)], capture_output=True, check=False)
         shutil.rmtree(self.dir, ignore_errors=True)
+
+    def orphans_end(self):
+        """What the programs have left running: workers, children that became daemons. All of it is ours to reap."""
+        known = {p.pid for p in self.processes}
+        for _ in range(100):
+            found = []
+            for task in os.listdir("/proc/self/task"):
+                try:
+                    with open(f"/proc/self/task/{task}/children", encoding="ascii") as f:
+                        found += [int(pid) for pid in f.read().split() if int(pid) not in known]
+                except FileNotFoundError:
+                    continue  # a thread of ours that has ended; its children are another's now
+            if not found:
+                return
+            for pid in found:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                except (ProcessLookupError, ChildProcessError):
+                    pass
 
     def keepers(self):
         """Pids of keepers that serve this rig's run folder."""
@@ -263,6 +288,7 @@ def main(tests):
     if os.geteuid() != 0:
         print("SKIPPED: needs root to make network namespaces")
         return 0
+    LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans come to us: see orphans_end()
     bin_dir, wanted = os.path.abspath(sys.argv[1]), sys.argv[2:]
     failed = 0
     for number, test in enumerate(tests):

@@ -126,7 +126,20 @@ def one_version_leaves_the_other(rig):
     check(s.recv(100) == b"to the kernel", "the kernel's socket of the other IP version keeps its port")
 
 
+def policy_rules_keep_sockets_with_the_kernel(rig):
+    rig.usherd()
+    rig.kernel_echo("b", 9000)
+    rig.ip("a", "rule add prio 100 to 10.99.0.0/24 lookup 7")
+    rig.ip("a", f"route add 10.99.0.0/24 dev va src {A4} table 7")
+    report = rig.ping("--count", 10, f"{B4}:9000", answered=10)
+    check("carried by the kernel (routing follows rules that usherd does not know (ip rule): IPv4 rule 100" in report,
+          report)
+    rig.ip("a", "rule del prio 100")
+    until("usherd carries again", lambda: "carried by usherd" in rig.ping("--count", 10, f"{B4}:9000", answered=10))
+
+
 sys.exit(main([client_asks_kernel_peer, kernel_peer_asks_client, built_in_echo, kernel_keeps_the_rest,
                loopback_and_foreign_peers_stay, the_kernels_peers_get_what_usherd_cannot_carry,
                nothing_bounced_is_lost_or_overtaken, two_clients_of_one_host,
-               a_shared_port_is_not_taken_away, one_version_leaves_the_other]))
+               a_shared_port_is_not_taken_away, one_version_leaves_the_other,
+               policy_rules_keep_sockets_with_the_kernel]))

@@ -46,19 +46,22 @@ static void put_release(struct kit_client *c, struct fuzz_input *in) {
 /* Mostly legal, so that it gets deep. */
 static void put_stream(struct kit_client *c, struct fuzz_input *in) {
     uint8_t what = fuzz_u8(in), which = fuzz_u8(in);
-    struct ush_sqe e = {.op = (uint8_t)(USH_OP_CONNECT + what % 4)};
+    struct ush_sqe e = {.op = (uint8_t)(USH_OP_CONNECT + (what & 7) % 5)};
     uint32_t index = c->c.h.socket_max + which % 4 + (which & 128 ? c->c.h.client_socket_max : 0);
     e.send.handle = e.connect.handle = which & 64 ? fuzz_u32(in) : USH_HANDLE(index, which >> 4 & 1);
     if (what & 16) {
         e.op = USH_OP_SEND;
         e.send.off = fuzz_u16(in);
         e.send.len = what & 32 ? fuzz_u32(in) : fuzz_u16(in);
+        e.flags = what & 64 ? USH_SEND_URGENT : 0;
     } else if (e.op == USH_OP_CONNECT) {
         e.connect.port = what & 32 ? fuzz_u16(in) : 80;
+        e.flags = (uint8_t)(what >> 6 << 1); /* FASTOPEN, BOUND */
+        e.connect.bound = e.flags & USH_CONNECT_BOUND ? fuzz_u8(in) : 0;
         memcpy(e.connect.addr, kit_addr(1).b, 16);
     } else {
-        e.flags = e.op == USH_OP_CLOSE ? what >> 6 : 0;
-        e.stream.option = fuzz_u8(in) % 20;
+        e.flags = e.op == USH_OP_CLOSE ? what >> 6 : e.op == USH_OP_OPTION ? what >> 7 : 0;
+        e.stream.option = fuzz_u8(in) % (USH_STREAM_OPTION_COUNT + 1);
         e.stream.value = fuzz_u32(in);
     }
     fake_client_put(&c->c, &e);
@@ -67,8 +70,8 @@ static void put_stream(struct kit_client *c, struct fuzz_input *in) {
 static void take(struct kit_client *c, struct fuzz_input *in) {
     struct ush_cqe e;
     for (uint32_t i = fuzz_u8(in) % 16; i > 0 && fake_client_take(&c->c, &e); i--)
-        if (e.type == USH_CQ_RECV)
-            fake_client_release(&c->c, e.recv.cell);
+        if (e.type == USH_CQ_RECV || (e.type == USH_CQ_INFO && e.info.cell != USH_NONE))
+            fake_client_release(&c->c, e.type == USH_CQ_RECV ? e.recv.cell : e.info.cell);
     if (fuzz_u8(in) & 1)
         fake_client_release_flush(&c->c);
 }

@@ -186,8 +186,9 @@ static int do_attach(struct fake *f, const request_t *q, int fd, struct answer *
 }
 
 static int do_open(struct fake *f, const request_t *q, int fd, struct answer *a) {
-    (void)q;
     f->stats.opens++;
+    f->stats.listen_options = (uint32_t)(q->open->stream_options.len / sizeof(struct ush_option));
+    f->stats.last_remote_port = q->open->remote_port;
     for (uint32_t i = 0; i < f->h.socket_max; i++)
         if (!f->socket[i].open) {
             read_kernel_socket(&f->socket[i], fd);

@@ -122,6 +122,7 @@ static void stream_event(struct fake *f, struct fake_set *s, uint32_t handle, ui
     e->event.extra = extra;
     e->event.port = 1234;
     memcpy(e->event.addr, (const uint8_t[16]){[10] = 0xff, 0xff, 192, 0, 2, 1}, 16);
+    memcpy(e->event.local, (const uint8_t[16]){[10] = 0xff, 0xff, 192, 0, 2, 77}, 16);
     cq_commit(s, e);
 }
 
@@ -149,6 +150,8 @@ static void take_connect(struct fake *f, struct fake_set *s, const struct ush_sq
         return;
     }
     struct fake_stream *st = stream_open(f, handle, USH_NONE);
+    f->stats.last_flags = e->flags;
+    f->stats.last_bound = e->connect.bound;
     if (e->connect.port <= 2) {
         st->open = false;
         stream_event(f, s, handle, USH_EVENT_ERROR, e->connect.port == 1 ? ECONNREFUSED : ENETUNREACH,
@@ -181,6 +184,33 @@ static void hang_up(struct fake *f, struct fake_set *s, uint32_t handle) {
     stream_event(f, s, handle, USH_EVENT_HANGUP, 0, 0);
 }
 
+static void take_info(struct fake *f, struct fake_set *s, const struct ush_sqe *e) {
+    const struct ush_stream_info info = {.state = 1, .mss = 1448, .cwnd = 14480, .rtt_us = 123, .congestion = "dctcp"};
+    struct ush_cqe *c = cq_slot(f, s);
+    if (!c)
+        return;
+    c->type = USH_CQ_INFO;
+    memset(&c->info, 0, sizeof(c->info));
+    c->info.handle = e->stream.handle;
+    c->info.cell = USH_NONE;
+    c->info.error = stream_of(f, e->stream.handle) ? ENOBUFS : ENOTCONN;
+    if (c->info.error == ENOBUFS && f->cell_free_count) {
+        c->info.cell = f->cell_free[--f->cell_free_count];
+        c->info.error = 0;
+        f->cell_lent[c->info.cell / f->config.cell_bytes] = true;
+        memcpy(f->base + f->h.rx_off + c->info.cell, &info, sizeof(info));
+    }
+    cq_commit(s, c);
+}
+
+static void take_option(struct fake *f, const struct ush_sqe *e) {
+    f->stats.stream_options++;
+    f->stats.last_option = e->stream.option;
+    f->stats.last_option_value = e->stream.value;
+    f->stats.last_option_handle = e->stream.handle;
+    f->stats.ahead += e->flags & USH_OPTION_AHEAD;
+}
+
 static void take_stream(struct fake *f, struct fake_set *s, const struct ush_sqe *e) {
     struct fake_stream *st = stream_of(f, e->stream.handle);
     if (!st)
@@ -188,9 +218,6 @@ static void take_stream(struct fake *f, struct fake_set *s, const struct ush_sqe
     uint32_t other = st->peer == USH_NONE ? st->handle : st->peer;
     if (e->op == USH_OP_SHUTDOWN) {
         hang_up(f, s, other);
-    } else if (e->op == USH_OP_OPTION) {
-        f->stats.last_option = e->stream.option;
-        f->stats.last_option_value = e->stream.value;
     } else if (e->flags & USH_CLOSE_ABORT) {
         if (stream_of(f, other) && other != st->handle)
             stream_event(f, s, other, USH_EVENT_ERROR, ECONNRESET, 0);
@@ -217,6 +244,7 @@ static void take_stream_send(struct fake *f, struct fake_set *s, const struct us
     }
     f->stats.sends++;
     f->stats.send_bytes += e->send.len;
+    f->stats.last_flags = e->flags;
     struct ush_cqe head = {.type = USH_CQ_RECV};
     head.recv.handle = st->peer == USH_NONE ? st->handle : st->peer;
     for (uint32_t at = 0; at < e->send.len; at += f->config.cell_bytes) {
@@ -292,8 +320,12 @@ static unsigned take_set(struct fake *f, struct fake_set *s) {
             take_release(f, &e);
         else if (e.op == USH_OP_CONNECT)
             take_connect(f, s, &e);
-        else if (e.op == USH_OP_SHUTDOWN || e.op == USH_OP_CLOSE || e.op == USH_OP_OPTION)
+        else if (e.op == USH_OP_SHUTDOWN || e.op == USH_OP_CLOSE)
             take_stream(f, s, &e);
+        else if (e.op == USH_OP_OPTION)
+            take_option(f, &e);
+        else if (e.op == USH_OP_INFO)
+            take_info(f, s, &e);
         else
             f->stats.bad++;
         s->sq_pos++;

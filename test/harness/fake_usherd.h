@@ -62,6 +62,9 @@ struct fake_config {
 struct fake_stats {
     uint64_t sends, send_bytes, releases, recvs, no_cell, cq_full, kicks_seen, wakes, sleeps, bad;
     uint32_t cells_lent, opens, updates, closes, options, groups, attached;
+    uint32_t stream_options, ahead; /* OPTION entries; those for a CONNECT to come */
+    uint32_t listen_options;        /* that came with the last Open */
+    uint32_t last_bound, last_option_handle, last_remote_port;
     uint32_t last_option;
     int64_t last_option_value;
     uint64_t last_user_data;

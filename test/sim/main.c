@@ -135,6 +135,7 @@ static struct model_result total;
 static void add_up(const struct model_result *r) {
     total.stats.sent += r->stats.sent;
     total.stats.delivered += r->stats.delivered;
+    total.stats.bounced += r->stats.bounced;
     total.stats.notices += r->stats.notices;
     total.stats.collisions += r->stats.collisions;
     total.frames += r->frames;
@@ -150,12 +151,12 @@ static void print_total(void) {
 #include "engines/drops.def"
 #undef DROP
     };
-    printf("all: %llu sent, %llu delivered, %llu frames, %llu notices, %llu collisions, %llu upgrades, %llu deaths; "
-           "drops:",
+    printf("all: %llu sent, %llu delivered, %llu bounced, %llu frames, %llu notices, %llu collisions, %llu upgrades, "
+           "%llu deaths; drops:",
            (unsigned long long)total.stats.sent, (unsigned long long)total.stats.delivered,
-           (unsigned long long)total.frames, (unsigned long long)total.stats.notices,
-           (unsigned long long)total.stats.collisions, (unsigned long long)total.upgrades,
-           (unsigned long long)total.deaths);
+           (unsigned long long)total.stats.bounced, (unsigned long long)total.frames,
+           (unsigned long long)total.stats.notices, (unsigned long long)total.stats.collisions,
+           (unsigned long long)total.upgrades, (unsigned long long)total.deaths);
     for (uint32_t i = 0; i < DROP_COUNT; i++)
         if (total.drop[i] > 0)
             printf(" %s %llu", names[i], (unsigned long long)total.drop[i]);

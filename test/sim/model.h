@@ -44,7 +44,7 @@ struct model_datagram {
 };
 
 struct model_stats {
-    uint64_t sent, refused, delivered, answered, notices, collisions, probes, probes_answered;
+    uint64_t sent, refused, delivered, bounced, answered, notices, collisions, probes, probes_answered;
 };
 
 struct model {

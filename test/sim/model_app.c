@@ -203,6 +203,25 @@ static const char *judge_datagram(struct model *m, const struct host *h, const s
     return NULL;
 }
 
+/* A datagram that came back: only the kernel could carry it, here to a port of this host that nobody has open. */
+static const char *judge_bounced(struct model *m, const struct model_socket *s, const struct pkt *p, const uint8_t *got,
+                                 uint32_t len, uint64_t id) {
+    static uint8_t want[PAYLOAD_MAX + 8];
+    struct model_datagram *d = &m->datagram[id];
+    if (d->from != s->handle || m->socket[d->to].host != s->host)
+        return "that came back to somebody else";
+    if (d->len != len || p->flow.remote_port != m->socket[d->to].flow.local_port)
+        return "that came back as another one";
+    payload_fill(m, id, d, want);
+    if (memcmp(got, want, d->len) != 0)
+        return "that came back with altered bytes";
+    if (d->copies == 0 || d->delivered == d->copies)
+        return "that came back and arrived as well";
+    d->copies--;
+    m->stats.bounced++;
+    return NULL;
+}
+
 static void judge_answer(struct model *m, struct host *h, struct model_datagram *d, const struct pkt *p) {
     const struct model_datagram *question = &m->datagram[d->answers];
     if (question->from != d->to || question->to != d->from)
@@ -221,6 +240,12 @@ static void judge(struct model *m, struct host *h, struct model_socket *s, const
     }
     if (magic != MAGIC || id >= m->datagram_count) {
         blame(m, h, p, "that nobody sent");
+        return;
+    }
+    if (p->flags & PKT_BOUNCED) {
+        const char *wrong = judge_bounced(m, s, p, got, len, id);
+        if (wrong != NULL)
+            blame(m, h, p, wrong);
         return;
     }
     const char *wrong = judge_datagram(m, h, p, got, len, id);

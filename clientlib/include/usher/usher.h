@@ -68,20 +68,32 @@ int usher_socket(struct usher_context *ctx, int family, int type, int proto, str
 /* Closes it. Received buffers stay valid until released. */
 void usher_close(struct usher_socket *sock);
 /* As bind(2) and connect(2); the kernel's errno. Afterwards the socket is accelerated where usherd can. Sending on an
- * unbound socket binds it to a port of the kernel's choice. */
+ * unbound socket binds it to a port of the kernel's choice. A socket beyond a quota of usherd's (of its session, its
+ * user, or all claims) is not refused: the kernel carries it, and `reason` in struct usher_socket_info names the limit.
+ * A session beyond one is: usher_context_open() gives -EMFILE. */
 int usher_bind(struct usher_socket *sock, const struct sockaddr *addr, socklen_t len);
 int usher_connect(struct usher_socket *sock, const struct sockaddr *addr, socklen_t len);
 /* Streams. connect() never waits: USHER_EV_CONNECTED or USHER_EV_ERROR answers. listen() needs a bound stream;
- * connections come as USHER_EV_ACCEPT. usher_shutdown() ends the sending half: the peer reads to the end, this side may
- * still receive. usher_close() lets what was sent arrive (SO_LINGER with 0 seconds: resets instead). */
+ * connections come as USHER_EV_ACCEPT. A stream that is bound first connects from that address and port.
+ * usher_shutdown() as shutdown(2): SHUT_WR ends the sending half, the peer reads to the end and this side may still
+ * receive; SHUT_RD is known on this side only, usher_recv_stream() then returns 0 once nothing waits. usher_close()
+ * lets what was sent arrive (SO_LINGER: with 0 seconds it resets instead, with more it waits so long for the peer's
+ * acknowledgment); received bytes that nobody read make it a reset. */
 int usher_listen(struct usher_socket *sock, int backlog);
-int usher_shutdown(struct usher_socket *sock);
+int usher_shutdown(struct usher_socket *sock, int how);
+int usher_getpeername(struct usher_socket *sock, struct sockaddr *ret_addr, socklen_t *len);
 int usher_getsockname(struct usher_socket *sock, struct sockaddr *ret_addr, socklen_t *len);
 /* SOL_SOCKET: SO_REUSEADDR, SO_REUSEPORT, SO_RCVBUF, SO_SNDBUF, SO_BROADCAST, SO_BINDTODEVICE; IP: IP_TOS, IP_TTL,
  * IP_MTU_DISCOVER, IP_ADD/DROP_MEMBERSHIP, IP_MULTICAST_TTL/LOOP/IF; IPv6: their twins, IPV6_V6ONLY. -ENOPROTOOPT for
- * others. Set on the kernel socket and in usherd alike. Streams: TCP_NODELAY, TCP_CORK, TCP_QUICKACK, SO_KEEPALIVE,
- * TCP_KEEPIDLE/KEEPINTVL/KEEPCNT, TCP_USER_TIMEOUT, TCP_CONGESTION, TCP_NOTSENT_LOWAT, SO_LINGER (0 seconds),
- * SO_RCVBUF, SO_SNDBUF, IP_TOS, IP_TTL. */
+ * others. Set on the kernel socket and in usherd alike.
+ * Streams: TCP_NODELAY, TCP_CORK, TCP_QUICKACK, SO_KEEPALIVE, TCP_KEEPIDLE/KEEPINTVL/KEEPCNT, TCP_USER_TIMEOUT,
+ * TCP_CONGESTION, TCP_NOTSENT_LOWAT, TCP_MAXSEG, TCP_SYNCNT, TCP_LINGER2, TCP_WINDOW_CLAMP, TCP_DEFER_ACCEPT,
+ * TCP_FASTOPEN, TCP_FASTOPEN_CONNECT, SO_LINGER, SO_RCVBUF, SO_SNDBUF, SO_MAX_PACING_RATE, IP_TOS, IP_TTL and their
+ * IPv6 twins; a connection has what its listener had. Others go to the stream's kernel socket (one that is bound to a
+ * device or has a mark stays with the kernel). With TCP_FASTOPEN_CONNECT a stream may send at once after
+ * usher_connect(), and should: the first bytes travel with the SYN where the peer is known.
+ * Reading costs no exchange: the library knows what was set. Of a connected stream TCP_INFO, TCP_MAXSEG and
+ * TCP_CONGESTION are asked of the worker, as usher_stream_info() does. */
 int usher_setsockopt(struct usher_socket *sock, int level, int name, const void *value, socklen_t len);
 int usher_getsockopt(struct usher_socket *sock, int level, int name, void *ret_value, socklen_t *len);
 /* The program's kernel socket under it. Owned by the library. */
@@ -99,6 +111,30 @@ struct usher_socket_info {
 };
 int usher_socket_info(struct usher_socket *sock, struct usher_socket_info *ret_info);
 
+struct usher_stream_info {
+    uint64_t rx_bytes, tx_bytes; /* that reached this side; that the peer has acknowledged */
+    uint64_t pacing_rate;        /* bytes per second, 0 = not paced */
+    uint8_t local[16], remote[16]; /* IPv4 as ::ffff:a.b.c.d */
+    uint16_t local_port, remote_port;
+    uint8_t state;               /* as in struct tcp_info: 1 = ESTABLISHED ... 11 = CLOSING */
+    uint8_t ca_state;            /* 0 open, 1 disorder, 2 cwr, 3 recovery, 4 loss */
+    uint8_t backoff;
+    uint8_t snd_wscale, rcv_wscale;
+    uint8_t timestamps, sack, ecn;
+    uint32_t rtt_us, rtt_var_us, min_rtt_us, rto_us;
+    uint32_t cwnd, ssthresh;     /* bytes */
+    uint32_t snd_wnd, rcv_wnd;
+    uint32_t mss, pmtu;
+    uint32_t unacked, unsent;    /* bytes */
+    uint32_t sacked, lost;       /* bytes */
+    uint32_t retransmits;        /* segments, ever */
+    uint32_t rcv_limit, rcv_held, rcv_ooo; /* bytes: that may wait unread, that do, that came out of order */
+    char congestion[12];
+};
+/* Of a connected stream. Asks the worker through the ring and waits for its answer: some microseconds while it is
+ * awake. Events that come meanwhile stay queued. -ENOTCONN: it is not connected, or not any more. */
+int usher_stream_info(struct usher_socket *sock, struct usher_stream_info *ret_info);
+
 /* ---- sending ---- */
 
 struct usher_buf {
@@ -112,7 +148,8 @@ int usher_tx_alloc(struct usher_context *ctx, uint32_t size, struct usher_buf *r
 void usher_tx_free(struct usher_context *ctx, struct usher_buf *buf);
 
 enum usher_send_flag {
-    USHER_MORE = 1 << 0, /* more follows at once: do not wake the worker yet */
+    USHER_MORE = 1 << 0,   /* more follows at once: do not wake the worker yet */
+    USHER_URGENT = 1 << 3, /* streams: the last byte is urgent (RFC 9293, 3.8.5; RFC 6093 advises against new uses) */
 };
 
 struct usher_msg {
@@ -165,6 +202,8 @@ enum usher_event_type {
     USHER_EV_ACCEPT,    /* sock listens; msg.sock is the new stream, the program's to close; msg.peer its peer */
     USHER_EV_HANGUP,    /* the stream's peer sends no more; all it sent has come before */
     USHER_EV_DOWN,      /* usherd is gone; sockets go on over the kernel where they can */
+    USHER_EV_URGENT,    /* the stream's byte number msg.user_data (the first is 1, modulo 2^32) is urgent; it comes in
+                           line, before or after this event. Only of streams that usherd carries */
 };
 
 struct usher_event {
@@ -174,7 +213,8 @@ struct usher_event {
     struct usher_msg msg;
 };
 
-/* Takes up to n events without waiting. Returns how many (0 = none), or -ENETDOWN once after USHER_EV_DOWN. */
+/* Takes up to n events without waiting. Returns how many (0 = none), or -ENETDOWN once after USHER_EV_DOWN. Whoever
+ * closes a socket while he handles a burst skips what is left of it for that socket. */
 int usher_poll(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n);
 /* The same, but waits for at least one: actively for a short, self-tuned time, then asleep. timeout_ns < 0: for ever.
  * Returns 0 on timeout, -EINTR when a signal came. */
