@@ -64,6 +64,10 @@ struct nb_flow {
     uint16_t local_port, remote_port;
 };
 int nb_claims_keep(struct nb_claims *c, const struct nb_flow *flow);
+/* The other way round: a TCP connection that is Usher's, whoever has its port, until it is let go. -EEXIST, -ENOENT;
+ * -ENOSPC when CLAIM_HELD_MAX are held. */
+int nb_claims_hold(struct nb_claims *c, const struct nb_flow *flow);
+int nb_claims_let_go(struct nb_claims *c, const struct nb_flow *flow);
 /* Until nb_claims_settle(0) every TCP packet to a claim of this port is the kernel's, and its flow is kept: called
  * before the port's first claim, so that no handshake falls between the kernel and the claim. -EBUSY: it has claims. */
 int nb_claims_settle(struct nb_claims *c, uint16_t port);

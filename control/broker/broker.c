@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "control/broker/broker_internal.h"
+#include "control/broker/orphans.h"
 #include "control/listener.h"
 #include "control/log.h"
 
@@ -64,10 +65,13 @@ int broker_create(const struct broker_params *params, struct broker **ret_broker
     (void)snprintf(b->path, sizeof b->path, "%s", params->path);
     int error = listen_open(b, err, err_size);
     if (error == 0)
+        error = orphans_create(params->event, params->rt, params->claims, &b->orphans);
+    if (error == 0)
         error = sd_event_add_io(params->event, &b->listen_io, b->listen_fd, EPOLLIN, on_accept, b);
     if (error < 0) {
         if (b->listen_fd >= 0)
             (void)close(b->listen_fd);
+        orphans_destroy(b->orphans);
         free(b);
         return error;
     }
@@ -85,6 +89,7 @@ void broker_destroy(struct broker *b) {
     (void)close(b->listen_fd);
     while (b->connections != NULL)
         connection_end(b->connections, DETACH_DAEMON_STOPS);
+    orphans_destroy(b->orphans);
     free(b);
 }
 

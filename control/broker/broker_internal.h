@@ -33,6 +33,7 @@ struct open_socket {
     uint32_t owner;
     uint32_t ifindex; /* bound to it, 0 = any */
     bool v6only; /* of `claimed` */
+    bool listens;
     bool open;
 };
 
@@ -73,6 +74,7 @@ struct broker {
     sd_event_source *listen_io;
     struct connection *connections;
     struct uid_use *uses;
+    struct orphans *orphans;
     uint64_t next_session_id;
     struct broker_stats stats;
     struct broker_refusal refusals[BROKER_REFUSALS]; /* a ring */

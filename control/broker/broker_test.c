@@ -273,6 +273,27 @@ Test(broker, streams_bring_where_they_go_and_their_options) {
     close(fd);
 }
 
+/* The port's last claim goes when its connections are held, one by one; so it is when the session ends. */
+Test(broker, connections_outlive_their_listener) {
+    int fd = attached(), k = bound_tcp();
+    struct sockaddr_in a;
+    socklen_t len = sizeof a;
+    cr_assert(listen(k, 5) == 0 && getsockname(k, (struct sockaddr *)&a, &len) == 0);
+    fake.streams[0] = (struct session_port_flow){.flow = {.local_port = ntohs(a.sin_port)}, .lives = true};
+    fake.stream_count = 1;
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(ask(fd, OPEN(), k), 0);
+    replies_close();
+    fake_clear();
+    cr_assert_eq(ask(fd, CLOSE(0), -1), 0);
+    cr_assert_str_eq(fake.trace, "close", "others have the port");
+    fake_clear();
+    close(fd);
+    turn();
+    cr_assert_str_eq(fake.trace, "destroy hold claim-");
+    close(k);
+}
+
 Test(broker, an_open_of_the_wrong_shape_ends_the_session) {
     static uint8_t bytes[17 * sizeof(struct ush_option)];
     for (int i = 0; i < 4; i++) {

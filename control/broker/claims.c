@@ -137,12 +137,32 @@ void claim_give(struct claim_table *t, const struct flow *flow, bool v6only) {
     entry_give(t, port_key(flow, v6only));
 }
 
+static struct nb_flow nb_flow_of(const struct flow *flow) {
+    return (struct nb_flow){.local = nb_addr_of(&flow->local),
+                            .remote = nb_addr_of(&flow->remote),
+                            .local_port = flow->local_port,
+                            .remote_port = flow->remote_port};
+}
+
 int claim_keep(struct claim_table *t, const struct flow *flow) {
-    const struct nb_flow kept = {.local = nb_addr_of(&flow->local),
-                                 .remote = nb_addr_of(&flow->remote),
-                                 .local_port = flow->local_port,
-                                 .remote_port = flow->remote_port};
+    const struct nb_flow kept = nb_flow_of(flow);
     return nb_claims_keep(t->nb, &kept);
+}
+
+int claim_hold(struct claim_table *t, const struct flow *flow) {
+    const struct nb_flow held = nb_flow_of(flow);
+    return nb_claims_hold(t->nb, &held);
+}
+
+void claim_let_go(struct claim_table *t, const struct flow *flow) {
+    const struct nb_flow held = nb_flow_of(flow);
+    (void)nb_claims_let_go(t->nb, &held);
+}
+
+bool claim_is_last(const struct claim_table *t, const struct flow *flow, bool v6only) {
+    const struct claim_entry key = port_key(flow, v6only);
+    uint32_t index = *link_find(t, &key);
+    return index != NIL && t->entries[index].refs == 1;
 }
 
 int claim_settle(struct claim_table *t, uint16_t port) {

@@ -22,6 +22,11 @@ int claim_take(struct claim_table *t, const struct flow *flow, bool v6only);
 void claim_give(struct claim_table *t, const struct flow *flow, bool v6only);
 /* A connection that the kernel has: no claim takes it away. */
 int claim_keep(struct claim_table *t, const struct flow *flow);
+/* A connection that is ours, whoever has its port, until it is let go. -EEXIST, -ENOSPC. */
+int claim_hold(struct claim_table *t, const struct flow *flow);
+void claim_let_go(struct claim_table *t, const struct flow *flow);
+/* True: closing the socket takes the port back to the kernel, no other claim is on the same address. */
+bool claim_is_last(const struct claim_table *t, const struct flow *flow, bool v6only);
 /* Around the first claim of a TCP port: whoever comes meanwhile stays with the kernel. Port 0 ends it. */
 int claim_settle(struct claim_table *t, uint16_t port);
 /* True when packets to this address and port are claimed. */

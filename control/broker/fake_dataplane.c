@@ -202,6 +202,46 @@ int nb_claims_keep(struct nb_claims *c, const struct nb_flow *flow) {
     return 0;
 }
 
+int nb_claims_hold(struct nb_claims *c, const struct nb_flow *flow) {
+    (void)c;
+    (void)flow;
+    int err = step("hold");
+    fake.live_held += err == 0;
+    return err;
+}
+
+int nb_claims_let_go(struct nb_claims *c, const struct nb_flow *flow) {
+    (void)c;
+    (void)flow;
+    fake.live_held--;
+    return step("let go");
+}
+
+uint32_t session_port_flows(struct runtime *rt, const uint64_t *ports, struct session_port_cursor *at,
+                            struct session_port_flow *ret_flows, uint32_t max, bool *ret_end) {
+    uint32_t n = 0;
+    (void)rt;
+    for (; at->sock < fake.stream_count && n < max; at->sock++) {
+        uint16_t port = fake.streams[at->sock].flow.local_port;
+        if (ports[port / 64] >> (port % 64) & 1)
+            ret_flows[n++] = fake.streams[at->sock];
+    }
+    *ret_end = at->sock == fake.stream_count;
+    return n;
+}
+
+void session_port_flows_look(struct runtime *rt, struct session_port_flow *flows, uint32_t count) {
+    (void)rt;
+    for (uint32_t i = 0; i < count; i++)
+        flows[i].lives = fake.streams[flows[i].sock].lives;
+}
+
+void session_port_flow_steer(struct runtime *rt, const struct session_port_flow *f, bool hold) {
+    (void)rt;
+    (void)f;
+    (void)hold;
+}
+
 int nb_claims_settle(struct nb_claims *c, uint16_t port) {
     (void)c;
     (void)port;

@@ -12,11 +12,13 @@ struct fake_dataplane {
     char trace[4096];      /* "create open claim+ ..." since the last clear */
     uint32_t fail_at;      /* the Nth call from now fails; 0 = none */
     int fail_with;         /* -errno */
-    uint32_t live_sessions, live_sockets, live_claims, live_groups, live_quotas;
+    uint32_t live_sessions, live_sockets, live_claims, live_groups, live_quotas, live_held;
     uint32_t stream_max, owner; /* of the last quota; of the last session_owner_set() */
     struct session *detached; /* what session_next_detached() gives out next */
     struct session *last;
     struct session_params params;
+    struct session_port_flow streams[4]; /* that the transports have */
+    uint32_t stream_count;
     uint32_t option; /* the first of the last listener's */
 };
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "control/broker/broker_internal.h"
+#include "control/broker/orphans.h"
 #include "control/broker/sharing.h"
 #include "control/log.h"
 #include "proto/usher_shm.h"
@@ -247,6 +248,7 @@ static void socket_enter(struct connection *c, uint32_t handle, const struct ker
                                               .owner = c->owner,
                                               .ifindex = s->ifindex,
                                               .v6only = s->v6only,
+                                              .listens = s->listening,
                                               .open = true};
     owner_hold(c->broker->params.owners, c->owner);
     c->socket_count++;
@@ -431,8 +433,26 @@ static void socket_leave(struct connection *c, uint32_t handle) {
     c->broker->stats.sockets--;
 }
 
+/* Its connections go on without it: they are found once it is gone from the dataplane, before its claim is. */
+static void listener_leave(struct connection *c, uint32_t handle) {
+    uint64_t ports[65536 / 64] = {0};
+    uint16_t port = c->sockets[handle].claimed.local_port;
+    ports[port / 64] |= 1ull << (port % 64);
+    (void)session_socket_close(c->session, handle);
+    orphans_hold(c->broker->orphans, ports);
+    socket_leave(c, handle);
+}
+
+static bool leaves_orphans(const struct connection *c, const struct open_socket *o) {
+    return o->listens && claim_is_last(c->broker->params.claims, &o->claimed, o->v6only);
+}
+
 static void socket_close(struct connection *c, uint32_t handle) {
     memberships_drop(c, handle);
+    if (leaves_orphans(c, &c->sockets[handle])) {
+        listener_leave(c, handle);
+        return;
+    }
     socket_leave(c, handle);
     (void)session_socket_close(c->session, handle);
 }
@@ -637,14 +657,33 @@ int request_run(struct connection *c, const struct request *r, struct incoming *
     return runs[r->kind](c, r, in, ret_out);
 }
 
+/* All but those that leave orphans, when these stay. Returns how many stayed; their ports are in `ports`. */
+static uint32_t sockets_leave(struct connection *c, bool some_stay, uint64_t *ports) {
+    uint32_t stayed = 0;
+    for (uint32_t h = 0; h < c->socket_max && c->socket_count > stayed; h++) {
+        struct open_socket *o = &c->sockets[h];
+        uint16_t port = o->claimed.local_port;
+        if (!o->open)
+            continue;
+        if (some_stay && leaves_orphans(c, o)) {
+            ports[port / 64] |= 1ull << (port % 64);
+            stayed++;
+        } else {
+            socket_leave(c, h);
+        }
+    }
+    return stayed;
+}
+
 void request_undo_all(struct connection *c, enum detach_reason why) {
     struct broker *b = c->broker;
+    uint64_t ports[65536 / 64] = {0};
     memberships_drop(c, USH_NONE);
-    for (uint32_t h = 0; h < c->socket_max && c->socket_count > 0; h++) {
-        if (c->sockets[h].open)
-            socket_leave(c, h);
-    }
+    uint32_t listeners = sockets_leave(c, why != DETACH_DAEMON_STOPS, ports);
     session_destroy(c->session, why);
+    if (listeners > 0)
+        orphans_hold(b->orphans, ports);
+    (void)sockets_leave(c, false, ports);
     owner_release(b->params.owners, c->owner);
     while (c->owner_count > 0)
         owner_release(b->params.owners, c->owners_before[--c->owner_count]);

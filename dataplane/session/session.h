@@ -98,6 +98,24 @@ struct session_socket_info {
 /* Sockets with handles above `after`, ascending; returns how many. */
 uint32_t session_sockets(struct session *s, uint32_t after, struct session_socket_info *ret_info, uint32_t max);
 
+/* A connection on a local port, whoever it belongs to. */
+struct session_port_flow {
+    struct flow flow;
+    uint32_t sock; /* the transport's */
+    uint32_t shard;
+    bool lives;
+};
+struct session_port_cursor {
+    uint32_t shard, sock;
+};
+/* TCP connections whose local port is in `ports` (a bit each), some at a time; *at begins as zero. */
+uint32_t session_port_flows(struct runtime *rt, const uint64_t *ports, struct session_port_cursor *at,
+                            struct session_port_flow *ret_flows, uint32_t max, bool *ret_end);
+/* Says in `lives` which of them are still there. */
+void session_port_flows_look(struct runtime *rt, struct session_port_flow *flows, uint32_t count);
+/* Its port stays steered to its shard, or is let go. */
+void session_port_flow_steer(struct runtime *rt, const struct session_port_flow *f, bool hold);
+
 /* Sessions that workers detached since the last call; for control to close. Signalled by runtime_event_fd(). */
 struct session *session_next_detached(struct runtime *rt, enum detach_reason *ret_why);
 

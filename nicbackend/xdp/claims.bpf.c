@@ -65,6 +65,14 @@ struct {
 } kept SEC(".maps");
 
 struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 1);
+    __type(key, struct claim_kept_key);
+    __type(value, __u32);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+} held SEC(".maps");
+
+struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, 1);
     __type(key, __u32);
@@ -212,8 +220,23 @@ INLINE int addr_equal(const struct addr *a, const struct addr *b) {
     return ((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3])) == 0;
 }
 
+INLINE struct claim_kept_key flow_key(const struct view *v, __u16 local_be, __u16 remote_be) {
+    struct claim_kept_key key = {.local_port = local_be, .remote_port = remote_be};
+    __builtin_memcpy(key.local, v->local.b, 16);
+    __builtin_memcpy(key.remote, v->remote.b, 16);
+    return key;
+}
+
+/* A connection whose listener is gone. */
+INLINE int flow_is_held(const struct view *v, __u16 local_be, __u16 remote_be) {
+    if (v->proto != IPPROTO_TCP)
+        return 0;
+    struct claim_kept_key key = flow_key(v, local_be, remote_be);
+    return bpf_map_lookup_elem(&held, &key) != NULL;
+}
+
 /* Port bits first: they are one load, and settle nearly every packet of the kernel's. */
-INLINE int flow_is_claimed(const struct view *v, __u16 port_be) {
+INLINE int flow_is_claimed(const struct view *v, __u16 port_be, __u16 remote_be) {
     __u32 port = bpf_ntohs(port_be);
     __u32 word = CLAIM_PORT_WORD(v->proto == IPPROTO_TCP, port);
     __u64 *bits = bpf_map_lookup_elem(&ports, &word);
@@ -233,7 +256,7 @@ INLINE int flow_is_claimed(const struct view *v, __u16 port_be) {
     w[0] = w[1] = v->is_v6 ? 0xffffffff : 0;
     w[2] = v->is_v6 ? 0xffffffff : bpf_htonl(0xffff);
     w[3] = v->is_v6 ? 0xffffffff : 0;
-    return bpf_map_lookup_elem(&claims, &key) != NULL;
+    return bpf_map_lookup_elem(&claims, &key) != NULL || flow_is_held(v, port_be, remote_be);
 }
 
 /* One load more for claimed TCP packets, and a lookup only once there was such a flow. While a port settles, whoever
@@ -245,9 +268,7 @@ INLINE int flow_is_kept(const struct view *v, __u16 local_be, __u16 remote_be) {
     __u64 *some = bpf_map_lookup_elem(&ports, &word);
     if (some == NULL || *some == 0)
         return 0;
-    struct claim_kept_key key = {.local_port = local_be, .remote_port = remote_be};
-    __builtin_memcpy(key.local, v->local.b, 16);
-    __builtin_memcpy(key.remote, v->remote.b, 16);
+    struct claim_kept_key key = flow_key(v, local_be, remote_be);
     if (CLAIM_SETTLING_OF(*some) == bpf_ntohs(local_be)) {
         __u32 zero = 0;
         bpf_map_update_elem(&kept, &key, &zero, BPF_ANY);
@@ -279,7 +300,8 @@ INLINE int icmp_is_claimed(void *ctx, const enum hook hook, const struct view *o
         return 0;
     if (!addr_equal(&inner.local, &outer->local))
         return 0;
-    return flow_is_claimed(&inner, *(__u16 *)p) && !flow_is_kept(&inner, *(__u16 *)p, *(__u16 *)(p + 2));
+    __u16 local = *(__u16 *)p, remote = *(__u16 *)(p + 2);
+    return flow_is_claimed(&inner, local, remote) && !flow_is_kept(&inner, local, remote);
 }
 
 INLINE int transport_is_claimed(void *ctx, const enum hook hook, const struct view *v) {
@@ -288,7 +310,8 @@ INLINE int transport_is_claimed(void *ctx, const enum hook hook, const struct vi
         return icmp_is_claimed(ctx, hook, v);
     if (load(ctx, hook, v->l4, p, sizeof p) != 0)
         return 0;
-    return flow_is_claimed(v, *(__u16 *)(p + 2)) && !flow_is_kept(v, *(__u16 *)(p + 2), *(__u16 *)p);
+    __u16 local = *(__u16 *)(p + 2), remote = *(__u16 *)p;
+    return flow_is_claimed(v, local, remote) && !flow_is_kept(v, local, remote);
 }
 
 /* Later fragments have no ports: they go where their first one went. The first one decides anew each time, so a reused

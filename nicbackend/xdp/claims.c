@@ -22,7 +22,7 @@
 #define ADDR_MAX        4096u
 #define CLAIM_MAX_LIMIT (1u << 22)
 
-const char *const claims_map_names[CLAIMS_MAP_COUNT] = {"claims", "ports", "addrs", "frags", "kept"};
+const char *const claims_map_names[CLAIMS_MAP_COUNT] = {"claims", "ports", "addrs", "frags", "kept", "held"};
 const char *const claims_hook_names[NB_HOOK_COUNT] = {"xdp-native", "xdp-generic", "tc"};
 const char *const claims_attach_fd_names[ATTACH_FD_COUNT] = {"prog", "filter", "config", "counts", "xsks", "link"};
 
@@ -65,7 +65,11 @@ static int maps_create(struct nb_claims *c, uint32_t claim_max) {
         return -errno;
     c->map[CLAIMS_MAP_KEPT] =
         bpf_map_create(BPF_MAP_TYPE_LRU_HASH, "usher_kept", sizeof(struct claim_kept_key), 4, CLAIM_KEPT_MAX, NULL);
-    return c->map[CLAIMS_MAP_KEPT] < 0 ? -errno : 0;
+    if (c->map[CLAIMS_MAP_KEPT] < 0)
+        return -errno;
+    c->map[CLAIMS_MAP_HELD] =
+        bpf_map_create(BPF_MAP_TYPE_HASH, "usher_held", sizeof(struct claim_kept_key), 4, CLAIM_HELD_MAX, &lazy);
+    return c->map[CLAIMS_MAP_HELD] < 0 ? -errno : 0;
 }
 
 static const char *why(int error) {
@@ -247,14 +251,36 @@ int nb_claims_settle(struct nb_claims *c, uint16_t port) {
     return kept_write(c, port != 0 ? CLAIM_SETTLES(port) : CLAIM_KEPT_SOME);
 }
 
-int nb_claims_keep(struct nb_claims *c, const struct nb_flow *flow) {
+static struct claim_kept_key flow_key(const struct nb_flow *flow) {
     struct claim_kept_key key = {.local_port = htons(flow->local_port), .remote_port = htons(flow->remote_port)};
-    uint32_t zero = 0;
     memcpy(key.local, flow->local.b, 16);
     memcpy(key.remote, flow->remote.b, 16);
+    return key;
+}
+
+int nb_claims_keep(struct nb_claims *c, const struct nb_flow *flow) {
+    struct claim_kept_key key = flow_key(flow);
+    uint32_t zero = 0;
     if (bpf_map_update_elem(c->map[CLAIMS_MAP_KEPT], &key, &zero, BPF_ANY) < 0)
         return -errno;
     return c->kept != 0 ? 0 : kept_write(c, CLAIM_KEPT_SOME);
+}
+
+int nb_claims_hold(struct nb_claims *c, const struct nb_flow *flow) {
+    struct claim_kept_key key = flow_key(flow);
+    uint32_t zero = 0;
+    if (bpf_map_update_elem(c->map[CLAIMS_MAP_HELD], &key, &zero, BPF_NOEXIST) < 0)
+        return errno == E2BIG ? -ENOSPC : -errno;
+    port_count(c, true, flow->local_port, false, true);
+    return ports_derive(c, true, flow->local_port, flow->local_port);
+}
+
+int nb_claims_let_go(struct nb_claims *c, const struct nb_flow *flow) {
+    struct claim_kept_key key = flow_key(flow);
+    if (bpf_map_delete_elem(c->map[CLAIMS_MAP_HELD], &key) < 0)
+        return -errno;
+    port_count(c, true, flow->local_port, false, false);
+    return ports_derive(c, true, flow->local_port, flow->local_port);
 }
 
 /* --- handing over ---------------------------------------------------------------------------------------------- */
@@ -364,6 +390,11 @@ static int adopt_derive(struct nb_claims *c, struct nb_error *err) {
         for (uint32_t port = claim.port; port <= last; port++)
             port_count(c, key.proto == IPPROTO_TCP, port, any, true);
         previous = &key;
+    }
+    struct claim_kept_key flow, *before = NULL;
+    while (bpf_map_get_next_key(c->map[CLAIMS_MAP_HELD], before, &flow) == 0) {
+        port_count(c, true, ntohs(flow.local_port), false, true);
+        before = &flow;
     }
     int error = ports_derive(c, false, 0, UINT16_MAX);
     if (error == 0)

@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define CLAIMS_ABI 3
+#define CLAIMS_ABI 4
 
 /* Map `claims`, the truth: exactly what nb_claims_add() was given. The value is kept for rules to come; of a range it
  * is the last port, in host order. The programs look up single ports only: a range is in `ports`. */
@@ -39,6 +39,10 @@ struct claim_kept_key {
     __u16 local_port, remote_port;
 };
 #define CLAIM_KEPT_MAX 16384
+
+/* Map `held`, truth: connections that are ours although their port is not claimed (any more); the same key. Such a port
+ * has CLAIM_PORT_EXACT. */
+#define CLAIM_HELD_MAX 65536
 
 /* Map `addrs`: 16 bytes of address; presence is the message. */
 

@@ -15,6 +15,7 @@ enum claims_map {
     CLAIMS_MAP_ADDRS,
     CLAIMS_MAP_FRAGS,
     CLAIMS_MAP_KEPT,
+    CLAIMS_MAP_HELD,
     CLAIMS_MAP_COUNT
 };
 
@@ -45,7 +46,7 @@ struct nb_claims {
     struct nb_attach *attaches;
     uint64_t ports[CLAIM_PORT_WORDS]; /* copy of the map */
     uint64_t kept;                    /* copy of its CLAIM_KEPT_WORD */
-    uint32_t exact[2][65536];         /* exact claims on a port: [is_tcp][port]; touched lazily */
+    uint32_t exact[2][65536];         /* exact claims and held flows of a port: [is_tcp][port]; touched lazily */
     uint8_t any[2][65536];            /* the same of claims at any address, ranges included */
 };
 

@@ -262,6 +262,35 @@ Test(claims, kept_flow_stays_with_the_kernel) {
     teardown();
 }
 
+/* A connection that is held is ours without its port, and beside the claim of an exact address. */
+Test(claims, held_flow_is_ours_without_its_port) {
+    if (!setup((struct nb_attach_params){0}))
+        return;
+    struct packet mine = udp4("10.0.0.1", 7000), other;
+    mine.b[14 + 9] = IPPROTO_TCP;
+    other = mine;
+    other.b[14 + 20 + 1] ^= 1; /* another port of the peer's */
+    struct nb_flow flow = {.local = addr("10.0.0.1"), .local_port = 7000};
+    memcpy(&flow.remote.b[12], &mine.b[14 + 12], 4);
+    flow.remote.b[10] = flow.remote.b[11] = 0xff;
+    flow.remote_port = (uint16_t)(mine.b[14 + 20] << 8 | mine.b[14 + 21]);
+    local("10.0.0.1");
+    cr_assert_eq(nb_claims_hold(claims, &flow), 0);
+    cr_assert_eq(nb_claims_hold(claims, &flow), -EEXIST);
+    YES(mine);
+    NO(other);
+    NO(udp4("10.0.0.1", 7000));
+    struct nb_claim exact = claim("10.0.0.1", IPPROTO_TCP, 7000);
+    cr_assert_eq(nb_claims_add(claims, &exact), 0);
+    YES(other);
+    cr_assert_eq(nb_claims_del(claims, &exact), 0);
+    YES(mine);
+    cr_assert_eq(nb_claims_let_go(claims, &flow), 0);
+    cr_assert_eq(nb_claims_let_go(claims, &flow), -ENOENT);
+    NO(mine);
+    teardown();
+}
+
 /* While a port settles, whoever comes is the kernel's and stays there; who comes later is not. */
 Test(claims, flows_of_a_settling_port_stay_with_the_kernel) {
     if (!setup((struct nb_attach_params){0}))
@@ -725,7 +754,7 @@ Test(attach, successor_goes_on_with_the_fds) {
     struct nb_fd fds[64];
     size_t n = predecessor_fds(fds, 64);
     nb_claims_destroy(claims); /* the parent's copy of what the child inherited; it attached nothing */
-    cr_assert_eq(n, 15);
+    cr_assert_eq(n, 16);
     cr_assert_eq(nb_claims_adopt(fds, n - 1, &next, &err), -EINVAL, "one is missing");
     cr_assert_eq(nb_claims_adopt(fds, n, &next, &err), 0, "%s", err.text);
     claims = next;

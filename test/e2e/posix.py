@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Unmodified programs on Usher: sockets of either kind, both roles, fall-back, waiting, fork."""
+import errno
 import os
 import signal
 import socket
@@ -273,6 +274,52 @@ def several_processes_accept(rig):
         by_kernel_peer(rig, A4, 7000, text_of(size))
 
 
+# Accepts, closes its listener, goes on talking; or says all it has to say and ends.
+LAST = r"""
+import socket, sys
+l = socket.create_server(("0.0.0.0", int(sys.argv[1])))
+print("ready", flush=True)
+c, _ = l.accept()
+l.close()
+print("closed", flush=True)
+if sys.argv[2] == "talk":
+    while data := c.recv(65536):
+        c.sendall(data)
+else:
+    c.sendall(b"0123456789" * int(sys.argv[3]))
+"""
+
+
+def a_connection_outlives_its_listener(rig):
+    rig.usherd()
+    server = under(rig, "python3", "-c", LAST, 7000, "talk", options=["--listen=now"])
+    server.says("ready")
+    s = rig.kernel_socket("b", socket.AF_INET, socket.SOCK_STREAM, timeout=40)
+    s.connect((A4, 7000))
+    server.says("closed")
+    is_carried(server, "listener")
+    late = rig.kernel_socket("b", socket.AF_INET, socket.SOCK_STREAM, timeout=40)
+    check(late.connect_ex((A4, 7000)) == errno.ECONNREFUSED, "the port is the kernel's, where nobody listens")
+    rig.kernel_echo("a", 7000, socket.SOCK_STREAM)
+    check(rig.stream_asks("b", A4, 7000) == b"hello", "and another's who takes it there")
+    data = text_of(1_000_000)
+    check(digest(exchange(s, data)) == digest(data), "the connection goes on")
+
+
+def what_was_said_arrives_after_the_end(rig):
+    rig.usherd()
+    server = under(rig, "python3", "-c", LAST, 7000, "leave", 15_000, options=["--listen=now"])
+    server.says("ready")
+    s = rig.kernel_socket("b", socket.AF_INET, socket.SOCK_STREAM, timeout=40)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)  # most of it is not acknowledged
+    s.connect((A4, 7000))
+    check(server.end(0) == 0, "it ends")
+    got = 0
+    while piece := s.recv(65536):
+        got += len(piece)
+    check(got == 150_000, f"{got} bytes came")
+
+
 def no_usherd(rig):
     kernel_stream_echo(rig, "b", 9000)
     answer = ask(rig, "a", "python3", "-c", CLIENT, B4, 9000, 100_000, "plain", usher=True)
@@ -330,4 +377,5 @@ def programs_talk(rig):
 if __name__ == "__main__":
     sys.exit(main([every_style_serves, many_at_once, clients_connect, both_sides_on_usher, the_kernel_takes_the_rest,
                    a_listener_serves_both_worlds, datagrams_both_ways, who_forks_for_each_stays_with_the_kernel,
-                   trust_is_learned, several_processes_accept, no_usherd, usherd_dies, programs_talk]))
+                   trust_is_learned, several_processes_accept, a_connection_outlives_its_listener,
+                   what_was_said_arrives_after_the_end, no_usherd, usherd_dies, programs_talk]))

@@ -278,6 +278,13 @@ class Rig:
             s.close()
             self.sockets.remove(s)
 
+    def stream_asks(self, host, address, port, text=b"hello", timeout=5.0):
+        """The first bytes that come back over a connection from that host."""
+        s = self.kernel_socket(host, socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, timeout)
+        s.connect((address, port))
+        s.sendall(text)
+        return s.recv(65536)
+
     def answers(self, host, address, port):
         return until(f"{address} port {port} answers host {host}",
                      lambda: self.asks(host, address, port) == b"hello")
