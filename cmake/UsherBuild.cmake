@@ -1,7 +1,8 @@
 # How everything here is compiled: warnings, sanitizers, and the helpers that rooms use.
 #
 #   usher_library(NAME SOURCES ... [DEPENDS ...])   a static library of one room
-#   usher_engine(NAME SOURCES ...)                  engines/NAME.so, plus NAME_engine (static, for simulator and tests)
+#   usher_engine(NAME SOURCES ...)                  engines/NAME.so, NAME_engine (static, for simulator and tests)
+#                                                  and NAME_next (tests/engines-next/NAME.so, of another layout)
 
 find_package(PkgConfig REQUIRED)
 find_program(CCACHE ccache)
@@ -50,7 +51,22 @@ function(usher_engine name)
   set_target_properties(${name}_module PROPERTIES PREFIX "" OUTPUT_NAME ${name}
     LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib/engines)
   target_link_options(${name}_module PRIVATE -Wl,-z,relro,-z,now)
+  # The next version, of another layout, for tests of upgrades: see engines/arena.h.
+  add_library(${name}_next MODULE ${A_SOURCES})
+  target_link_libraries(${name}_next PRIVATE usher_flags)
+  target_compile_definitions(${name}_next PRIVATE ARENA_UNDO_MAX=320 ARENA_LAYOUT_STEP=1u)
+  set_target_properties(${name}_next PROPERTIES PREFIX "" OUTPUT_NAME ${name}
+    LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/engines-next)
   if(NOT USHER_SANITIZE)
     target_link_options(${name}_module PRIVATE -nostartfiles)
   endif()
+endfunction()
+
+# For a test that upgrades engines: ENGINES and NEXT are the folders of their two versions.
+function(usher_engine_versions test)
+  target_compile_definitions(${test} PRIVATE ENGINES="${CMAKE_BINARY_DIR}/lib/engines"
+    NEXT="${CMAKE_BINARY_DIR}/tests/engines-next")
+  foreach(e ${ARGN})
+    add_dependencies(${test} ${e}_module ${e}_next)
+  endforeach()
 endfunction()

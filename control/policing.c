@@ -42,3 +42,8 @@ int policing_owner(void *usherd, uint32_t index, const struct owner *owner) {
     struct usherd *u = usherd;
     return u->policy == NULL ? 0 : policy_owner_add(u->rt, u->policy, index, owner);
 }
+
+int policing_again(void *usherd) {
+    struct usherd *u = usherd;
+    return u->policy == NULL ? 0 : policy_install(u->rt, u->policy, u->owners, 4 * u->cfg.sessions.max + 1);
+}

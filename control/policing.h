@@ -17,5 +17,8 @@ int policing_begin(struct usherd *u, char *err, size_t err_size);
 void policing_end(struct usherd *u);
 /* For the broker: an owner was seen, perhaps not for the first time. 0, or -errno: it may not have sockets. */
 int policing_owner(void *usherd, uint32_t index, const struct owner *owner);
+/* The policy in force, with all owners, into states of the filter engine that do not serve yet: see struct
+ * runtime_upgrade.fill. */
+int policing_again(void *usherd);
 
 #endif

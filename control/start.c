@@ -20,6 +20,7 @@
 #include "control/broker/claims.h"
 #include "control/confine.h"
 #include "control/echo_service.h"
+#include "control/engines.h"
 #include "control/identity/owner.h"
 #include "control/interfaces.h"
 #include "control/listener.h"
@@ -34,9 +35,7 @@
 #include "control/state/state.h"
 #include "control/usherd.h"
 #include "control/view.h"
-#include "engines/ip/ip_cmd.h"
 #include "engines/tcp/tcp_cmd.h"
-#include "engines/udp/udp_cmd.h"
 #include "nicbackend/claims.h"
 
 #define ERR_SIZE   512
@@ -270,27 +269,8 @@ static void runtime_end(struct usherd *u) {
 }
 
 static int engine_begin(struct usherd *u, const char *name, char *err) {
-    const struct config *c = &u->cfg;
-    struct ip_config ip = {
-        .addr_max = c->engines.ip.addresses,
-        .route_max = c->engines.ip.routes,
-        .neigh_max = c->engines.ip.neighbours,
-        .pmtu_max = c->engines.ip.paths,
-        .reassembly_max = c->engines.ip.reassemblies,
-        .neigh_queue_max = c->engines.ip.neighbour_queue,
-        .icmp_per_second = c->engines.ip.icmp_per_second,
-    };
-    struct udp_config udp = {.socket_max = c->engines.udp.sockets, .member_max = c->engines.udp.memberships};
-    struct tcp_config tcp = {.conn_max = c->engines.tcp.connections,
-                             .port_low = (uint16_t)c->engines.tcp.port_low,
-                             .port_high = (uint16_t)c->engines.tcp.port_high};
-    const void *options = strcmp(name, "ip") == 0    ? (const void *)&ip
-                          : strcmp(name, "udp") == 0 ? (const void *)&udp
-                          : strcmp(name, "tcp") == 0 ? (const void *)&tcp
-                                                     : NULL;
     struct runtime_error e = {""};
-    uint32_t index;
-    int error = runtime_engine_load(u->rt, name, options, &index, &e);
+    int error = engines_load(u, name, &e);
     return error == 0 ? 0 : fail(err, error, "%s", e.text);
 }
 

@@ -23,7 +23,15 @@
 
 #define ARENA_MAGIC 0x414e455241485355ull
 #define ARENA_TABLE_MAX 8
+
+/* Tests build the engines once more with other numbers here: as their next version, of another layout. */
+#ifndef ARENA_UNDO_MAX
 #define ARENA_UNDO_MAX 256
+#endif
+#ifndef ARENA_LAYOUT_STEP
+#define ARENA_LAYOUT_STEP 0u /* added to each engine's layout version */
+#endif
+
 #define ARENA_NIL UINT32_MAX
 
 #define arena_barrier() __asm__ __volatile__("" ::: "memory")

@@ -66,5 +66,10 @@ static enum rpc_code list(struct rpc_call *c, void *arg, const void *request) {
 
 const struct rpc_method engines_methods[] = {
     {.name = "List", PB_REQUEST(list_engines_request), .role = RPC_ROLE_VIEWER, .unary = list},
+    {.name = "Upgrade",
+     PB_REQUEST(upgrade_engine_request),
+     .role = RPC_ROLE_ADMIN,
+     .change = true,
+     .unary = engine_upgrade},
 };
 const size_t engines_method_count = ARRAY_LEN(engines_methods);

@@ -57,4 +57,7 @@ extern const size_t daemon_method_count, engines_method_count, workers_method_co
 /* events.c: a log_sink_fn; arg is the service. */
 void events_take(void *arg, enum log_level level, const char *name, const char *text);
 
+/* engine_upgrade.c: Engines.Upgrade. */
+rpc_unary_fn engine_upgrade;
+
 #endif

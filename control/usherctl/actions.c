@@ -2,7 +2,9 @@
  *
  * The commands that change something. Each says in one line what it did; usherd keeps the audit record.
  */
+#include <limits.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "control/usherctl/ctl.h"
 #include "control/usherctl/lists.h"
@@ -56,6 +58,41 @@ int run_move_shard(struct ctl *c) {
         (void)fprintf(c->screen.out, "shard %u: worker %u, was %u\n", request.shard, request.worker, a->worker_before);
     ctl_free(a);
     return 0;
+}
+
+/* A file that is named from here is looked for from here; usherd has another working folder. */
+static char *module_path(const char *given, char *buf, size_t size) {
+    char here[PATH_MAX];
+    if (given == NULL || given[0] == '/' || getcwd(here, sizeof here) == NULL)
+        return (char *)(uintptr_t)(given != NULL ? given : "");
+    (void)snprintf(buf, size, "%s/%s", here, given);
+    return buf;
+}
+
+static int engine_upgrade(struct ctl *c) {
+    PB(UpgradeEngineRequest) request = USHER__CONTROL__V1__UPGRADE_ENGINE_REQUEST__INIT;
+    char path[2 * PATH_MAX];
+    request.name = (char *)(uintptr_t)c->given.args[1];
+    request.module = module_path(c->given.args[2], path, sizeof path);
+    PB(UpgradeEngineResponse) *a = ctl_call(c, PB_METHOD(Engines, Upgrade, upgrade_engine_response), &request);
+    if (a == NULL)
+        return -1;
+    if (!told(c, a)) {
+        (void)fprintf(c->screen.out, "engine %s: layout %u, was %u; black-out %.1f us, brown-out %.1f ms\n",
+                      request.name, a->layout_after, a->layout_before, (double)a->black_out_ns / 1e3,
+                      (double)a->brown_out_ns / 1e6);
+        if (a->moved)
+            (void)fprintf(c->screen.out, "%llu flows and other records moved, %llu packets waited in the old state\n",
+                          (unsigned long long)a->records, (unsigned long long)a->packets);
+    }
+    ctl_free(a);
+    return 0;
+}
+
+int run_engine(struct ctl *c) {
+    if (strcmp(c->given.args[0], "upgrade") == 0)
+        return engine_upgrade(c);
+    return ctl_usage(c, "engine %s: it is not known what to do; say engine upgrade ENGINE [MODULE]", c->given.args[0]);
 }
 
 int run_kill_session(struct ctl *c) {

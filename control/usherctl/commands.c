@@ -92,6 +92,11 @@ const struct command commands[] = {
     {"check-config", "[FILE]", 0, 1, "Would usherd take these settings?",
      "Without FILE the files usherd was started with are read again; - is standard input.",
      "viewer", "FILE", false, NULL, run_check_config},
+    {"engine", "upgrade ENGINE [MODULE]", 2, 3, "Replace an engine while it runs",
+     "upgrade: a newer or older version takes its place under traffic; what it cannot take over it leaves to the old "
+     "one. Without MODULE it is read again from the engine folder; MODULE is a file on usherd's host that only root or "
+     "usherd's user can write.",
+     "admin", "upgrade", false, NULL, run_engine},
     {"mode", "MODE", 1, 1, "Change how workers share cores",
      "dedicated: a pinned worker per shard that spins. spreading: a worker per shard that sleeps when "
      "idle. compacting: as few workers as keep the queueing delay low. auto: usherd chooses. It takes effect at once, "

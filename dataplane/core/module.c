@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -117,6 +118,8 @@ static int code_copy(const char *path, int *ret_memfd) {
         return -errno;
     struct stat st;
     int error = fstat(from, &st) < 0 ? -errno : 0;
+    if (error == 0 && ((st.st_uid != 0 && st.st_uid != geteuid()) || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0))
+        error = -EPERM; /* somebody else could have written it */
     if (error == 0 && (st.st_size <= 0 || st.st_size > MODULE_SIZE_MAX))
         error = -EFBIG;
     int to = error == 0 ? memfd_create("usher-engine", MFD_CLOEXEC | MFD_ALLOW_SEALING) : -1;
@@ -147,8 +150,43 @@ static void path_fresh(char *path, size_t size, int fd) {
     snprintf(path + at, size - at, "/%d", fd);
 }
 
+static bool inside(uint64_t at, uint64_t count, uint64_t each, uint64_t size) {
+    return each != 0 && at <= size && count <= (size - at) / each;
+}
+
+/* The dynamic linker maps what the headers say and dies of what is not there: a module that was cut short (a copy that
+ * has not ended, a full disk) is found here. */
+static bool elf_whole(const uint8_t *file, uint64_t size) {
+    const ElfW(Ehdr) *e = (const ElfW(Ehdr) *)file;
+    if (size < sizeof *e || memcmp(e->e_ident, ELFMAG, SELFMAG) != 0 || e->e_type != ET_DYN ||
+        e->e_phentsize != sizeof(ElfW(Phdr)) || e->e_phoff % _Alignof(ElfW(Phdr)) != 0 ||
+        !inside(e->e_phoff, e->e_phnum, e->e_phentsize, size) ||
+        (e->e_shnum > 0 && !inside(e->e_shoff, e->e_shnum, e->e_shentsize, size)))
+        return false;
+    const ElfW(Phdr) *p = (const ElfW(Phdr) *)(file + e->e_phoff);
+    for (uint32_t i = 0; i < e->e_phnum; i++) {
+        if (p[i].p_type == PT_LOAD && !inside(p[i].p_offset, p[i].p_filesz, 1, size))
+            return false;
+    }
+    return e->e_phnum > 0;
+}
+
+static bool code_whole(int memfd) {
+    struct stat st;
+    if (fstat(memfd, &st) < 0)
+        return false;
+    void *file = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, memfd, 0);
+    if (file == MAP_FAILED)
+        return false;
+    bool whole = elf_whole(file, (uint64_t)st.st_size);
+    munmap(file, (size_t)st.st_size);
+    return whole;
+}
+
 static int code_open(struct module *m, const char *file, struct runtime_error *err) {
     char path[128];
+    if (!code_whole(m->memfd))
+        return runtime_fail(err, -ENOEXEC, "cannot open engine %s: it is no shared object, or not all of it", file);
     path_fresh(path, sizeof path, m->memfd);
     m->handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (m->handle == NULL)
@@ -165,6 +203,21 @@ static int code_open(struct module *m, const char *file, struct runtime_error *e
     return 0;
 }
 
+int module_load_file(struct module *m, const char *file, struct runtime_error *err) {
+    *m = (struct module){.memfd = -1};
+    int error = code_copy(file, &m->memfd);
+    if (error < 0) {
+        m->memfd = -1;
+        return runtime_fail(err, error, "cannot read engine %s: %s; %s", file, strerror(-error),
+                            error == -EPERM ? "only root and usherd's user may be able to write it"
+                                            : "check engine_dir");
+    }
+    error = code_open(m, file, err);
+    if (error < 0)
+        module_unload(m);
+    return error;
+}
+
 int module_load(struct module *m, const char *dir, const char *name, struct runtime_error *err) {
     char file[512];
     *m = (struct module){.memfd = -1};
@@ -172,17 +225,12 @@ int module_load(struct module *m, const char *dir, const char *name, struct runt
         return runtime_fail(err, -EINVAL, "\"%s\" is no engine's name", name);
     if (snprintf(file, sizeof file, "%s/%s.so", dir, name) >= (int)sizeof file)
         return runtime_fail(err, -ENAMETOOLONG, "the engine folder's path is too long: %s", dir);
-    int error = code_copy(file, &m->memfd);
-    if (error < 0) {
-        m->memfd = -1;
-        return runtime_fail(err, error, "cannot read engine %s: %s; check engine_dir", file, strerror(-error));
-    }
-    error = code_open(m, file, err);
-    if (error == 0 && strcmp(m->ops.name, name) != 0)
-        error = runtime_fail(err, -EINVAL, "%s calls itself \"%s\": the file must bear the engine's name", file,
-                             m->ops.name);
-    if (error < 0)
-        module_unload(m);
+    int error = module_load_file(m, file, err);
+    if (error < 0 || strcmp(m->ops.name, name) == 0)
+        return error;
+    error =
+        runtime_fail(err, -EINVAL, "%s calls itself \"%s\": the file must bear the engine's name", file, m->ops.name);
+    module_unload(m);
     return error;
 }
 

@@ -17,6 +17,7 @@ struct module {
 };
 
 int module_load(struct module *m, const char *dir, const char *name, struct runtime_error *err);
+int module_load_file(struct module *m, const char *file, struct runtime_error *err); /* whatever name it bears */
 int module_link(struct module *m, const struct engine_ops *ops, struct runtime_error *err);
 /* No worker may still run its code. */
 void module_unload(struct module *m);

@@ -64,6 +64,13 @@ Test(module, what_is_no_engine_is_refused_with_a_sentence) {
     fclose(f);
     cr_assert_eq(module_load(&m, dir, "text", &err), -ENOEXEC);
     cr_assert_not_null(strstr(err.text, "text.so"));
+    for (off_t size = 1000; size < 15000; size += 1000) {
+        install(MODULES "/v1/label.so");
+        snprintf(file, sizeof file, "%s/label.so", dir);
+        cr_assert_eq(truncate(file, size), 0);
+        cr_assert_eq(module_load(&m, dir, "label", &err), -ENOEXEC, "%ld bytes are not all of it", (long)size);
+    }
+    install(MODULES "/v1/label.so");
     snprintf(file, sizeof file, "cp %s/label.so %s/other.so", dir, dir);
     cr_assert_eq(system(file), 0);
     cr_assert_eq(module_load(&m, dir, "other", &err), -EINVAL);

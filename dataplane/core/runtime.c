@@ -194,6 +194,8 @@ struct quiet {
  * time, because everybody before it waits: the mailboxes keep their single producer. */
 static void quiet_letter(void *target, void *arg) {
     struct quiet *q = target;
+    if (q->worker == 1)
+        q->rt->quiet_since = monotonic();
     (void)arg;
     if (q->worker == q->rt->worker_count) {
         q->fn(q->rt, q->arg);
@@ -219,6 +221,14 @@ static void command_run(struct shard *sh, void *arg) {
     node_command(sh, &sh->node[c->engine], c->cmd, &c->reply);
 }
 
+/* See struct runtime_upgrade.fill. */
+static int command_send(struct runtime *rt, uint32_t shard, struct command *c) {
+    if (rt->upgrade != NULL && upgrade_engine(rt->upgrade) == c->engine)
+        return upgrade_command(rt->upgrade, shard, c->cmd, &c->reply);
+    int error = runtime_call(rt, shard, command_run, c);
+    return error < 0 ? error : c->reply.error;
+}
+
 int runtime_command(struct runtime *rt, uint32_t shard, uint32_t engine, const struct engine_cmd *cmd,
                     struct engine_reply *ret_reply) {
     if (engine >= rt->engine_count || (shard >= rt->shard_count && shard != UINT32_MAX))
@@ -229,8 +239,7 @@ int runtime_command(struct runtime *rt, uint32_t shard, uint32_t engine, const s
     int error = 0;
     for (uint32_t i = first; i <= last; i++) {
         struct command c = {.engine = engine, .cmd = cmd};
-        int e = runtime_call(rt, i, command_run, &c);
-        e = e < 0 ? e : c.reply.error;
+        int e = command_send(rt, i, &c);
         if (i == first || (e < 0 && error == 0))
             result = c;
         error = error < 0 ? error : e;

@@ -65,6 +65,31 @@ int runtime_engine_add(struct runtime *rt, const struct engine_ops *ops, const v
                        struct runtime_error *err);
 int runtime_engine_find(const struct runtime *rt, const char *name, uint32_t *ret_index);
 
+/* Another version of an engine takes the place of the one that runs, under traffic, between two polls: in all shards or
+ * in none. Code of the same layout goes on in the same arenas; other code gets new ones, filled by save() and load()
+ * in the order newer to older as well. Whatever fails leaves the old version serving, with the reason in err. */
+struct runtime_upgrade {
+    const char *file;             /* of the module; NULL = the engine's own in engine_dir */
+    const struct engine_ops *ops; /* linked in, instead of a file (tests); NULL = a file */
+    const void *cfg;              /* the engine's options, for new arenas */
+    /* Gives new arenas what save() leaves to control, by runtime_command() to this engine: while it runs, that reaches
+     * the states which do not serve yet. 0 or -errno. NULL = there is nothing. */
+    int (*fill)(void *arg);
+    void *arg;
+};
+struct runtime_upgrade_report {
+    uint32_t layout_before, layout_after;
+    bool moved;            /* to new arenas */
+    uint64_t brown_out_ns; /* to prepare and to clean up, while one of both served */
+    uint64_t black_out_ns; /* no packet was handled */
+    uint64_t state_bytes;  /* of all shards' arenas */
+    uint64_t records;      /* flows, sockets, routes ... carried over; 0 when they stayed where they were */
+    uint64_t packets;      /* that the old states kept: a QoS engine's went on, the others ended (ENGINE_UPGRADED) */
+};
+/* -ETIMEDOUT and -EBUSY: a worker hangs. */
+int runtime_engine_upgrade(struct runtime *rt, uint32_t engine, const struct runtime_upgrade *how,
+                           struct runtime_upgrade_report *ret_report, struct runtime_error *err);
+
 /* Memory for the queues of a port that is to be created: pool of queue i, by frame size class. */
 struct pktmem;
 struct pktmem *runtime_port_mem(struct runtime *rt, uint32_t shard, bool large);

@@ -10,6 +10,7 @@
 #include "dataplane/core/shard.h"
 #include "dataplane/core/steer.h"
 
+struct upgrade;
 struct worker;
 
 #define CROSS_ENTRIES 1024u
@@ -42,7 +43,14 @@ struct runtime {
     uint64_t turns_then[WORKER_MAX]; /* when runtime_stuck_workers() woke them, 0 = it did not */
     struct session *detached; /* by workers, not yet told to control */
     struct session *zombies;  /* destroyed, packets under way */
+    ns_t quiet_since;         /* when the first worker stood still for runtime_quiesce() */
+    struct upgrade *upgrade;  /* one whose new states are being filled: commands to its engine reach those */
 };
+
+/* ---- upgrade.c ---- */
+
+uint32_t upgrade_engine(const struct upgrade *up);
+int upgrade_command(struct upgrade *up, uint32_t shard, const struct engine_cmd *cmd, struct engine_reply *ret_reply);
 
 /* ---- sched.c ---- */
 

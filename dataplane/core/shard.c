@@ -239,7 +239,7 @@ void shard_route(void *arg, const struct ipaddr *dst, struct engine_route *ret_r
                                        .local = result.port == PORT_SLOT_LOCAL};
 }
 
-static int node_start(struct node *nd, const struct engine_ops *ops, const void *cfg, uint64_t seed) {
+int node_state_create(struct node *nd, const struct engine_ops *ops, const void *cfg, uint64_t seed) {
     char why[128] = "";
     size_t size = ops->state_size(cfg, why, sizeof why);
     if (size == 0)
@@ -247,7 +247,8 @@ static int node_start(struct node *nd, const struct engine_ops *ops, const void 
     int error = arena_memory_create(&nd->arena, ops->name, size);
     if (error < 0)
         return error;
-    error = ops->init(nd->arena.base, size, cfg, seed);
+    nd->st = nd->arena.base;
+    error = ops->init(nd->st, size, cfg, seed);
     if (error < 0)
         arena_memory_destroy(&nd->arena);
     return error;
@@ -256,11 +257,10 @@ static int node_start(struct node *nd, const struct engine_ops *ops, const void 
 int shard_node_add(struct shard *sh, const struct engine_ops *ops, uint32_t engine, const void *cfg, uint64_t seed) {
     struct node *nd = &sh->node[engine];
     *nd = (struct node){.ops = ops, .arena = {.memfd = -1}, .rng = seed ^ (0x9e3779b97f4a7c15ull * (sh->index + 1))};
-    int error = node_start(nd, ops, cfg, seed);
+    int error = node_state_create(nd, ops, cfg, seed);
     if (error < 0)
         return error;
     uint64_t *counters = calloc(ops->counter_count + 1, sizeof *counters);
-    nd->st = nd->arena.base;
     nd->io = (struct engine_io){.pool = &sh->small.pool,
                                 .pool_large = &sh->large.pool,
                                 .drop = &sh->drop,

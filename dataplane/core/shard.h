@@ -189,6 +189,8 @@ int32_t shard_cpu(const struct shard *sh);
 void shard_settle(struct shard *sh);
 /* Packets that a destroyed port put back by itself: ends what they carried. Nobody may use the pools meanwhile. */
 void shard_forced_reclaim(struct shard *sh);
+/* An arena with a fresh state of `ops` in it. Control. */
+int node_state_create(struct node *nd, const struct engine_ops *ops, const void *cfg, uint64_t seed);
 int shard_node_add(struct shard *sh, const struct engine_ops *ops, uint32_t engine, const void *cfg, uint64_t seed);
 void shard_tell_control(struct shard *sh);
 /* The shard that has a transmit queue of the port; SHARD_MAX when there is none. Any worker. */

@@ -234,6 +234,32 @@ Test(worker, shards_move_under_traffic_without_loss_or_reorder, .timeout = 120) 
     close_and_count();
 }
 
+/* By turns the same layout and another one; each sees traffic, and every datagram comes, once and in order. */
+Test(worker, engines_are_upgraded_under_traffic_without_loss_or_reorder, .timeout = 120) {
+    static const char *const versions[] = {NEXT "/udp.so", NEXT "/udp.so", ENGINES "/udp.so", ENGINES "/udp.so"};
+    static struct player p[3];
+    open_shards(2, SCHED_SPREADING);
+    kit_echo(&k, 0, 7);
+    kit_echo(&k, 1, 8);
+    start();
+    for (uint32_t i = 0; i < ARRAY_LEN(p); i++) {
+        p[i] = (struct player){.window = 16, .nap_every = i == 0 ? 10 : 0};
+        player_begin(&p[i], (uint16_t)(5000 + i), (uint16_t)(7 + i % 2));
+    }
+    for (uint32_t i = 0; i < 200 / SCALE; i++) {
+        const struct runtime_upgrade how = {.file = versions[i % ARRAY_LEN(versions)]};
+        struct runtime_upgrade_report r;
+        uint32_t before = __atomic_load_n(&p[i % 3].got, __ATOMIC_RELAXED);
+        cr_assert_eq(runtime_engine_upgrade(k.rt, KIT_UDP, &how, &r, &k.err), 0, "%s", k.err.text);
+        cr_assert_eq(r.moved, i == 0 || i % 2 == 0);
+        while (__atomic_load_n(&p[i % 3].got, __ATOMIC_RELAXED) == before && p[i % 3].error == NULL)
+            sched_yield();
+    }
+    for (uint32_t i = 0; i < ARRAY_LEN(p); i++)
+        player_end(&p[i], true);
+    close_and_count();
+}
+
 Test(worker, modes_change_under_traffic, .timeout = 120) {
     static const enum sched_mode modes[] = {SCHED_COMPACTING, SCHED_SPREADING, SCHED_DEDICATED, SCHED_AUTO};
     static struct player p[2];

@@ -189,6 +189,29 @@ Test(stream, bulk_arrives_whole_and_in_order) {
     close_both(b.p);
 }
 
+/* By turns the code alone and code of another layout, at moments of all kinds. */
+Test(stream, bulk_arrives_whole_through_upgrades_of_the_engine) {
+    static const char *const versions[] = {NEXT "/tcp.so", NEXT "/tcp.so", ENGINES "/tcp.so", ENGINES "/tcp.so"};
+    const struct tcp_config cfg = {.conn_max = 512, .port_low = 40000, .port_high = 49999};
+    struct bulk b = {.p = open_pair(0, 1), .total = 8u << 20};
+    uint32_t upgrades = 0, next = 1;
+    for (uint32_t i = 0; i < 3000000 && b.got < b.total; i++) {
+        bulk_send(&b);
+        (void)kit_turn(&k);
+        bulk_take(&b);
+        if (i < next)
+            continue;
+        const struct runtime_upgrade how = {.file = versions[upgrades++ % ARRAY_LEN(versions)], .cfg = &cfg};
+        struct runtime_upgrade_report r;
+        next += 1 + upgrades % 17;
+        cr_assert_eq(runtime_engine_upgrade(k.rt, KIT_TCP, &how, &r, &k.err), 0, "%s", k.err.text);
+        cr_assert(!r.moved || r.records >= 4, "itself, a listener, two ends: %lu", (unsigned long)r.records);
+    }
+    cr_assert_eq(b.got, b.total);
+    cr_assert_gt(upgrades, 8, "%u", upgrades);
+    close_both(b.p);
+}
+
 /* Bulk that is not sent yet must not keep a message of another stream in the ring. */
 Test(stream, a_message_passes_bulk_that_waits) {
     enum { PIECE = 1024, PIECES = 400 };

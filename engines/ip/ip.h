@@ -17,7 +17,7 @@
 #include "engines/wheel.h"
 #include "engines/wire.h"
 
-#define IP_LAYOUT         1u
+#define IP_LAYOUT         (1u + ARENA_LAYOUT_STEP)
 #define IP_DEST_LINES 4096u /* in sets of two; 256 KiB, touched as peers come */
 #define IP_TTL_DEFAULT    64
 #define IP6_MTU_MIN       1280u

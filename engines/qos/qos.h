@@ -20,7 +20,7 @@
 #include "engines/qos/qos_cmd.h"
 #include "engines/wheel.h"
 
-#define QOS_LAYOUT 1u
+#define QOS_LAYOUT (1u + ARENA_LAYOUT_STEP)
 #define QOS_NIL    UINT32_MAX
 #define QOS_UNIT   1536u /* bytes: quantum of a flow, and of the heaviest node among its siblings... */
 #define QOS_FINE                                                                                                       \

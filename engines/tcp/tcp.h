@@ -19,7 +19,7 @@
 #include "engines/wheel.h"
 #include "engines/wire.h"
 
-#define TCP_LAYOUT 1u
+#define TCP_LAYOUT (1u + ARENA_LAYOUT_STEP)
 #define TCP_NIL ARENA_NIL
 
 enum tcp_table { TCP_TABLE_CONN, TCP_TABLE_ITEM, TCP_TABLE_SEG, TCP_TABLE_HALF, TCP_TABLE_WAIT, TCP_TABLE_LISTENER };

@@ -13,7 +13,7 @@
 #include "engines/udp/udp_cmd.h"
 #include "engines/wire.h"
 
-#define UDP_LAYOUT      2u
+#define UDP_LAYOUT      (2u + ARENA_LAYOUT_STEP)
 #define UDP_CACHE_LINES 4096u /* 256 KiB, touched as flows come */
 #define UDP_SLOT_LOCAL  0xffffu /* pkt->port of what never saw a port */
 #define UDP_NEAR_COUNT     16u
