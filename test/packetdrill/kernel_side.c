@@ -15,15 +15,19 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-void kernel_side_setting(const char *name, const char *value) {
-    char path[128];
-    snprintf(path, sizeof path, "/proc/sys/net/ipv4/%s", name);
+static void setting(const char *path, const char *value) {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
-        return; /* an older kernel has no such limit */
+        return; /* an older kernel has no such setting */
     if (write(fd, value, strlen(value)) < 0)
         perror(path);
     close(fd);
+}
+
+void kernel_side_setting(const char *name, const char *value) {
+    char path[128];
+    snprintf(path, sizeof path, "/proc/sys/net/ipv4/%s", name);
+    setting(path, value);
 }
 
 static int set_address(int s, unsigned long request, const char *text) {
@@ -59,6 +63,7 @@ int kernel_side_open(struct kernel_side *k, const char **ret_why) {
     *ret_why = "no network namespace of its own (it needs root)";
     if (unshare(CLONE_NEWNET) < 0)
         return -1;
+    setting("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"); /* its solicitations share the device with our answers */
     *ret_why = "no tun device";
     k->tun = device_open();
     if (k->tun < 0)
