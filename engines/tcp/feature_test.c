@@ -465,6 +465,55 @@ Test(tcp_feature, spurious_timeout_is_undone) {
     link_destroy(l);
 }
 
+static struct link *busy_pair(uint32_t flags) {
+    struct tcp_config cfg = {.flags = flags};
+    struct link *l = open_pair(&cfg, 10 * MS);
+    for (uint32_t i = 0; i < 20; i++) {
+        send_bytes(l, 0, 14480);
+        link_step_time(l, l->now + 100 * MS);
+    }
+    return l;
+}
+
+/* Without timestamps the second ACK after a timeout tells: it is for what was never repeated. */
+static void forward_rto(uint32_t flags) {
+    struct link *l = busy_pair(flags | TCP_CONFIG_NO_TIMESTAMPS);
+    uint32_t cwnd = link_info(l, 0, 0).cwnd;
+    l->faults[0].delay = 300 * MS; /* longer than the timeout, shorter than two */
+    l->faults[0].rate_bps = 50000000; /* not one burst, which one ACK would answer */
+    l->faults[0].queue_bytes = 1 << 20;
+    send_bytes(l, 0, 4 * (uint64_t)cwnd);
+    link_step_time(l, l->now + 500 * MS);
+    cr_assert_eq(l->host[0].counters[COUNT_RTO], 1u);
+    cr_assert_eq(l->host[0].counters[COUNT_UNDO], 1u);
+    cr_assert_eq(l->host[0].counters[COUNT_RETRANS], 1u, "the one that asked");
+    cr_assert_geq(link_info(l, 0, 0).cwnd, cwnd);
+    link_step_time(l, l->now + 10 * SEC);
+    cr_assert_eq(l->host[1].socks[0].rx_bytes, l->host[0].socks[0].tx_total);
+    link_destroy(l);
+}
+
+Test(tcp_feature, spurious_timeout_is_found_by_new_data) {
+    forward_rto(0);
+    forward_rto(TCP_CONFIG_NO_SACK);
+}
+
+/* A loss that was one is repeated as ever, and costs what it must. */
+Test(tcp_feature, timeout_after_loss_is_not_undone) {
+    struct link *l = busy_pair(TCP_CONFIG_NO_TIMESTAMPS);
+    uint32_t cwnd = link_info(l, 0, 0).cwnd, host = 0;
+    cut_off(l, &host);
+    send_bytes(l, 0, 4 * (uint64_t)cwnd);
+    link_step_time(l, l->now + 100 * MS);
+    l->filter = NULL;
+    link_step_time(l, l->now + 10 * SEC);
+    cr_assert_eq(l->host[1].socks[0].rx_bytes, l->host[0].socks[0].tx_total);
+    cr_assert_eq(l->host[0].counters[COUNT_RTO], 1u);
+    cr_assert_eq(l->host[0].counters[COUNT_UNDO], 0u);
+    cr_assert_lt(link_info(l, 0, 0).ssthresh, cwnd);
+    link_destroy(l);
+}
+
 /* ---- path ---- */
 
 Test(tcp_feature, path_mtu_messages_are_followed) {

@@ -64,6 +64,11 @@ enum tcp_rtx { TCP_RTX_NONE, TCP_RTX_RTO, TCP_RTX_TLP, TCP_RTX_REO, TCP_RTX_PERS
 enum tcp_undo {
     TCP_UNDO_ARMED = 1,  /* something was repeated since undo_stamp: without it there is nothing to undo */
     TCP_UNDO_UNDONE = 2, /* the last episode was needless; its repetitions may still be on their way */
+    /* F-RTO (RFC 5682): the timeout's one repetition is out and its ACK will tell; then what comes next is new data,
+     * and an ACK that goes further is for something that was never repeated. */
+    TCP_UNDO_FRTO_WAIT = 4,
+    TCP_UNDO_FRTO_NEW = 8,
+    TCP_UNDO_FRTO = TCP_UNDO_FRTO_WAIT | TCP_UNDO_FRTO_NEW,
 };
 enum tcp_ca { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
 

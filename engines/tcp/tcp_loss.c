@@ -176,6 +176,8 @@ static bool needless(const struct tcp_conn *c, const struct tcp_cold *k, const s
     if (a->advanced && (c->flags & TCP_F_TS) && (o->present & TCP_O_TS) && k->undo_left != 0 &&
         seq_before(o->tsecr, k->undo_stamp))
         return true;
+    if ((k->undo_armed & TCP_UNDO_FRTO_NEW) && a->advanced)
+        return true;
     /* RFC 3708: every repetition was reported as a duplicate. A report about an earlier episode says nothing. */
     return a->dsack && (k->undo_armed & TCP_UNDO_ARMED) && k->undo_left == 0;
 }
@@ -194,7 +196,22 @@ static void undo(struct tcp_ctx *x, struct tcp_conn *c) {
     c->backoff = 0;
     c->ca = TCP_CA_OPEN;
     k->undo_cwnd = 0;
-    k->undo_armed |= TCP_UNDO_UNDONE;
+    k->undo_armed = (uint8_t)((k->undo_armed & ~TCP_UNDO_FRTO) | TCP_UNDO_UNDONE);
+}
+
+/* RFC 5682 section 2.1, the first and the second ACK after a timeout; needless() sees when the second has good news. A
+ * timestamp tells with the first one which transmission it answers: that was looked at before. */
+static void forward_rto(struct tcp_conn *c, struct tcp_cold *k, const struct tcp_acked *a) {
+    uint8_t at = k->undo_armed & TCP_UNDO_FRTO;
+    k->undo_armed &= (uint8_t)~at;
+    uint32_t unsent = c->snd_end - c->snd_nxt, window = c->snd_una + c->snd_wnd - c->snd_nxt;
+    bool may_send = unsent >= c->mss && window >= c->mss && (int32_t)window > 0;
+    if (at == TCP_UNDO_FRTO_WAIT && a->advanced && may_send && c->ca == TCP_CA_LOSS)
+        k->undo_armed |= TCP_UNDO_FRTO_NEW;
+}
+
+bool tcp_loss_holds_back(struct tcp_ctx *x, const struct tcp_conn *c) {
+    return c->ca == TCP_CA_LOSS && (tcp_cold(x->st, c)->undo_armed & TCP_UNDO_FRTO_NEW);
 }
 
 /* RFC 3168 section 6.1.2, once a window. */
@@ -245,6 +262,8 @@ void tcp_loss_ack(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_acked *a, co
         undo(x, c);
     if (c->ca >= TCP_CA_CWR && a->advanced && !seq_before(c->snd_una, c->recover))
         leave(x, c);
+    if (UNLIKELY(c->ca == TCP_CA_LOSS))
+        forward_rto(c, k, a);
     if (UNLIKELY(c->flags & TCP_F_TLP) && a->advanced && !seq_before(c->snd_una, c->recover))
         probe_over(x, c);
     if (UNLIKELY(a->ece))
@@ -283,6 +302,9 @@ void tcp_loss_rto(struct tcp_ctx *x, struct tcp_conn *c) {
         remember_for_undo(x, c, k);
         reduce(x, c, k);
     }
+    k->undo_armed &= (uint8_t)~TCP_UNDO_FRTO;
+    if (first && k->undo_cwnd != 0)
+        k->undo_armed |= TCP_UNDO_FRTO_WAIT;
     bool reneged = c->seg_head != TCP_NIL && (tcp_seg_at(x->st, c->seg_head)->flags & TCP_SEG_SACKED);
     if (reneged)
         ENGINE_COUNT(x->io, TCP_COUNT_SACK_RENEGE);

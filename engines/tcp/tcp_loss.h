@@ -12,6 +12,8 @@
 void tcp_loss_ack(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_acked *a, const struct tcp_opts *o);
 /* The retransmission timer expired. */
 void tcp_loss_rto(struct tcp_ctx *x, struct tcp_conn *c);
+/* After a timeout: new data goes before what is marked lost, because its ACK tells whether anything was. */
+bool tcp_loss_holds_back(struct tcp_ctx *x, const struct tcp_conn *c);
 /* RACK's reordering timer expired: what was given time is lost now. */
 void tcp_loss_reo(struct tcp_ctx *x, struct tcp_conn *c);
 /* Marks what is larger than the new MSS for sending again, without a reaction of congestion control (RFC 1191). */

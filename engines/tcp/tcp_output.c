@@ -297,7 +297,7 @@ void tcp_output(struct tcp_ctx *x, struct tcp_conn *c) {
     x->later = false;
     uint32_t before = c->snd_nxt, burst = 0;
     if (UNLIKELY(c->lost != c->retrans)) {
-        bool more = true;
+        bool more = !tcp_loss_holds_back(x, c);
         while (more && burst++ < BURST_MAX && !pacing_blocks(x, c))
             more = pkt_vec_room(x->io->down) > TCP_ROOM_RESERVE && repeat_lost(x, c);
     }
