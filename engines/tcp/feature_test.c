@@ -479,7 +479,7 @@ static struct link *busy_pair(uint32_t flags) {
 static void forward_rto(uint32_t flags) {
     struct link *l = busy_pair(flags | TCP_CONFIG_NO_TIMESTAMPS);
     uint32_t cwnd = link_info(l, 0, 0).cwnd;
-    l->faults[0].delay = 300 * MS; /* longer than the timeout, shorter than two */
+    l->faults[0].delay = 300 * MS;    /* longer than the timeout, shorter than two */
     l->faults[0].rate_bps = 50000000; /* not one burst, which one ACK would answer */
     l->faults[0].queue_bytes = 1 << 20;
     send_bytes(l, 0, 4 * (uint64_t)cwnd);
@@ -535,6 +535,44 @@ Test(tcp_feature, black_hole_is_found) {
     link_step_time(l, l->now + 60 * SEC);
     cr_assert_eq(l->host[1].socks[0].rx_bytes, 200000u);
     cr_assert_eq(l->host[0].counters[COUNT_BLACK_HOLE], 1u);
+    link_destroy(l);
+}
+
+/* What the hole takes is searched for from below; a probe that is lost costs its own repetition and no more. When the
+ * path heals the route's MTU is found again. */
+Test(tcp_feature, path_mtu_is_searched_upwards) {
+    struct link *l = open_pair(NULL, 5 * MS);
+    l->path_mtu = 1300;
+    send_bytes(l, 0, 400000);
+    link_step_time(l, l->now + 60 * SEC);
+    cr_assert_eq(link_info(l, 0, 0).mss, 1280u - 40 - 12);
+    cr_assert_eq(l->host[0].counters[COUNT_MTU_PROBE], 3u, "1006, 1280, and 1400, which is too large");
+    cr_assert_eq(l->host[0].counters[COUNT_BLACK_HOLE], 1u);
+    cr_assert_eq(l->host[0].counters[COUNT_RECOVERY], 0u, "the loss of a probe is none");
+    uint64_t timeouts = l->host[0].counters[COUNT_RTO], repeated = l->host[0].counters[COUNT_RETRANS];
+    l->path_mtu = 0;
+    link_step_time(l, l->now + 600 * SEC);
+    send_bytes(l, 0, 400000);
+    link_step_time(l, l->now + 60 * SEC);
+    cr_assert_eq(link_info(l, 0, 0).mss, 1500u - 40 - 12);
+    cr_assert_eq(l->host[0].counters[COUNT_RTO], timeouts);
+    cr_assert_eq(l->host[0].counters[COUNT_RETRANS], repeated);
+    cr_assert_eq(l->host[1].socks[0].rx_bytes, 800000u);
+    cr_assert_eq(l->host[1].socks[0].rx_corrupt, 0u);
+    link_destroy(l);
+}
+
+/* Found once, then the path becomes narrower still. */
+Test(tcp_feature, black_hole_after_a_search) {
+    struct link *l = open_pair(NULL, 5 * MS);
+    l->path_mtu = 1300;
+    send_bytes(l, 0, 400000);
+    link_step_time(l, l->now + 60 * SEC);
+    l->path_mtu = 700;
+    send_bytes(l, 0, 400000);
+    link_step_time(l, l->now + 60 * SEC);
+    cr_assert_eq(l->host[1].socks[0].rx_bytes, 800000u);
+    cr_assert_eq(l->host[0].counters[COUNT_BLACK_HOLE], 2u);
     link_destroy(l);
 }
 

@@ -166,7 +166,7 @@ struct tcp_cold {
     uint32_t listener;     /* index while not adopted, else TCP_NIL */
     uint32_t rcv_up;       /* behind the last urgent byte the reader was told of */
     uint16_t retransmits;  /* stops at its maximum */
-    uint16_t black_hole_at; /* coarse >> 10: when the MSS was cut for want of an answer; 0 = it was not */
+    uint16_t black_hole_at; /* coarse >> 10: when a larger MTU may be tried; 0 = the route's is believed */
     uint16_t rx_high, tx_high; /* high parts of the 48-bit byte counts */
     uint16_t keep_idle, keep_interval;
     uint16_t port;         /* slot of the route */
@@ -194,6 +194,7 @@ enum tcp_seg_flag {
     TCP_SEG_SYN = 1 << 4,
     TCP_SEG_FIN = 1 << 5,     /* its last number is the FIN */
     TCP_SEG_APP_LIMITED = 1 << 6,
+    TCP_SEG_PROBE = 1 << 7,   /* one segment, larger than the path's proven MTU (tcp_mtu.h) */
 };
 
 /* A range that was sent by one call of output: up to 64 KiB, one time stamp. Split by SACK and by repetition. */

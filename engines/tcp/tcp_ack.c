@@ -6,6 +6,7 @@
  */
 #include "engines/tcp/tcp_ack.h"
 
+#include "engines/tcp/tcp_mtu.h"
 #include "engines/tcp/tcp_output.h"
 
 /* RFC 5961 section 5: SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT, and never what lies before our first byte. */
@@ -163,6 +164,8 @@ bool tcp_ack(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_rx *rx, con
         count_duplicate(c, rx, window_changed, &a);
     sample_rtt(x, c, o, &a);
     rate_sample(x, c, &a);
+    if (UNLIKELY(a.probe != 0))
+        tcp_mtu_arrived(x, c, a.probe);
     tcp_loss_ack(x, c, &a, o);
     if (a.advanced || (c->rtx == TCP_RTX_TLP && c->ca != TCP_CA_OPEN))
         tcp_rtx_arm(x, c);

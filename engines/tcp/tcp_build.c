@@ -158,7 +158,7 @@ enum tcp_built tcp_build(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp
         return TCP_BUILT_NO_BUFFER;
     if (b->len == 0)
         return TCP_BUILT;
-    uint32_t segment = tcp_segment_size(x, c);
+    uint32_t segment = UNLIKELY(b->segment != 0) ? b->segment : tcp_segment_size(x, c);
     uint32_t got = fill(x, c, *ret_pkt, b->at, b->len, segment);
     if (UNLIKELY(got == 0)) {
         (void)pkt_vec_push(x->io->done, *ret_pkt);

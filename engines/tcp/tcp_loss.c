@@ -241,7 +241,7 @@ static void detect(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_acked *a) {
     else if (c->sacked != 0 || c->retrans != 0 || c->lost != 0 || (c->flags & TCP_F_SACK_REORDER))
         wait = rack_detect(x, c, a);
     /* What was found lost during the last recovery but sent after it began is a loss of its own. */
-    if (c->lost != c->retrans && c->ca < TCP_CA_RECOVERY)
+    if (c->lost - c->retrans != a->probe_lost && c->ca < TCP_CA_RECOVERY)
         enter_recovery(x, c);
     else if (c->ca == TCP_CA_OPEN && (c->sacked != 0 || c->dupacks != 0))
         c->ca = TCP_CA_DISORDER;
@@ -279,7 +279,7 @@ void tcp_loss_ack(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_acked *a, co
 void tcp_loss_reo(struct tcp_ctx *x, struct tcp_conn *c) {
     struct tcp_acked a = {.rtt = UINT32_MAX};
     uint32_t wait = rack_detect(x, c, &a);
-    if (a.lost != 0 && c->ca < TCP_CA_RECOVERY)
+    if (a.lost != a.probe_lost && c->ca < TCP_CA_RECOVERY)
         enter_recovery(x, c);
     if (a.lost != 0 && c->ca == TCP_CA_RECOVERY && !tcp_cc(c)->owns_cwnd)
         prr(c, tcp_cold(x->st, c), &a);

@@ -10,6 +10,7 @@
 #include "engines/tcp/tcp_data.h"
 #include "engines/tcp/tcp_fastopen.h"
 #include "engines/tcp/tcp_loss.h"
+#include "engines/tcp/tcp_mtu.h"
 #include "engines/tcp/tcp_output.h"
 
 #define BURST_MAX 64u /* packets one connection may send in one call: others wait too */
@@ -191,9 +192,14 @@ static uint32_t choose(struct tcp_ctx *x, struct tcp_conn *c) {
     return len;
 }
 
-static bool send_piece(struct tcp_ctx *x, struct tcp_conn *c, uint32_t len) {
-    struct tcp_build b = {
-        .at = {c->q_next, c->q_next_off}, .seq = c->snd_nxt, .len = len, .flags = TCP_ACK, .fresh = true};
+/* `segment`: as in struct tcp_build. */
+static bool send_piece(struct tcp_ctx *x, struct tcp_conn *c, uint32_t len, uint32_t segment) {
+    struct tcp_build b = {.at = {c->q_next, c->q_next_off},
+                          .seq = c->snd_nxt,
+                          .len = len,
+                          .segment = segment,
+                          .flags = TCP_ACK,
+                          .fresh = true};
     struct pkt *p;
     uint32_t got;
     enum tcp_built r = tcp_build(x, c, &b, &p, &got);
@@ -207,7 +213,8 @@ static bool send_piece(struct tcp_ctx *x, struct tcp_conn *c, uint32_t len) {
     }
     bool all = c->snd_nxt + got == c->snd_end;
     bool fin = all && (c->flags & TCP_F_FIN_QUEUED);
-    if (!tcp_seg_append(x, c, c->snd_nxt, c->snd_nxt + got + fin, fin ? TCP_SEG_FIN : 0, b.at)) {
+    uint8_t flags = (uint8_t)((fin ? TCP_SEG_FIN : 0) | (segment != 0 && got == segment ? TCP_SEG_PROBE : 0));
+    if (!tcp_seg_append(x, c, c->snd_nxt, c->snd_nxt + got + fin, flags, b.at)) {
         (void)pkt_vec_push(x->io->done, p);
         stall(x, c);
         return false;
@@ -248,9 +255,12 @@ static bool send_new(struct tcp_ctx *x, struct tcp_conn *c) {
     if (c->flags & TCP_F_FIN_SENT)
         return false;
     if (c->snd_nxt == c->snd_end)
-        return (c->flags & TCP_F_FIN_QUEUED) && send_piece(x, c, 0);
+        return (c->flags & TCP_F_FIN_QUEUED) && send_piece(x, c, 0, 0);
     if (pacing_blocks(x, c))
         return false;
+    uint32_t probe = UNLIKELY(tcp_cold(x->st, c)->black_hole_at != 0) ? tcp_mtu_probe(x, c, cwnd_left(c)) : 0;
+    if (UNLIKELY(probe != 0))
+        return send_piece(x, c, probe, probe);
     uint32_t len = choose(x, c);
     if (len == 0)
         return false;
@@ -259,7 +269,7 @@ static bool send_new(struct tcp_ctx *x, struct tcp_conn *c) {
         c->flags |= TCP_F_STALLED;
         return false;
     }
-    return send_piece(x, c, len);
+    return send_piece(x, c, len, 0);
 }
 
 #define PACE_LASTS TCP_COARSE_MS(100000) /* no pace is set further ahead: a super-segment at the lowest rate */
@@ -380,7 +390,7 @@ void tcp_send_tail_probe(struct tcp_ctx *x, struct tcp_conn *c) {
     uint32_t before = c->snd_nxt;
     uint32_t len = min_u32(min_u32(c->snd_end - c->snd_nxt, window_left(c)), c->mss);
     if (len != 0 && !(c->flags & TCP_F_FIN_SENT))
-        (void)send_piece(x, c, len);
+        (void)send_piece(x, c, len, 0);
     if (c->snd_nxt == before && !x->dead && c->seg_tail != TCP_NIL) {
         struct tcp_seg *s = tcp_seg_at(x->st, c->seg_tail);
         uint32_t index = c->seg_tail, size = s->end - s->seq - ((s->flags & TCP_SEG_FIN) != 0);

@@ -49,6 +49,7 @@ struct tcp_build {
     struct tcp_cursor at;
     uint32_t seq;
     uint32_t len;   /* wished; 0 is fine for a bare FIN */
+    uint32_t segment; /* payload of a full segment; 0 = the connection's own */
     uint8_t flags;
     bool fresh;     /* first transmission: ECT, CWR */
 };

@@ -90,7 +90,8 @@ bool tcp_seg_split(struct tcp_ctx *x, struct tcp_conn *c, uint32_t index, uint32
     n->item_off = cur.off;
     s->end = at;
     s->next = second;
-    s->flags = (uint8_t)(s->flags & ~fin);
+    s->flags = (uint8_t)(s->flags & ~(fin | TCP_SEG_PROBE)); /* a part of a probe proves nothing */
+    n->flags = (uint8_t)(n->flags & ~TCP_SEG_PROBE);
     if (c->seg_tail == index)
         c->seg_tail = second;
     return true;
@@ -103,6 +104,8 @@ static void took(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_seg *s,
     uint32_t end = s->seq + len;
     a->delivered += len;
     k->delivered += len;
+    if (UNLIKELY(s->flags & TCP_SEG_PROBE) && len == seg_len(s))
+        a->probe = len;
     uint32_t rtt = x->tick - s->sent;
     if (s->flags & TCP_SEG_EVER) {
         a->repeated = true;
@@ -158,6 +161,7 @@ void tcp_seg_ack(struct tcp_ctx *x, struct tcp_conn *c, uint32_t ack, struct tcp
             s->item = cur.item;
             s->item_off = cur.off;
             s->seq = ack;
+            s->flags = (uint8_t)(s->flags & ~TCP_SEG_PROBE);
             break;
         }
         a->syn |= (s->flags & TCP_SEG_SYN) != 0;
@@ -205,7 +209,9 @@ void tcp_seg_mark_lost(struct tcp_conn *c, struct tcp_seg *s, struct tcp_acked *
         c->retrans -= len;
     if (a != NULL)
         a->lost += len;
-    s->flags = (uint8_t)((s->flags & ~TCP_SEG_RETRANS) | TCP_SEG_LOST);
+    if (UNLIKELY(s->flags & TCP_SEG_PROBE) && a != NULL)
+        a->probe_lost += len;
+    s->flags = (uint8_t)((s->flags & ~(TCP_SEG_RETRANS | TCP_SEG_PROBE)) | TCP_SEG_LOST);
 }
 
 void tcp_seg_mark_all_lost(struct tcp_ctx *x, struct tcp_conn *c, bool forget) {

@@ -15,7 +15,9 @@
 struct tcp_acked {
     uint32_t acked;     /* bytes newly acknowledged in sequence, SYN and FIN counted */
     uint32_t delivered; /* bytes newly known delivered, SACKed ones counted once */
-    uint32_t lost;      /* bytes newly marked lost */
+    uint32_t lost;      /* bytes newly marked lost ... */
+    uint32_t probe_lost; /* ... by reason of their size alone */
+    uint32_t probe;     /* bytes of an MTU probe that arrived; 0 = none did */
     uint32_t flight;    /* before this ACK */
     uint32_t fack;      /* highest number known delivered before this ACK: what it tells all at once is no reordering */
     uint32_t rtt;       /* ticks; of the oldest range acknowledged, UINT32_MAX = no sample */

@@ -9,45 +9,16 @@
 #include "engines/tcp/tcp_data.h"
 #include "engines/tcp/tcp_fastopen.h"
 #include "engines/tcp/tcp_loss.h"
+#include "engines/tcp/tcp_mtu.h"
 #include "engines/tcp/tcp_output.h"
 
-#define GIVE_UP_AFTER    TCP_COARSE_S(900) /* R2, RFC 9293 SHLD-11: at least 100 s */
-#define ORPHAN_AFTER     TCP_COARSE_S(120) /* nobody waits for what the program left behind */
-#define PROBES_MAX       15u
-#define BLACK_HOLE_RTOS  3u
-#define BLACK_HOLE_MTU4  576u
-#define BLACK_HOLE_MTU6  1280u
-#define BLACK_HOLE_RETRY 559u /* of 2^30 ns: ten minutes */
+#define GIVE_UP_AFTER   TCP_COARSE_S(900) /* R2, RFC 9293 SHLD-11: at least 100 s */
+#define ORPHAN_AFTER    TCP_COARSE_S(120) /* nobody waits for what the program left behind */
+#define PROBES_MAX      15u
+#define BLACK_HOLE_RTOS 3u
 
 static void give_up(struct tcp_ctx *x, struct tcp_conn *c) {
     (void)tcp_fsm(x, c, TCP_EV_GIVE_UP);
-}
-
-/* Full segments vanish while the path is otherwise alive: RFC 4821's black hole. After a while the route's MTU is tried
- * again. */
-static void suspect_black_hole(struct tcp_ctx *x, struct tcp_conn *c) {
-    struct tcp_cold *k = tcp_cold(x->st, c);
-    uint32_t floor = ipaddr_is_v4(&c->flow.remote) ? BLACK_HOLE_MTU4 : BLACK_HOLE_MTU6;
-    if (c->seg_head == TCP_NIL || k->mtu <= floor || k->black_hole_at != 0 || (c->flags & TCP_F_LOCAL))
-        return;
-    const struct tcp_seg *s = tcp_seg_at(x->st, c->seg_head);
-    if (s->end - s->seq < c->mss)
-        return;
-    ENGINE_COUNT(x->io, TCP_COUNT_BLACK_HOLE);
-    k->mtu = (uint16_t)floor;
-    k->black_hole_at = (uint16_t)(x->coarse >> 10 | 1);
-    tcp_conn_mss(x->st, c);
-}
-
-static void look_again_at_route(struct tcp_ctx *x, struct tcp_conn *c) {
-    struct tcp_cold *k = tcp_cold(x->st, c);
-    if (k->black_hole_at != 0 && (uint16_t)((x->coarse >> 10 | 1) - k->black_hole_at) < BLACK_HOLE_RETRY)
-        return;
-    k->black_hole_at = 0;
-    uint16_t mss = c->mss;
-    (void)tcp_conn_route(x, c);
-    if (c->mss < mss)
-        tcp_loss_resize(x, c);
 }
 
 static bool waited_too_long(struct tcp_ctx *x, const struct tcp_conn *c) {
@@ -72,9 +43,9 @@ static void fire_rto(struct tcp_ctx *x, struct tcp_conn *c) {
         tcp_fastopen_failed(x, c);
     tcp_loss_rto(x, c);
     if (c->backoff == BLACK_HOLE_RTOS && tcp_synchronized(c))
-        suspect_black_hole(x, c);
+        tcp_mtu_black_hole(x, c);
     if (c->backoff == 1 || c->backoff == BLACK_HOLE_RTOS) /* R1, RFC 9293 SHLD-9: is the route still good? */
-        look_again_at_route(x, c);
+        tcp_mtu_route(x, c);
     c->rtx = TCP_RTX_RTO;
     c->rtx_at = x->tick + tcp_rto(c);
 }
