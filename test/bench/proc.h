@@ -26,6 +26,7 @@ struct proc_shared {
     struct hist hist;   /* ticks */
     _Atomic uint64_t bulk; /* bytes a server has read, so far ... */
     uint64_t bulk_read;    /* ... and over the measured time */
+    uint64_t resident;     /* by how much a process has grown */
     char error[640];
 };
 

@@ -6,13 +6,16 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "test/bench/tick.h"
+#include "test/bench/usherd.h"
 
 #define STREAM_MAX 8u
-#define PUSH_MAX   1u /* chunks of bulk of each stream between two looks at the requests */
+#define DIAL_MAX   128u /* connections of a crowd on their way at once */
+#define PUSH_MAX   1u   /* chunks of bulk of each stream between two looks at the requests */
 
 static int fail(struct proc_shared *s, const struct tcp_end *e) {
     (void)snprintf(s->error, sizeof(s->error), "%s", e->error);
@@ -54,6 +57,10 @@ static int server(struct proc_shared *s, void *arg) {
     struct tcp_end e = {.kind = job->kind, .spin = job->spin, .on = solo ? on_server_solo : on_server, .arg = s};
     if (tcp_end_open(&e) != 0 || tcp_end_listen(&e, TCP_JOB_PORT) != 0 || tcp_end_listen(&e, TCP_JOB_SINK) != 0)
         return fail(s, &e);
+    for (uint16_t i = 0; i < TCP_JOB_CROWDS && job->crowd != 0; i++) {
+        if (tcp_end_listen(&e, (uint16_t)(TCP_JOB_CROWD + i)) != 0)
+            return fail(s, &e);
+    }
     atomic_store(&s->ready, 1);
     while (tcp_end_turn(&e, true) == 0)
         continue;
@@ -68,6 +75,7 @@ struct client {
     struct proc_shared *s;
     struct tcp_conn *stream[STREAM_MAX];
     bool room[STREAM_MAX];
+    struct tcp_conn **crowd; /* as they came up; NULL = none */
     uint32_t up, streams_up;
     uint64_t operations;
 };
@@ -107,6 +115,8 @@ static void on_client(struct tcp_end *e, struct tcp_conn *c, enum tcp_news what,
         set_room(k, c);
     } else if (what == TCP_DATA) {
         on_answer(k, c, len);
+    } else if (k->crowd != NULL) {
+        k->crowd[k->up++] = c;
     } else {
         k->up++;
         request(k, c);
@@ -138,8 +148,53 @@ static int drive(struct client *k, double seconds) {
     return rc;
 }
 
+static int crowd_connect(struct client *k) {
+    uint32_t count = k->job->crowd, dialled = 0;
+    uint64_t end = tick_now() + tick_from_seconds(5 + count / 2e3);
+    int rc = 0;
+    while (rc == 0 && k->up < count) {
+        for (; dialled < count && dialled - k->up < DIAL_MAX; dialled++) {
+            if (tcp_end_connect(&k->e, (uint16_t)(TCP_JOB_CROWD + dialled % TCP_JOB_CROWDS)) == NULL)
+                return -1;
+        }
+        rc = tcp_end_turn(&k->e, true);
+        if (tick_now() > end)
+            return tcp_end_fail(&k->e, "the connections were not made", 0);
+    }
+    return rc;
+}
+
+/* A request on each of `rpcs` connections drawn from all. */
+static int crowd_start(struct client *k) {
+    uint64_t rng = 1;
+    int rc = 0;
+    for (uint32_t i = 0; i < k->job->rpcs && rc == 0; i++) {
+        rng = rng * 6364136223846793005ull + 1442695040888963407ull;
+        uint32_t drawn = i + (uint32_t)((rng >> 33) % (k->job->crowd - i));
+        struct tcp_conn *c = k->crowd[drawn];
+        k->crowd[drawn] = k->crowd[i];
+        request(k, c);
+        if (i % (TCP_END_BATCH / 2) == 0)
+            rc = tcp_end_turn(&k->e, false);
+    }
+    return rc;
+}
+
+static int crowd_gather(struct client *k) {
+    pid_t usherd = k->job->usherd;
+    k->crowd = calloc(k->job->crowd, sizeof(struct tcp_conn *));
+    if (k->crowd == NULL)
+        return tcp_end_fail(&k->e, "out of memory", 0);
+    uint64_t before = usherd_rss(usherd);
+    int rc = crowd_connect(k);
+    k->s->resident = usherd_rss(usherd) - before;
+    return rc != 0 ? rc : crowd_start(k);
+}
+
 static int connect_all(struct client *k) {
     const struct tcp_job *job = k->job;
+    if (job->crowd != 0)
+        return crowd_gather(k);
     for (uint32_t i = 0; i < job->streams; i++) {
         k->stream[i] = tcp_end_connect(&k->e, TCP_JOB_SINK);
         if (k->stream[i] == NULL)
@@ -178,6 +233,7 @@ static int client(struct proc_shared *s, void *arg) {
     if (rc != 0)
         return fail(s, &k.e);
     tcp_end_fini(&k.e);
+    free(k.crowd);
     return 0;
 }
 
@@ -186,7 +242,7 @@ int tcp_job_run(struct tcp_job *job, struct proc_shared *s) {
     job->server = proc_spawn(job->server_core, server, s, job);
     int rc = job->server < 0 ? -1 : proc_await(&s->ready, 1, 5);
     if (rc == 0)
-        rc = proc_join(proc_spawn(job->client_core, client, s, job), 8 + 2 * job->seconds);
+        rc = proc_join(proc_spawn(job->client_core, client, s, job), 8 + 2 * job->seconds + job->crowd / 1e3);
     if (job->server > 0) {
         (void)kill(job->server, SIGKILL);
         (void)proc_join(job->server, 1);

@@ -44,6 +44,9 @@ static int write_config(const struct usherd_params *p) {
         (void)fprintf(f, "sessions:\n  sockets: %u\n", p->sockets);
     if (p->udp_sockets > 0)
         (void)fprintf(f, "engines:\n  udp: {sockets: %u}\n", p->udp_sockets);
+    if (p->streams > 0) /* both ends of each are on this host */
+        (void)fprintf(f, "sessions: {streams: %u}\nengines:\n  tcp: {connections: %u, port_low: 25000}\n", p->streams,
+                      2 * p->streams + 64);
     if (p->control)
         (void)fprintf(f, "control:\n  caller_rate: 0\n");
     (void)fprintf(f, "keeper:\n  mode: \"off\"\nrun_dir: " RUN_DIR "\nstate_dir: " RUN_DIR "/state\n");

@@ -21,6 +21,7 @@ struct usherd_params {
     const char *mode;  /* runtime.mode */
     uint32_t sockets;  /* per session; 0 = default */
     uint32_t udp_sockets; /* of all sessions; 0 = default */
+    uint32_t streams;     /* that a session may connect, and accept; not with the two above; 0 = default */
     bool control;      /* no limit on how often one may call */
     uint32_t generate; /* window of the echo engine's generator towards USHERD_SERVER_PORT; 0 = none */
 };
