@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,7 +146,9 @@ struct entry {
     uint32_t hash;
 };
 
+/* Only owner_copy() comes from other threads: it and whoever changes an entry hold the lock. */
 struct owner_table {
+    pthread_mutex_t lock;
     struct entry *entries; /* 0 is never used */
     uint32_t *buckets;
     uint32_t max, bucket_mask, count;
@@ -159,6 +162,7 @@ int owner_table_create(uint32_t max, struct owner_table **ret_table) {
     struct owner_table *t = calloc(1, sizeof *t);
     if (t == NULL)
         return -ENOMEM;
+    (void)pthread_mutex_init(&t->lock, NULL);
     t->entries = calloc((size_t)max + 1, sizeof *t->entries);
     t->buckets = malloc(buckets * sizeof *t->buckets);
     if (t->entries == NULL || t->buckets == NULL) {
@@ -179,6 +183,7 @@ int owner_table_create(uint32_t max, struct owner_table **ret_table) {
 void owner_table_destroy(struct owner_table *t) {
     if (t == NULL)
         return;
+    (void)pthread_mutex_destroy(&t->lock);
     free(t->entries);
     free(t->buckets);
     free(t);
@@ -207,7 +212,9 @@ int owner_intern(struct owner_table *t, const struct owner *o, uint32_t *ret_ind
     t->free_first = e->next;
     if (t->free_first == NIL)
         t->free_last = NIL;
+    (void)pthread_mutex_lock(&t->lock);
     *e = (struct entry){.owner = *o, .refs = 1, .hash = hash, .next = *bucket};
+    (void)pthread_mutex_unlock(&t->lock);
     *bucket = index;
     t->count++;
     *ret_index = index;
@@ -239,6 +246,15 @@ const struct owner *owner_get(const struct owner_table *t, uint32_t index) {
     if (index == 0 || index > t->max || t->entries[index].refs == 0)
         return NULL;
     return &t->entries[index].owner;
+}
+
+bool owner_copy(struct owner_table *t, uint32_t index, struct owner *ret_owner) {
+    if (index == 0 || index > t->max)
+        return false;
+    (void)pthread_mutex_lock(&t->lock);
+    *ret_owner = t->entries[index].owner; /* also one that was released: its packets are still under way */
+    (void)pthread_mutex_unlock(&t->lock);
+    return ret_owner->pid != 0;
 }
 
 uint32_t owner_table_count(const struct owner_table *t) {

@@ -4,7 +4,7 @@
  * of the moment in which they were made, as the kernel does. Equal owners share one entry of a bounded table; its index
  * is what packets carry (pkt->owner), 0 = unknown.
  *
- * Thread: control.
+ * Thread: control, but for owner_copy().
  */
 #ifndef USHER_CONTROL_IDENTITY_OWNER_H
 #define USHER_CONTROL_IDENTITY_OWNER_H
@@ -42,6 +42,9 @@ void owner_hold(struct owner_table *t, uint32_t index);
 void owner_release(struct owner_table *t, uint32_t index);
 /* NULL for 0 and for indexes that are not in use. */
 const struct owner *owner_get(const struct owner_table *t, uint32_t index);
+/* For any thread: who has, or last had, that index. False: nobody yet. Packets are looked at a while after they passed,
+ * when their owner may be gone; that is why a free entry keeps its owner. */
+bool owner_copy(struct owner_table *t, uint32_t index, struct owner *ret_owner);
 uint32_t owner_table_count(const struct owner_table *t);
 
 #endif

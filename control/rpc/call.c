@@ -214,7 +214,9 @@ static enum call_state stream_begin(struct rpc_call *c, const void *request) {
         (void)rpc_fail(c, RPC_RESOURCE_EXHAUSTED, "NO_MEMORY", NULL, "usherd has no memory for another stream");
         return send_status(c);
     }
-    if (c->method->open(c, c->service->arg, request, state) != RPC_OK) {
+    c->code = c->method->open(c, c->service->arg, request, state);
+    audit(c);
+    if (c->code != RPC_OK) {
         free(state);
         return send_status(c);
     }

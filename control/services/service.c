@@ -14,6 +14,7 @@
 #include "control/audit/audit.h"
 #include "control/listener.h"
 #include "control/services/service_internal.h"
+#include "dataplane/capture/capture.h"
 
 uint64_t service_now_unix_ns(void) {
     struct timespec t;
@@ -31,6 +32,7 @@ static size_t table_fill(struct service *s) {
         {"usher.control.v1.Sockets", sockets_methods, sockets_method_count, s},
         {"usher.control.v1.Counters", counters_methods, counters_method_count, s},
         {"usher.control.v1.Events", events_methods, events_method_count, s},
+        {"usher.control.v1.Capture", capture_methods, capture_method_count, s},
     };
     STATIC_ASSERT(sizeof table <= sizeof s->table, "there is room for every service");
     memcpy(s->table, table, sizeof table);
@@ -94,6 +96,11 @@ int service_create(struct usherd *u, struct service **ret_service, char *err, si
         (void)snprintf(err, err_size, "no memory for the control service");
         return -ENOMEM;
     }
+    if (capture_host_create(u->rt, &s->captures) != 0) {
+        service_destroy(s);
+        (void)snprintf(err, err_size, "no memory for captures");
+        return -ENOMEM;
+    }
     s->event_next = 1;
     s->started_unix_ns = service_now_unix_ns();
     struct rpc_params p = params_of(s, &u->cfg);
@@ -116,6 +123,7 @@ void service_destroy(struct service *s) {
         return;
     log_sink_set(NULL, NULL);
     rpc_server_destroy(s->rpc);
+    capture_host_destroy(s->captures); /* after the streams, which are captures */
     free(s->grants);
     free(s->events);
     free(s);

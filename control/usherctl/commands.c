@@ -4,6 +4,7 @@
  */
 #include <string.h>
 
+#include "control/usherctl/capture.h"
 #include "control/usherctl/ctl.h"
 #include "control/usherctl/filter.h"
 #include "control/usherctl/global.h"
@@ -86,6 +87,12 @@ const struct command commands[] = {
     {"events", "[PREFIX]", 0, 1, "What happens, as it happens",
      "The events that usherd logs, at the log level in force, until Ctrl-C.",
      "viewer", "session. interface. address. keeper", true, events_option, run_events},
+    {"capture", "[FILTER]", 0, ARG_MAX, "Packets as they pass, each with its owner",
+     "FILTER is an expression of pcap-filter(7): usherctl capture -w - 'tcp port 80' | tcpdump -r - shows them in "
+     "tcpdump. Every packet carries a comment with the process, user, program and cgroup it belongs to, and why it was "
+     "dropped. What is captured is what usherd carries: received, sent, between programs of this host, and dropped. "
+     "Until Ctrl-C.",
+     "operator", NULL, true, capture_options, run_capture},
     {"config", "", 0, 0, "The settings in force",
      "Every setting with its value, in the format of usherd.yaml.",
      "viewer", NULL, false, NULL, run_config},

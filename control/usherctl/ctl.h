@@ -84,6 +84,7 @@ int run_refusals(struct ctl *c);
 int run_counters(struct ctl *c);
 int run_drops(struct ctl *c);
 int run_events(struct ctl *c);
+int run_capture(struct ctl *c);
 int run_mode(struct ctl *c);
 int run_move_shard(struct ctl *c);
 int run_kill_session(struct ctl *c);

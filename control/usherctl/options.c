@@ -24,7 +24,7 @@ static int complain(struct parser *p, const char *fmt, const char *word) {
 
 static const struct option_def *option_find(const struct parser *p, const char *name, size_t length, char letter,
                                             const char ***ret_slot) {
-    for (int t = 0; t < 2; t++) {
+    for (int t = 1; t >= 0; t--) {
         const struct option_def *o = p->tables[t];
         for (size_t i = 0; o != NULL && o[i].name != NULL; i++) {
             bool same = letter != 0 ? o[i].letter == letter

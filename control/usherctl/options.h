@@ -25,8 +25,8 @@ struct options_result {
     size_t arg_count;
 };
 
-/* `second` may be NULL. Stops before the first word that is no option when `until_word` is set; *ret_used words were
- * taken. 0, or -1 with a sentence. */
+/* `second` may be NULL; its letters go before those of `first`. Stops before the first word that is no option when
+ * `until_word` is set; *ret_used words were taken. 0, or -1 with a sentence. */
 int options_parse(const struct option_def *first, const struct option_def *second, int argc, char *const *argv,
                   int until_word, int *ret_used, struct options_result *ret, char *err, size_t err_size);
 

@@ -37,7 +37,7 @@ void shard_pkt_free(struct shard *sh, struct pkt *p) {
 
 static void drops_end(struct shard *sh, struct pkt **pkts, uint32_t n) {
     if (UNLIKELY(sh->tap != NULL))
-        sh->tap(sh->tap_arg, TAP_DROP, pkts, n, sh->now);
+        sh->tap(sh, sh->tap_arg, TAP_DROP, pkts, n);
     for (uint32_t i = 0; i < n; i++) {
         uint32_t why = pkts[i]->drop;
         sh->stats.drops[why < DROP_COUNT ? why : DROP_NONE]++;
@@ -267,7 +267,7 @@ static void hop_session(struct shard *sh, struct pkt **pkts, uint32_t n) {
 
 static void turn_round(struct shard *sh, struct pkt **pkts, uint32_t n) {
     if (UNLIKELY(sh->tap != NULL))
-        sh->tap(sh->tap_arg, TAP_LOCAL, pkts, n, sh->now);
+        sh->tap(sh, sh->tap_arg, TAP_LOCAL, pkts, n);
     for (uint32_t i = 0; i < n; i++) {
         pkts[i]->rx_ns = sh->now;
         if (UNLIKELY(!hop_push(sh, sh->up_first, pkts[i])))
@@ -292,7 +292,7 @@ static void hop_egress(struct shard *sh, struct pkt **pkts, uint32_t n) {
 
 static void port_send(struct shard *sh, struct shard_queue *sq, struct pkt **pkts, uint32_t n) {
     if (UNLIKELY(sh->tap != NULL))
-        sh->tap(sh->tap_arg, TAP_TX, pkts, n, sh->now);
+        sh->tap(sh, sh->tap_arg, TAP_TX, pkts, n);
     uint32_t before = sh->done.count + sh->drop.count;
     sq->q->now = sh->now;
     sq->q->ops->tx(sq->q, pkts, n, &sh->done, &sh->drop);

@@ -151,9 +151,9 @@ Test(hops, packets_in_circles_are_dropped) {
 
 static uint32_t tapped[4];
 
-static void count_tap(void *arg, enum tap_point point, struct pkt *const *pkts, uint32_t n, ns_t now) {
+static void count_tap(struct shard *sh, void *arg, enum tap_point point, struct pkt *const *pkts, uint32_t n) {
+    (void)sh;
     (void)arg;
-    (void)now;
     for (uint32_t i = 0; i < n; i++)
         cr_assert_gt(pkts[i]->buf_size, 0u);
     tapped[point] += n;

@@ -166,7 +166,7 @@ const char *drop_reason_name(enum drop_reason r);
 /* Capture taps: port.rx, port.tx and every drop. NULL takes it off. Runs on the worker: it must be short. One branch a
  * burst while off. */
 enum tap_point { TAP_RX, TAP_TX, TAP_DROP, TAP_LOCAL };
-typedef void shard_tap_fn(void *arg, enum tap_point point, struct pkt *const *pkts, uint32_t n, ns_t now);
+typedef void shard_tap_fn(struct shard *sh, void *arg, enum tap_point point, struct pkt *const *pkts, uint32_t n);
 int runtime_tap_set(struct runtime *rt, shard_tap_fn *fn, void *arg);
 
 #endif

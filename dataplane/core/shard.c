@@ -71,7 +71,7 @@ static uint32_t poll_queue(struct shard *sh, struct shard_queue *sq) {
         pkts[i]->port = sq->slot;
     }
     if (UNLIKELY(sh->tap != NULL))
-        sh->tap(sh->tap_arg, TAP_RX, pkts, n, sh->now);
+        sh->tap(sh, sh->tap_arg, TAP_RX, pkts, n);
     in->count += n;
     sh->stats.rx_packets += n;
     hops_run(sh);

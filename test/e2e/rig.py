@@ -193,6 +193,12 @@ class Rig:
         self.processes.append(p)
         return p
 
+    def start_command(self, host, command):
+        """A program of the system."""
+        p = Process(self.inside(host, command))
+        self.processes.append(p)
+        return p
+
     def path(self, name, text=None):
         path = f"{self.dir}/{name}"
         if text is not None:

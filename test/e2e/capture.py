@@ -1,0 +1,170 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Captures: what usherd shows is what the other end sees, with the owner of each packet; real tools read it; nobody
+gets one who may not, and no expression does harm."""
+import json
+import os
+import socket
+import sys
+
+from pcap import read_pcap, read_pcapng
+from rig import A4, B4, B6, check, main, run, until
+
+STRANGER = 61235
+
+
+def ctl(rig, *args):
+    return rig.start("a", "usherctl", "--socket", f"{rig.dir}/run/control.sock", *args)
+
+
+def captures(rig, *args):
+    """A capture that has begun: its file has a header. Returns the process and the file."""
+    path = rig.path(f"{len(rig.processes)}.pcapng")
+    p = ctl(rig, "capture", "-w", path, *args)
+
+    def begun():
+        check(p.child.poll() is None, p.text())
+        return os.path.exists(path) and os.path.getsize(path) > 0
+    until("the capture begins", begun)
+    return p, path
+
+
+def sees(path, what, condition):
+    """The capture's packets, once the condition holds for them."""
+    return until(what, lambda: (lambda packets: packets if condition(packets) else None)(read_pcapng(path)))
+
+
+def udp(packets, port):
+    """Datagrams over IPv4 to or from that port."""
+    want = port.to_bytes(2, "big")
+    return [p for p in packets
+            if p.data[12:14] == b"\x08\x00" and p.data[23] == 17 and want in (p.data[34:36], p.data[36:38])]
+
+
+def is_what_the_other_end_saw(rig):
+    rig.kernel_echo("b", 9000)
+    rig.usherd()
+    dump = rig.path("b.pcap")
+    tcpdump = rig.start_command("b", ["tcpdump", "-i", "vb", "-w", dump, "-U", "udp port 9000"])
+    tcpdump.says("listening on")
+    p, path = captures(rig, "--at", "in,out", "udp port 9000")
+    for size in (8, 64, 1400):
+        rig.ping("--count", 20, "--size", size, f"{B4}:9000", answered=20)
+    rig.ping("--count", 20, f"[{B6}]:9000", answered=20)
+    ours = sees(path, "160 packets are captured", lambda got: len(got) >= 160)
+    theirs = until("160 packets arrive", lambda: (lambda got: got if len(got) >= 160 else None)(read_pcap(dump)))
+    check([o.wire() for o in ours] == [t.wire() for t in theirs], "both ends saw the same packets in the same order")
+    check(p.end(2) == 0 and "160 packets captured" in p.text() and " 0 lost" in p.text(), p.text())
+    for packet in ours:
+        check(packet.interface == "va" and packet.words["comm"] == "udp-ping" and packet.words["uid"] == "0" and
+              packet.words["exe"].endswith("/udp-ping") and packet.words["cgroup"].startswith("/") and
+              packet.words["verdict"] == "pass" and packet.words["engine"] == "udp", packet.words)
+
+
+def streams_are_what_the_other_end_saw(rig):
+    rig.kernel_echo("b", 9001, kind=socket.SOCK_STREAM)
+    rig.usherd()
+    dump = rig.path("b.pcap")
+    tcpdump = rig.start_command("b", ["tcpdump", "-i", "vb", "-w", dump, "-U", "tcp port 9001"])
+    tcpdump.says("listening on")
+    p, path = captures(rig, "tcp port 9001")
+    run(rig.inside("a", ["sh", "-c", f"echo hello | {rig.bin}/tcp-cat --socket {rig.session} {B4}:9001"]))
+
+    def same():
+        ours, theirs = read_pcapng(path), read_pcap(dump)
+        ends = sum(1 for packet in ours if packet.data[47] & 1)  # a FIN from each side
+        return ends >= 2 and sorted(o.wire() for o in ours) == sorted(t.wire() for t in theirs) and ours
+    ours = until("both ends saw the same segments", same)
+    p.end(2)
+    check({o.words.get("comm") for o in ours} == {"tcp-cat"}, [o.words for o in ours])
+
+
+def tools_read_it(rig):
+    rig.usherd("interfaces: [{name: va}]\nkeeper: {mode: off}\necho: {ports: [7]}\n")
+    p, path = captures(rig, "-c", "4", "--snaplen", "60", "udp port 7")
+    rig.answers("b", A4, 7)
+    rig.ping("--count", 5, f"{A4}:7", answered=5)
+    check(p.end(0) == 0 and "4 packets captured" in p.text(), p.text())
+    check(len(run(["tcpdump", "-nr", path]).stdout.splitlines()) == 4, "tcpdump reads it")
+    shown = run(["tshark", "-nr", path, "-T", "fields", "-e", "frame.interface_name", "-e", "frame.cap_len", "-e",
+                 "frame.comment"]).stdout
+    check(shown.count("\n") == 4 and "va\t" in shown and "usher\t60\tsent by udp-ping" in shown, shown)
+    here = f"{rig.bin}/usherctl --socket {rig.dir}/run/control.sock capture -c 1 -w - 'udp port 7'"
+    pipe = rig.start_command("a", ["sh", "-c", f"{here} | tcpdump -nlr -"])
+    until("a pipe shows packets", lambda: rig.asks("b", A4, 7) == b"hello" and f"{A4}.7" in pipe.text())
+    pipe.end(0)
+
+
+def drops_have_reasons(rig):
+    rules = rig.path("rules.yaml", "rules:\n  - {name: no-nine, direction: out, to_port: 9, action: drop}\n")
+    rig.usherd(f"interfaces: [{{name: va}}]\nkeeper: {{mode: off}}\npolicy: {rules}\n")
+    lines = ctl(rig, "capture", "--at", "drop", "-o", "json")
+    p, path = captures(rig, "--at", "drop")
+    rig.ping("--count", 1, f"{B4}:9")
+    got = sees(path, "a drop is captured", lambda packets: len(udp(packets, 9)) > 0)
+    words = udp(got, 9)[0].words
+    check(words["reason"] == "POLICY" and words["rule"] == "no-nine" and words["verdict"] == "drop" and
+          words["dir"] == "out" and words["engine"] == "filter" and words["comm"] == "udp-ping", words)
+    until("a line tells of it", lambda: "rule no-nine" in lines.text())
+    line = json.loads(next(l for l in lines.lines if "rule no-nine" in l))
+    check(line["packet"].startswith(f"IP {A4}.") and line["owner"].startswith("sent by udp-ping"), line)
+
+
+def files_make_a_ring(rig):
+    rig.kernel_echo("b", 9000)
+    rig.usherd()
+    path = rig.path("ring")
+    p = ctl(rig, "capture", "-w", path, "--file-size", "1", "--files", "2")
+    until("the capture begins", lambda: os.path.exists(f"{path}.0") and os.path.getsize(f"{path}.0") > 0)
+    for _ in range(20):
+        rig.ping("--count", 100, "--size", 1400, f"{B4}:9000", answered=100)
+    until("both files are used twice", lambda: p.child.poll() is None and os.path.exists(f"{path}.1") and
+          os.path.getsize(f"{path}.1") > 900000 and os.path.getsize(f"{path}.0") > 100000)
+    p.end(2)
+    check(sorted(f for f in os.listdir(rig.dir) if f.startswith("ring")) == ["ring.0", "ring.1"], os.listdir(rig.dir))
+    for number in (0, 1):
+        check(len(read_pcapng(f"{path}.{number}")) > 50, "each file stands alone")
+        run(["tcpdump", "-nr", f"{path}.{number}"])
+
+
+def hostile_expressions_are_refused(rig):
+    usherd = rig.usherd()
+    for text in ("tcp prot 80", "((((", "!" * 4000, "host", "ip[99999999999]", "%s%n", "port \x01", "a" * 5000,
+                 "udp port 1" + " or udp port 2" * 280):
+        p = ctl(rig, "capture", "-d", "1", "--", text)
+        code = p.end(0)
+        check(code in (0, 2) and (code == 0 or "filter" in p.text()), f"{text[:40]}: exit {code}: {p.text()}")
+    check(ctl(rig, "capture", "-i", "nosuch").end(0) == 5, "an interface that is not there")
+    p = ctl(rig, "capture", "-d", "1", "-s", "262144", "tcp")
+    check(p.end(0) == 0 and "0 packets captured" in p.text(), p.text())
+    check(usherd.child.poll() is None, usherd.text())
+
+
+def many_at_once_are_limited(rig):
+    rig.usherd("interfaces: [{name: va}]\nkeeper: {mode: off}\ncontrol: {caller_calls: 64}\n")
+    open_ones = [captures(rig)[0] for _ in range(8)]
+    p = ctl(rig, "capture")
+    check(p.end(0) == 1 and "8 captures are under way" in p.text(), p.text())
+    open_ones[0].end(2)
+    captures(rig)
+
+
+def only_operators_may(rig):
+    usherd = rig.usherd("interfaces: [{name: va}]\nkeeper: {mode: off}\n"
+                        "control: {mode: 0666, roles: [{role: viewer, users: [nobody]}]}\n")
+    os.chmod(rig.dir, 0o755)
+    nobody = run(["id", "-u", "nobody"]).stdout.strip()
+    for user, codes in ((nobody, (4,)), (str(STRANGER), (3, 4))):
+        done = run(rig.inside("a", ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups",
+                                    f"{rig.bin}/usherctl", "--socket", f"{rig.dir}/run/control.sock", "capture"]),
+                   ok=None)
+        check(done.returncode in codes, f"user {user}: exit {done.returncode}: {done.stderr}")
+    check("audit: nobody (viewer" in usherd.text(), f"the refusal is audited: {usherd.text()}")
+    p, _ = captures(rig, "udp port 53")
+    until("the capture is audited",
+          lambda: "audit: root (admin" in usherd.text() and "udp port 53" in usherd.text())
+    p.end(2)
+
+
+sys.exit(main([is_what_the_other_end_saw, streams_are_what_the_other_end_saw, tools_read_it, drops_have_reasons,
+               files_make_a_ring, hostile_expressions_are_refused, many_at_once_are_limited, only_operators_may]))
