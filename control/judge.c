@@ -110,10 +110,8 @@ static bool ask_device(const struct question *q) {
 static bool ask_local(const struct question *q) {
     char text[INET6_ADDRSTRLEN];
     const struct ipaddr *a = &q->s->flow.local;
-    if (ipaddr_is_any(a) || ipaddr_is_multicast(a))
+    if (ipaddr_is_any(a) || ipaddr_is_multicast(a) || ipaddr_is_loopback(a)) /* the loopback: for Usher's own clients */
         return true;
-    if (ipaddr_is_loopback(a))
-        return no(q, "it is bound to a loopback address");
     return view_addr_find(q->v, a) != NULL || no(q, "%s is no local address that usherd uses", view_addr_text(a, text));
 }
 
@@ -123,8 +121,6 @@ static bool ask_peer(const struct question *q) {
     if (!q->s->connected || ipaddr_is_any(&f->remote))
         return true;
     (void)view_addr_text(&f->remote, text);
-    if (ipaddr_is_loopback(&f->remote))
-        return no(q, "its peer %s is the loopback", text);
     struct ip_route_result route = {.error = -ENETUNREACH};
     struct ip_cmd_lookup cmd = {.cmd = {IP_CMD_LOOKUP, sizeof cmd}, .dst = f->remote, .result = &route};
     int err = runtime_command(q->v->p.rt, 0, q->v->p.ip_engine, &cmd.cmd, NULL);

@@ -391,6 +391,7 @@ void view_report(const struct view *v) {
                  : a->dedicated ? "usherd's own"
                                 : "shared with the kernel");
     }
-    log_info("kernel", "everything else stays with the kernel: loopback, interfaces that are not run, and every "
-                       "packet that belongs to no socket of a client");
+    log_info("kernel",
+             "everything else stays with the kernel: interfaces that are not run, what programs of the kernel's "
+             "say over the loopback, and every packet that belongs to no socket of a client");
 }

@@ -80,8 +80,10 @@ struct usher_context *posix_session(void) {
     int64_t now = client_now();
     if (posix.refused && now < posix.retry_ns)
         return NULL;
-    const struct usher_context_params params = {
-        .socket_path = socket_path[0] ? socket_path : NULL, .flags = USHER_SINGLE_THREAD, .spin_us = spin_us};
+    const struct usher_context_params params = {.socket_path = socket_path[0] ? socket_path : NULL,
+                                                .flags = USHER_SINGLE_THREAD |
+                                                         (posix.loopback != LOOPBACK_KERNEL ? USHER_LOOPBACK : 0),
+                                                .spin_us = spin_us};
     struct usher_context *ctx = NULL;
     posix.refused = usher_context_open(&params, &ctx) != 0;
     posix.retry_ns = now + RETRY_NS;

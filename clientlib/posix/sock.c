@@ -217,6 +217,10 @@ static void connect_by_kernel(struct posix_sock *s) {
         s->o.state = POSIX_FRESH;
         return;
     }
+    if (posix.loopback == LOOPBACK_USHER && client_msg_from_loopback(&s->peer)) {
+        die(s, ECONNREFUSED);
+        return;
+    }
     if (posix_real.connect(s->fd, (struct sockaddr *)&to, len) < 0 && errno != EINPROGRESS) {
         die(s, errno);
         return;
@@ -373,12 +377,24 @@ static bool listener_open(struct posix_sock *s) {
     return true;
 }
 
-static bool dgram_is_bound(const struct posix_sock *s) {
+/* What it is bound to, as the peer of *ret_msg. */
+static bool local_read(const struct posix_sock *s, struct usher_msg *ret_msg) {
     struct sockaddr_storage sa = {0};
     socklen_t len = sizeof(sa);
-    struct usher_msg m = {0};
+    *ret_msg = (struct usher_msg){0};
     return posix_real.getsockname(s->fd, (struct sockaddr *)&sa, &len) == 0 &&
-           client_addr_from((struct sockaddr *)&sa, len, &m) == 0 && m.peer_port != 0;
+           client_addr_from((struct sockaddr *)&sa, len, ret_msg) == 0;
+}
+
+static bool dgram_is_bound(const struct posix_sock *s) {
+    struct usher_msg m;
+    return local_read(s, &m) && m.peer_port != 0;
+}
+
+/* The program wants the kernel's loopback, and it is bound there. */
+static bool is_kernel_loopback(const struct posix_sock *s) {
+    struct usher_msg m;
+    return posix.loopback == LOOPBACK_KERNEL && local_read(s, &m) && client_msg_from_loopback(&m);
 }
 
 static bool dgram_open(struct posix_sock *s) {
@@ -414,6 +430,8 @@ bool posix_sock_decide(struct posix_sock *s, bool sending) {
                             s->v6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in)))
             return false;
     }
+    if (is_kernel_loopback(s))
+        snprintf(s->why, sizeof(s->why), "the loopback is the kernel's (--loopback)");
     if (!s->why[0] && (s->stream ? listener_open(s) : dgram_open(s))) {
         posix_epoll_sync(s);
         posix_report(s, "by usherd", s->us->reason);

@@ -168,18 +168,15 @@ int POSIX_CALL accept(int fd, struct sockaddr *addr, socklen_t *len) {
 
 static bool is_loopback(const struct sockaddr *addr, socklen_t len) {
     struct usher_msg m = {0};
-    static const uint8_t one[16] = {[15] = 1};
-    if (client_addr_from(addr, len, &m))
-        return false;
-    return m.family == AF_INET ? m.peer[0] == 127 : memcmp(m.peer, one, 16) == 0;
+    return client_addr_from(addr, len, &m) == 0 && client_msg_from_loopback(&m);
 }
 
 /* Where only the kernel can go, and what only the kernel can say. */
 static const char *why_kernel(struct posix_sock *s, const struct sockaddr *addr, socklen_t len) {
     if (addr->sa_family != (s->v6 ? AF_INET6 : AF_INET) || len < (s->v6 ? 24 : sizeof(struct sockaddr_in)))
         return "not an address of its family";
-    if (posix.loopback != LOOPBACK_USHER && is_loopback(addr, len))
-        return "the loopback is the kernel's";
+    if (posix.loopback == LOOPBACK_KERNEL && is_loopback(addr, len))
+        return "the loopback is the kernel's (--loopback)";
     return s->why[0] ? s->why : NULL;
 }
 
@@ -225,6 +222,10 @@ static int connect_stream(struct posix_sock *s, int fd, const struct sockaddr *a
             posix_sock_renew(s); /* as if it had never tried */
     }
     bool kernel = err < 0 && (err == -CLIENT_BY_KERNEL || s->o.state == POSIX_FRESH);
+    if (kernel && posix.loopback == LOOPBACK_USHER && is_loopback(addr, len)) {
+        kernel = false;
+        err = -ECONNREFUSED;
+    }
     if (kernel && posix_object(fd) == &s->o)
         posix_sock_to_kernel(s, s->why[0] ? s->why : "usherd has no way to its peer");
     posix_unlock();

@@ -466,6 +466,7 @@ uint32_t client_look(struct usher_context *ctx, struct usher_event *ret_events, 
 void client_peer_by_kernel(struct usher_context *ctx, uint8_t family, const uint8_t addr[16], uint16_t port);
 void client_peer_by_rings(struct usher_context *ctx, const uint8_t mapped[16], uint16_t port);
 bool client_peer_is_by_kernel(struct usher_socket *sock, const struct usher_msg *msg);
+bool client_msg_from_loopback(const struct usher_msg *msg);
 
 /* ---- wait.c ---- */
 struct client_wait {

@@ -119,8 +119,9 @@ ssize_t client_kernel_recv_into(struct usher_socket *sock, struct iovec *iov, in
     if (client_addr_from((struct sockaddr *)&from, h.msg_namelen, m))
         m->family = sock->v6 ? AF_INET6 : AF_INET;
     read_control(m, &h);
-    if (sock->set) /* of this host's own address, other ports may be Usher's */
-        client_peer_by_kernel(sock->ctx, m->family, m->peer, memcmp(m->peer, m->local, 16) == 0 ? m->peer_port : 0);
+    bool here = memcmp(m->peer, m->local, 16) == 0 || client_msg_from_loopback(m);
+    if (sock->set) /* of this host's own addresses, other ports may be Usher's */
+        client_peer_by_kernel(sock->ctx, m->family, m->peer, here ? m->peer_port : 0);
     return n;
 }
 

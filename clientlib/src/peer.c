@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Which way to a peer? usherd reaches what lies behind its interfaces; loopback and the rest is the kernel's. A
- * wildcard socket serves both worlds, so the library notes whose datagrams came by the kernel, and to whom its own were
- * bounced, and sends to those the same way. A note names an address, or one port of it: other ports of this host's own
- * address may be Usher's. A small table, one place for each note: who is pushed out comes back with its next datagram
- * or bounce. Under the context's lock; costs a send one test of a word while nobody is by the kernel.
+ * Which way to a peer? usherd reaches what lies behind its interfaces; the rest is the kernel's. The loopback is one
+ * more address of this host when the program wants Usher's own (USHER_LOOPBACK), else the kernel's as well. A wildcard
+ * socket serves both worlds, so the library notes whose datagrams came by the kernel, and to whom its own were bounced,
+ * and sends to those the same way. A note names an address, or one port of it: other ports of this host's own address
+ * may be Usher's. A small table, one place for each note: who is pushed out comes back with its next datagram or
+ * bounce. Under the context's lock; costs a send one test of a word while nobody is by the kernel.
  */
 #include "clientlib/src/internal.h"
 
@@ -24,10 +25,16 @@ static bool is_loopback(const uint8_t mapped[16]) {
     return (client_addr_is_mapped(mapped) && mapped[12] == 127) || memcmp(mapped, lo6, 16) == 0;
 }
 
+bool client_msg_from_loopback(const struct usher_msg *msg) {
+    uint8_t mapped[16];
+    client_addr_map(msg->family, msg->peer, mapped);
+    return is_loopback(mapped);
+}
+
 void client_peer_by_kernel(struct usher_context *ctx, uint8_t family, const uint8_t addr[16], uint16_t port) {
     uint8_t mapped[16];
     client_addr_map(family, addr, mapped);
-    if (is_loopback(mapped)) /* always by the kernel, no note needed */
+    if (is_loopback(mapped) && !(ctx->flags & USHER_LOOPBACK)) /* always by the kernel, no note needed */
         return;
     uint32_t place = place_of(mapped, port);
     memcpy(ctx->peer[place], mapped, 16);
@@ -53,13 +60,15 @@ static bool noted(const struct usher_context *ctx, const uint8_t mapped[16], uin
 
 bool client_peer_is_by_kernel(struct usher_socket *sock, const struct usher_msg *msg) {
     const struct usher_context *ctx = sock->ctx;
+    bool lo_by_kernel = !(ctx->flags & USHER_LOOPBACK);
     if (LIKELY(!ctx->peer_used && msg->family == AF_INET))
-        return msg->peer[0] == 127;
+        return lo_by_kernel && msg->peer[0] == 127;
     if (msg->family == 0)
         return UNLIKELY(sock->kernel_peer) && !client_bounce_pending(sock);
     if (msg->scope) /* the rings cannot name an interface */
         return true;
     uint8_t mapped[16];
     client_addr_map(msg->family, msg->peer, mapped);
-    return is_loopback(mapped) || (noted(ctx, mapped, msg->peer_port) && !client_bounce_pending(sock));
+    return (lo_by_kernel && is_loopback(mapped)) ||
+           (noted(ctx, mapped, msg->peer_port) && !client_bounce_pending(sock));
 }

@@ -28,6 +28,18 @@ Test(peer, loopback_is_always_the_kernels) {
     cr_assert_eq(ctx.peer_used, 0, "needs no note");
 }
 
+Test(peer, own_loopback_is_one_more_address) {
+    static struct usher_context ctx = {.flags = USHER_LOOPBACK};
+    const uint8_t lo[16] = {127, 1, 2, 3}, lo6[16] = {[15] = 1}, mapped[16] = {[10] = 0xff, 0xff, 127, 1, 2, 3};
+    cr_assert_not(by_kernel(&ctx, AF_INET, lo));
+    cr_assert_not(by_kernel(&ctx, AF_INET6, lo6));
+    cr_assert_not(by_kernel(&ctx, AF_INET6, mapped));
+    client_peer_by_kernel(&ctx, AF_INET, lo, 7);
+    cr_assert(by_kernel(&ctx, AF_INET, lo), "it was bounced");
+    cr_assert(by_kernel(&ctx, AF_INET6, mapped));
+    cr_assert_not(by_kernel(&ctx, AF_INET6, lo6));
+}
+
 Test(peer, others_are_noted_and_forgotten) {
     static struct usher_context ctx;
     uint8_t a[16], b[16], mapped[16];

@@ -27,7 +27,8 @@ static const char usage[] =
     "  --listen=WHEN      when listeners are usherd's: from the start (now), or once the program has served a\n"
     "                     connection itself (learn, the default): one that forks for each connection cannot be\n"
     "                     carried. Programs with epoll, and some known ones, are carried from the start\n"
-    "  --loopback=HOW     who serves 127.0.0.0/8 and ::1\n"
+    "  --loopback=HOW     who serves 127.0.0.0/8 and ::1: Usher's sockets first, then the kernel's (auto, the\n"
+    "                     default); the kernel's alone (kernel); Usher's alone, for connections (usher)\n"
     "  --socket=PATH      usherd's session socket (also USHER_SOCKET); /run/usher/session.sock\n"
     "  --help, --version\n";
 

@@ -153,8 +153,6 @@ static int way_check(struct shard *sh, const struct flow *flow, bool *ret_local)
     struct engine_route route = {.error = 0};
     if (engine == NODE_NONE)
         return -EPROTONOSUPPORT;
-    if (ipaddr_is_loopback(&flow->remote))
-        return -ENETUNREACH;
     shard_route(sh, &flow->remote, &route);
     bool ours = steer_lookup(sh->steer, PROTO_TCP, flow->remote_port) != STEER_NONE;
     *ret_local = route.local;

@@ -181,6 +181,32 @@ def a_listener_serves_both_worlds(rig):
             check(exchange(s, b"by the kernel") == b"by the kernel", f"{style}: {address}")
 
 
+def usher_has_a_loopback(rig):
+    rig.usherd()
+    echo_server(rig, "epoll")
+    kernel_stream_echo(rig, "a", 9001)
+    for address in ("127.0.0.1", "127.1.2.3", "::1"):
+        for way in ("plain", "timeout"):
+            answer = ask(rig, "a", "python3", "-c", CLIENT, address, 7000, 1_000_000, way, usher=True)
+            is_carried(answer, "stream")
+    check("127.0.0.1 ('127.1.2.3'" in ask(rig, "a", "python3", "-c", CLIENT, "127.1.2.3", 7000, 1, "plain",
+                                          usher=True).text, "both ends have the kernel's addresses")
+    for way in ("plain", "timeout"):
+        for port in (7000, 9001):
+            answer = ask(rig, "a", "python3", "-c", CLIENT, "127.0.0.1", port, 1000, way, usher=True,
+                         options=["--loopback=kernel"])
+            check(carried(answer, "stream", "by the kernel: the loopback"), str(answer.report))
+        answer = ask(rig, "a", "python3", "-c", CLIENT, "127.0.0.1", 9001, 1000, way, usher=True, ok=1,
+                     options=["--loopback=usher"])
+        check("ConnectionRefusedError" in answer.err, answer.err)
+    for port, address in ((7001, "127.0.0.1"), (7002, "::1")):
+        server = under(rig, "python3", "-c", ECHO.replace('"::"', f'"::ffff:{address}"' if "." in address else '"::1"'),
+                       "block", port, options=["--listen=now"])
+        server.says("ready")
+        is_carried(server, "listener")
+        is_carried(ask(rig, "a", "python3", "-c", CLIENT, address, port, 1000, "plain", usher=True), "stream")
+
+
 DATAGRAMS = r"""
 import socket, sys
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -201,12 +227,14 @@ def datagrams_both_ways(rig):
         check(rig.asks(host, address, 7000, b"hello", 5) == b"hello", f"{host} asks {address}")
     is_carried(server, "datagrams")
     rig.kernel_echo("b", 9000)
-    code = ("import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(10)\n"
-            f"for i in range(100):\n s.sendto(b'%d' % i, ('{B4}', 9000)); assert s.recv(100) == b'%d' % i\n"
-            "print(s.getsockname()[1] != 0)")
-    answer = ask(rig, "a", "python3", "-c", code, usher=True)
-    is_carried(answer, "datagrams")
-    check("True" in answer.text, answer.text)
+    rig.kernel_echo("a", 9001)
+    for address, port in ((B4, 9000), ("127.0.0.1", 7000), ("127.0.0.1", 9001)):
+        code = ("import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(10)\n"
+                f"for i in range(100):\n s.sendto(b'%d' % i, ('{address}', {port})); assert s.recv(100) == b'%d' % i\n"
+                "print(s.getsockname()[1] != 0)")
+        answer = ask(rig, "a", "python3", "-c", code, usher=True)
+        is_carried(answer, "datagrams")
+        check("True" in answer.text, answer.text)
 
 
 FORKING = r"""
@@ -376,6 +404,7 @@ def programs_talk(rig):
 
 if __name__ == "__main__":
     sys.exit(main([every_style_serves, many_at_once, clients_connect, both_sides_on_usher, the_kernel_takes_the_rest,
-                   a_listener_serves_both_worlds, datagrams_both_ways, who_forks_for_each_stays_with_the_kernel,
-                   trust_is_learned, several_processes_accept, a_connection_outlives_its_listener,
-                   what_was_said_arrives_after_the_end, no_usherd, usherd_dies, programs_talk]))
+                   a_listener_serves_both_worlds, usher_has_a_loopback, datagrams_both_ways,
+                   who_forks_for_each_stays_with_the_kernel, trust_is_learned, several_processes_accept,
+                   a_connection_outlives_its_listener, what_was_said_arrives_after_the_end, no_usherd, usherd_dies,
+                   programs_talk]))

@@ -78,8 +78,8 @@ class Answer:
         return self.out.decode("utf-8", "replace")
 
 
-def ask(rig, host, program, *args, usher=False, data=b"", ok=0, seconds=60):
-    command = rig.inside(host, words(rig, usher, program, args))
+def ask(rig, host, program, *args, usher=False, data=b"", ok=0, seconds=60, options=()):
+    command = rig.inside(host, words(rig, usher, program, args, options))
     try:
         answer = Answer(subprocess.run(command, input=data, capture_output=True, timeout=seconds, check=False))
     except subprocess.TimeoutExpired as e:

@@ -37,6 +37,7 @@ struct usher_socket;
 
 enum usher_context_flag {
     USHER_SINGLE_THREAD = 1 << 0, /* one thread uses this context: no lock is taken */
+    USHER_LOOPBACK = 1 << 1, /* datagrams to 127.0.0.0/8 and ::1 try Usher's sockets first, then the kernel's */
 };
 
 struct usher_context_params {
