@@ -20,13 +20,10 @@
 #include <stdint.h>
 
 #include "nicbackend/addr.h"
+#include "nicbackend/error.h"
 
 struct nb_claims;
 struct nb_attach;
-
-struct nb_error {
-    char text[256];
-};
 
 enum nb_hook {
     NB_HOOK_XDP_NATIVE,

@@ -5,7 +5,6 @@
  * nothing; see attach.c.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,16 +24,6 @@
 const char *const claims_map_names[CLAIMS_MAP_COUNT] = {"claims", "ports", "addrs", "frags", "kept", "held"};
 const char *const claims_hook_names[NB_HOOK_COUNT] = {"xdp-native", "xdp-generic", "tc"};
 const char *const claims_attach_fd_names[ATTACH_FD_COUNT] = {"prog", "filter", "config", "counts", "xsks", "link"};
-
-int nb_fail(struct nb_error *err, int error, const char *format, ...) {
-    if (err != NULL) {
-        va_list args;
-        va_start(args, format);
-        vsnprintf(err->text, sizeof err->text, format, args);
-        va_end(args);
-    }
-    return error;
-}
 
 /* Mapped rather than malloced: half a megabyte of `exact` counters that are mostly never touched. */
 static struct nb_claims *claims_alloc(void) {

@@ -50,7 +50,6 @@ struct nb_claims {
     uint8_t any[2][65536];            /* the same of claims at any address, ranges included */
 };
 
-int nb_fail(struct nb_error *err, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* clsact.c. Detaching takes the qdisc away too when asked and when no filter is left in it. */
 int nb_clsact_attach(uint32_t ifindex, int prog_fd, bool *ret_made_qdisc);
 int nb_clsact_detach(uint32_t ifindex, bool qdisc_too);

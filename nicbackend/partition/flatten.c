@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * See flatten.h.
+ */
+#include "nicbackend/partition/flatten.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "nicbackend/partition/expand.h"
+
+const char *nb_reason_text(enum nb_reason reason) {
+    static const char *const texts[] = {
+#define NB_REASON_TEXT(name, text) text,
+        NB_REASONS(NB_REASON_TEXT)
+#undef NB_REASON_TEXT
+    };
+    return texts[reason];
+}
+
+/* --- what hardware cannot see ---------------------------------------------------------------------------------- */
+
+enum certainty { NEVER, MAYBE, ALWAYS };
+
+static enum certainty state_matches(const struct nb_match *m, const struct nb_cell *c) {
+    uint8_t wanted = (uint8_t)((m->invert & NB_F_STATE) != 0 ? ~m->state : m->state);
+    if ((wanted & c->states) == 0)
+        return NEVER;
+    return (c->states & ~wanted) == 0 ? ALWAYS : MAYBE;
+}
+
+static enum certainty owner_matches(const struct nb_policy *p, const struct nb_match *m, const struct nb_cell *c) {
+    if (!c->owner_known)
+        return MAYBE;
+    return nb_owner_matches(p, &p->owners[m->owner], c->owner) ? ALWAYS : NEVER;
+}
+
+static enum certainty hidden_matches(const struct nb_policy *p, const struct nb_match *m, const struct nb_cell *c) {
+    enum certainty state = (m->fields & NB_F_STATE) != 0 ? state_matches(m, c) : ALWAYS;
+    enum certainty owner = m->owner != NB_NONE ? owner_matches(p, m, c) : ALWAYS;
+    enum certainty length = (m->fields & NB_F_LENGTH) != 0 ? MAYBE : ALWAYS;
+    enum certainty least = state < owner ? state : owner;
+    return least < length ? least : length;
+}
+
+static bool sees_all(const struct nb_match *m) {
+    return (m->fields & (NB_F_STATE | NB_F_LENGTH)) == 0 && m->owner == NB_NONE;
+}
+
+/* --- what a rule does ------------------------------------------------------------------------------------------ */
+
+/* Why hardware may not end packets in the rule's stead. */
+static enum nb_reason action_reason(const struct nb_action *a, uint32_t limit) {
+    if (limit != NB_NONE)
+        return NB_REASON_LIMITED;
+    if ((a->flags & (NB_ACT_LOG | NB_ACT_MIRROR)) != 0)
+        return NB_REASON_MARKS;
+    if (a->verdict == NB_REJECT)
+        return NB_REASON_REJECTS;
+    return a->verdict == NB_DROP ? NB_REASON_NONE : NB_REASON_ALLOWS;
+}
+
+/* A rule that only counts is no obstacle unless counters are to be exact; marks end with the packet. */
+static bool leaves_nothing(const struct nb_rule *r, bool exact) {
+    return r->action.verdict == NB_CONTINUE && !exact && r->limit == NB_NONE && r->action.counter == NB_NONE &&
+           (r->action.flags & (NB_ACT_LOG | NB_ACT_MIRROR)) == 0;
+}
+
+static bool other_way(const struct nb_match *m, uint32_t ifindex) {
+    bool in = (m->fields & NB_F_DIR) == 0 || ((m->dir & NB_IN) != 0) != ((m->invert & NB_F_DIR) != 0);
+    bool here = (m->fields & NB_F_IFINDEX) == 0 || (m->ifindex == ifindex) != ((m->invert & NB_F_IFINDEX) != 0);
+    return !in || !here;
+}
+
+/* --- items ----------------------------------------------------------------------------------------------------- */
+
+struct flattening {
+    const struct nb_flatten_params *p;
+    struct nb_items *items;
+    uint32_t rule;
+    int error;
+};
+
+static void item_add(struct flattening *f, const struct nb_cube *cube, bool drop) {
+    struct nb_items *items = f->items;
+    if (items->count == items->size) {
+        uint32_t size = items->size == 0 ? 64 : items->size * 2;
+        struct nb_item *v = realloc(items->v, size * sizeof *v);
+        if (v == NULL) {
+            f->error = -ENOMEM;
+            return;
+        }
+        items->v = v;
+        items->size = size;
+    }
+    items->v[items->count++] = (struct nb_item){.cube = *cube, .rule = f->rule, .drop = drop};
+}
+
+static void reason_set(struct flattening *f, enum nb_reason reason) {
+    if (f->items->reasons[f->rule] == NB_REASON_NONE)
+        f->items->reasons[f->rule] = (uint8_t)reason;
+}
+
+static void add_met(struct flattening *f, const struct nb_cubes *cubes, const struct nb_cell *cell, bool drop) {
+    struct nb_cube one;
+    for (uint32_t i = 0; i < cubes->count && f->error == 0; i++)
+        if (nb_cube_meet(&cubes->v[i], &cell->cube, &one))
+            item_add(f, &one, drop);
+}
+
+static bool meets(const struct nb_cubes *cubes, const struct nb_cell *cell) {
+    for (uint32_t i = 0; i < cubes->count; i++)
+        if (nb_cube_overlaps(&cubes->v[i], &cell->cube))
+            return true;
+    return false;
+}
+
+static enum nb_reason hidden_reason(const struct nb_match *m) {
+    if (m->owner != NB_NONE)
+        return NB_REASON_OWNER;
+    return (m->fields & NB_F_STATE) != 0 ? NB_REASON_STATE : NB_REASON_LENGTH;
+}
+
+/* Behind the last cell in which the rule always matches; 0 when there is none. */
+static uint32_t last_certain(const struct flattening *f, const struct nb_match *m) {
+    const struct nb_world *w = f->p->world;
+    if (hidden_matches(f->p->policy, m, &w->rest) == ALWAYS)
+        return w->cell_count + 1;
+    uint32_t i = w->cell_count;
+    while (i > 0 && hidden_matches(f->p->policy, m, &w->cells[i - 1]) != ALWAYS)
+        i--;
+    return i;
+}
+
+/* Cell by cell, so that each is asked for its own sockets. A cell where the rule never matches is shielded from what a
+ * wider cell behind it may say, if that would drop. */
+static void add_by_cells(struct flattening *f, const struct nb_match *m, const struct nb_cubes *cubes, bool drops) {
+    const struct nb_world *w = f->p->world;
+    struct nb_cell rest = w->rest;
+    uint32_t certain = drops ? last_certain(f, m) : 0;
+    memset(&rest.cube, 0, sizeof rest.cube);
+    for (uint32_t i = 0; i <= w->cell_count && f->error == 0; i++) {
+        const struct nb_cell *cell = i < w->cell_count ? &w->cells[i] : &rest;
+        if (!meets(cubes, cell))
+            continue;
+        enum certainty c = hidden_matches(f->p->policy, m, cell);
+        if (c == MAYBE && drops)
+            reason_set(f, hidden_reason(m));
+        if (c != NEVER || i + 1 < certain)
+            add_met(f, cubes, cell, drops && c == ALWAYS);
+    }
+}
+
+static void flatten_rule(struct flattening *f, const struct nb_rule *r) {
+    struct nb_cubes cubes;
+    bool wide;
+    const struct nb_cell everywhere = {.owner_known = false};
+    if (other_way(&r->match, f->p->ifindex))
+        return reason_set(f, NB_REASON_OUTGOING);
+    enum nb_reason reason = action_reason(&r->action, r->limit);
+    reason_set(f, reason);
+    if (leaves_nothing(r, f->p->exact))
+        return;
+    f->error = nb_expand(f->p->policy, &r->match, f->p->cube_max, &cubes, &wide);
+    if (f->error != 0)
+        return;
+    if (wide)
+        reason_set(f, NB_REASON_CUBES);
+    bool drops = reason == NB_REASON_NONE && !wide;
+    if (sees_all(&r->match))
+        add_met(f, &cubes, &everywhere, drops);
+    else
+        add_by_cells(f, &r->match, &cubes, drops);
+    free(cubes.v);
+}
+
+/* The default of a tier: true when lower tiers have a say after it. */
+static bool flatten_default(struct flattening *f, uint8_t tier) {
+    const struct nb_action *a = &f->p->policy->defaults[tier];
+    const struct nb_cell everywhere = {.owner_known = false};
+    f->rule = f->p->policy->rule_count + tier;
+    enum nb_reason reason = action_reason(a, NB_NONE);
+    reason_set(f, reason);
+    if (a->verdict == NB_ALLOW && (a->flags & (NB_ACT_LOG | NB_ACT_MIRROR)) == 0 && a->counter == NB_NONE)
+        return true;
+    item_add(f, &everywhere.cube, reason == NB_REASON_NONE);
+    return false;
+}
+
+int nb_flatten(const struct nb_flatten_params *params, struct nb_items *ret_items) {
+    const struct nb_policy *p = params->policy;
+    struct nb_items items = {.reasons = calloc(p->rule_count + NB_TIER_COUNT, 1)};
+    struct flattening f = {.p = params, .items = &items, .error = items.reasons == NULL ? -ENOMEM : 0};
+    uint32_t next = 0;
+    bool more = true;
+    for (uint8_t tier = 0; tier < NB_TIER_COUNT && more && f.error == 0; tier++) {
+        for (; next < p->rule_count && p->rules[next].tier == tier && f.error == 0; next++) {
+            f.rule = next;
+            flatten_rule(&f, &p->rules[next]);
+        }
+        if (f.error == 0)
+            more = flatten_default(&f, tier);
+    }
+    if (f.error != 0) {
+        nb_items_free(&items);
+        return f.error;
+    }
+    *ret_items = items;
+    return 0;
+}
+
+void nb_items_free(struct nb_items *items) {
+    free(items->v);
+    free(items->reasons);
+    *items = (struct nb_items){.v = NULL};
+}

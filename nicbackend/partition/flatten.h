@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A policy as one list of cubes, read from the top: the first that has a packet's key says what hardware may do with
+ * the packet. An item that drops is certain: whatever hardware cannot see (state, owner, length, tokens), software
+ * would drop every such packet by the same rule and leave nothing else behind. Everything else is an item that punts,
+ * or nothing. Control thread; cost is cubes times rules.
+ */
+#ifndef USHER_NICBACKEND_PARTITION_FLATTEN_H
+#define USHER_NICBACKEND_PARTITION_FLATTEN_H
+
+#include "nicbackend/partition/cube.h"
+
+/* What is certain about the packets of a cube because of the sockets of this host. */
+struct nb_cell {
+    struct nb_cube cube;
+    const struct nb_owner *owner; /* with `owner_known`; NULL is nobody */
+    bool owner_known;
+    uint8_t states; /* mask of enum nb_state: what such packets may be */
+};
+
+/* Cells are asked in order, the most special first; what is in none of them is `rest` (whose cube is not looked at). */
+struct nb_world {
+    const struct nb_cell *cells;
+    uint32_t cell_count;
+    struct nb_cell rest;
+};
+
+/* Nothing is known: of any state, of whoever. */
+#define NB_WORLD_UNKNOWN ((struct nb_world){.rest = {.states = NB_STATE_NEW | NB_STATE_ESTABLISHED | NB_STATE_RELATED}})
+
+/* Why a rule is not, or not wholly, in the NIC. The first that was found. */
+#define NB_REASONS(X)                                                                                                  \
+    X(NONE, "it is in the NIC")                                                                                        \
+    X(ALLOWS, "it lets packets pass: software has the last word")                                                      \
+    X(OUTGOING, "it is about packets that leave or about another interface")                                           \
+    X(REJECTS, "it answers the sender")                                                                                \
+    X(MARKS, "it logs or mirrors what it matches")                                                                     \
+    X(LIMITED, "its limit counts in software")                                                                         \
+    X(STATE, "hardware does not know the conversation's state")                                                        \
+    X(OWNER, "hardware does not know whose packets these are")                                                         \
+    X(LENGTH, "hardware does not see the packet's length as software does")                                            \
+    X(CUBES, "it needs too many entries")                                                                              \
+    X(HIDDEN, "earlier rules decide all that it matches")                                                              \
+    X(FIELDS, "the device cannot match such fields")                                                                   \
+    X(ORDER, "an earlier rule overlaps it and the device cannot order them")                                           \
+    X(MASKS, "the device has no mask left")                                                                            \
+    X(SPACE, "the device has no entry left for it")                                                                    \
+    X(REFUSED, "the device refused it")
+
+enum nb_reason {
+#define NB_REASON_ENUM(name, text) NB_REASON_##name,
+    NB_REASONS(NB_REASON_ENUM)
+#undef NB_REASON_ENUM
+        NB_REASON_COUNT
+};
+
+const char *nb_reason_text(enum nb_reason reason);
+
+struct nb_item {
+    struct nb_cube cube;
+    uint32_t rule; /* index in the policy; its count plus the tier for a tier's default */
+    bool drop;
+};
+
+struct nb_items {
+    struct nb_item *v;
+    uint32_t count, size;
+    uint8_t *reasons; /* enum nb_reason, by rule: why its items punt, if they do */
+};
+
+struct nb_flatten_params {
+    const struct nb_policy *policy;
+    const struct nb_world *world;
+    uint32_t ifindex;
+    uint32_t cube_max; /* of one rule; more are widened */
+    bool exact;        /* counters of rules that do not decide must not miss what hardware drops either */
+};
+
+/* 0 or -ENOMEM. */
+int nb_flatten(const struct nb_flatten_params *params, struct nb_items *ret_items);
+void nb_items_free(struct nb_items *items);
+
+#endif
