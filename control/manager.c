@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "control/log.h"
+#include "control/policing.h"
 #include "control/usherd.h"
 
 /* ---- watchdog ---- */
@@ -126,6 +127,7 @@ void manager_reload(struct usherd *u) {
         return;
     }
     settings_apply(u, &wanted, changed, sizeof changed);
+    policing_reload(u);
     uint32_t left = config_compare(&u->cfg, &wanted, rest, sizeof rest);
     log_info("reload", "the settings were read again; changed:%s", changed[0] != '\0' ? changed : " nothing");
     if (left > 0)

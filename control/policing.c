@@ -5,45 +5,504 @@
 #include "control/policing.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "control/log.h"
+#include "control/policy/history.h"
 #include "control/policy/install.h"
 #include "control/usherd.h"
+#include "engines/filter/filter_image.h"
 
-int policing_begin(struct usherd *u, char *err, size_t err_size) {
-    static struct problems problems;
-    if (u->cfg.policy[0] == '\0')
-        return 0;
-    problems.count = 0;
-    int error = policy_load(u->cfg.policy, &u->policy, &problems);
-    for (uint32_t i = 1; i < problems.count && i < PROBLEM_MAX; i++)
-        log_error("policy", "%s", problems.text[i]);
-    if (error == 0)
-        error = policy_install(u->rt, u->policy, NULL, 0);
-    if (error != 0) {
-        (void)snprintf(err, err_size, "%s",
-                       problems.count > 0 ? problems.text[0]
-                                          : "the policy cannot be installed; has it more rules than memory?");
-        policing_end(u);
-        return error;
+struct policing {
+    struct usherd *u;
+    struct history *history;
+    struct policy *now;                            /* NULL: there is none */
+    uint64_t revision, before;                     /* before: in force until this one came */
+    bool open;                                     /* the filter engine is in the packets' way */
+    const struct policy *counted;                  /* whose rules and counters these are for: */
+    struct filter_count *rule_base, *counter_base; /* what earlier revisions have counted */
+    /* a change that waits to be confirmed: */
+    sd_event_source *timer;
+    uint64_t confirm_by;
+    struct policy *back; /* what comes back; NULL: the empty policy does */
+    struct problems problems;
+};
+
+__attribute__((format(printf, 3, 4))) static int fail(struct policing_error *err, int error, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    (void)vsnprintf(err->text, sizeof err->text, fmt, args);
+    va_end(args);
+    return error;
+}
+
+static uint64_t now_unix_ns(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* ---- counts ---- */
+
+/* What `old` and those before it have counted, in the places that `new` has for the same names. */
+static struct filter_count *carry(struct policing *p, const struct policy *old, const struct policy *new, bool named) {
+    const struct nb_policy *from = policy_rules(old), *to = policy_rules(new);
+    uint32_t n = named ? from->counter_count : from->rule_count, m = named ? to->counter_count : to->rule_count;
+    struct filter_count *counts = named ? p->counter_base : p->rule_base;
+    struct filter_count *ret = calloc(m + 1u, sizeof *ret);
+    if (ret == NULL || counts == NULL)
+        return ret;
+    (void)policy_counts_add(p->u->rt, true, named, n, counts);
+    for (uint32_t i = 0; i < m; i++) {
+        uint32_t k = named ? policy_counter_find(old, policy_counter_name(new, i))
+                           : policy_rule_find(old, policy_rule_name(new, i));
+        if (k != NB_NONE)
+            ret[i] = counts[k];
     }
-    log_info("policy", "%s is in force: %u rules", u->cfg.policy, policy_rules(u->policy)->rule_count);
+    return ret;
+}
+
+static struct filter_count *none(uint32_t count) {
+    return calloc(count + 1u, sizeof(struct filter_count));
+}
+
+static void counts_turn(struct policing *p, const struct policy *new) {
+    const struct nb_policy *to = policy_rules(new);
+    const struct policy *old = p->counted;
+    struct filter_count *rules = old != NULL ? carry(p, old, new, false) : none(to->rule_count);
+    struct filter_count *counters = old != NULL ? carry(p, old, new, true) : none(to->counter_count);
+    free(p->rule_base);
+    free(p->counter_base);
+    p->rule_base = rules;
+    p->counter_base = counters;
+    p->counted = new;
+}
+
+int policing_counts(const struct policing *p, bool named, struct filter_count *counts) {
+    const struct filter_count *base = named ? p->counter_base : p->rule_base;
+    if (p->now == NULL)
+        return 0;
+    const struct nb_policy *nb = policy_rules(p->now);
+    uint32_t n = named ? nb->counter_count : nb->rule_count;
+    if (base != NULL)
+        memcpy(counts, base, n * sizeof *counts);
+    return policy_counts_add(p->u->rt, false, named, n, counts);
+}
+
+/* ---- bringing one into force ---- */
+
+/* Between two bursts of every shard. From the first policy on, packets pass the filter engine. */
+static int force(struct policing *p, struct policy *policy, uint64_t revision, struct policing_error *err) {
+    uint32_t engine, owners = p->u->owners != NULL ? 4 * p->u->cfg.sessions.max + 1 : 0;
+    policy_revision_set(policy, revision);
+    int error = policy_install(p->u->rt, policy, p->u->owners, owners);
+    if (error == -EFBIG)
+        return fail(err, error,
+                    "the policy's %u rules and its sets need more memory than the filter engine has for one; "
+                    "nothing was changed. Use sets and ranges for rules that differ in a value",
+                    policy_rules(policy)->rule_count);
+    if (error == 0 && !p->open)
+        error = runtime_engine_find(p->u->rt, "filter", &engine);
+    if (error == 0 && !p->open)
+        error = runtime_stage_set(p->u->rt, engine, true);
+    if (error != 0)
+        return fail(err, error, "a worker did not take the policy: %s; nothing was changed. Look at its load",
+                    strerror(-error));
+    p->open = true;
+    counts_turn(p, policy);
     return 0;
 }
 
+static void became(struct policing *p, struct policy *policy, uint64_t revision) {
+    if (p->back != p->now)
+        policy_destroy(p->now);
+    p->now = policy;
+    if (revision != p->revision)
+        p->before = p->revision;
+    p->revision = revision;
+}
+
+static void wait_end(struct policing *p) {
+    p->timer = sd_event_source_disable_unref(p->timer);
+    p->confirm_by = 0;
+    if (p->back != p->now)
+        policy_destroy(p->back);
+    p->back = NULL;
+}
+
+/* The policy that lets everything pass: what comes back when there was none before. */
+static struct policy *empty_policy(void) {
+    static struct problems problems;
+    struct policy *policy = NULL;
+    problems.count = 0;
+    (void)policy_parse("empty", "", 0, 0, &policy, &problems);
+    return policy;
+}
+
+static int go_back(struct policing *p, struct policing_error *err) {
+    struct policy *policy = p->back != NULL ? p->back : empty_policy();
+    uint64_t revision = p->before;
+    if (policy == NULL)
+        return fail(err, -ENOMEM, "no memory is left to go back");
+    int error = force(p, policy, revision, err);
+    if (error != 0) {
+        if (policy != p->back)
+            policy_destroy(policy);
+        return error;
+    }
+    p->back = NULL;
+    became(p, policy, revision);
+    wait_end(p);
+    return 0;
+}
+
+static int on_unconfirmed(sd_event_source *source, uint64_t usec, void *arg) {
+    struct policing *p = arg;
+    struct policing_error err;
+    uint64_t was = p->revision;
+    (void)source;
+    (void)usec;
+    if (go_back(p, &err) != 0)
+        log_error("policy", "revision %" PRIu64 " was not confirmed and cannot be taken back: %s", was, err.text);
+    else
+        log_warning("policy", "revision %" PRIu64 " was not confirmed in time; revision %" PRIu64 " is in force again",
+                    was, p->revision);
+    return 0;
+}
+
+static int wait_begin(struct policing *p, uint64_t ns) {
+    int error = sd_event_add_time_relative(p->u->event, &p->timer, CLOCK_BOOTTIME, ns / 1000, 0, on_unconfirmed, p);
+    p->confirm_by = error >= 0 ? now_unix_ns() + ns : 0;
+    return error;
+}
+
+/* ---- changes ---- */
+
+static int change_check(const struct policing *p, const struct policing_change *c, struct policing_error *err) {
+    if (c->expects && c->expected != p->revision)
+        return fail(err, -ESTALE,
+                    "revision %" PRIu64 " is in force, not %" PRIu64 ": somebody changed the policy meanwhile. Look at "
+                    "it and apply again",
+                    p->revision, c->expected);
+    if (p->timer != NULL)
+        return fail(err, -EBUSY, "revision %" PRIu64 " waits to be confirmed; confirm it or roll it back first",
+                    p->revision);
+    return 0;
+}
+
+static int noted(int error, struct policing_error *err) {
+    return error == 0
+               ? 0
+               : fail(err, error, "the policy cannot be noted in state_dir: %s; nothing was changed", strerror(-error));
+}
+
+/* In force, and either noted as such or waiting. When neither can be, the old one is brought back. */
+static int settle(struct policing *p, struct policy *policy, uint64_t number, uint64_t confirm_ns,
+                  struct policing_error *err) {
+    int error = confirm_ns != 0 ? wait_begin(p, confirm_ns) : history_force(p->history, number);
+    if (error >= 0) {
+        if (confirm_ns != 0)
+            p->back = p->now;
+        became(p, policy, number);
+        return 0;
+    }
+    struct policing_error ignored;
+    if (p->now == NULL)
+        p->now = empty_policy();
+    if (p->now != NULL)
+        (void)force(p, p->now, p->revision, &ignored);
+    return noted(error, err);
+}
+
+int policing_apply(struct policing *p, struct policy *policy, const char *text, size_t size,
+                   const struct policing_change *c, uint64_t *ret_revision, struct policing_error *err) {
+    struct revision what = {.rules = policy_rules(policy)->rule_count};
+    uint64_t number = 0;
+    int error = change_check(p, c, err);
+    if (error != 0)
+        return error;
+    (void)snprintf(what.by, sizeof what.by, "%s", c->by);
+    (void)snprintf(what.note, sizeof what.note, "%s", c->note);
+    error = noted(history_add(p->history, &what, text, size, &number), err);
+    if (error != 0)
+        return error;
+    error = force(p, policy, number, err);
+    if (error == 0)
+        error = settle(p, policy, number, c->confirm_ns, err);
+    if (error != 0) {
+        history_drop(p->history, number);
+        return error;
+    }
+    *ret_revision = number;
+    log_info("policy", "revision %" PRIu64 " of %s is in force: %u rules%s", number, c->by, what.rules,
+             c->confirm_ns != 0 ? "; it waits to be confirmed" : "");
+    return 0;
+}
+
+int policing_edit(struct policing *p, struct policy *policy, const char *text, size_t size,
+                  const struct policing_change *c, uint64_t *ret_revision, bool *ret_in_place,
+                  struct policing_error *err) {
+    *ret_in_place = false;
+    return policing_apply(p, policy, text, size, c, ret_revision, err);
+}
+
+int policing_confirm(struct policing *p, uint64_t revision, struct policing_error *err) {
+    if (p->timer == NULL)
+        return fail(err, -ENOENT, "no change waits to be confirmed; revision %" PRIu64 " is in force", p->revision);
+    if (revision != 0 && revision != p->revision)
+        return fail(err, -ENOENT, "revision %" PRIu64 " waits to be confirmed, not %" PRIu64, p->revision, revision);
+    int error = history_force(p->history, p->revision);
+    if (error != 0)
+        return fail(err, error, "revision %" PRIu64 " cannot be noted in state_dir: %s; it still waits", p->revision,
+                    strerror(-error));
+    wait_end(p);
+    log_info("policy", "revision %" PRIu64 " is confirmed", p->revision);
+    return 0;
+}
+
+static uint64_t one_before(const struct policing *p) {
+    const struct revision *r;
+    uint64_t best = 0;
+    if (history_find(p->history, p->before) != NULL)
+        return p->before;
+    for (uint32_t i = 0; (r = history_at(p->history, i)) != NULL; i++)
+        if (r->number < p->revision)
+            best = r->number;
+    return best;
+}
+
+/* A revision's policy as it would be now: names that are gone meanwhile match nobody. */
+static struct policy *recall(struct policing *p, uint64_t number, struct policing_error *err) {
+    struct policy *policy = NULL;
+    char *text, name[48];
+    size_t size;
+    int error = history_text(p->history, number, &text, &size);
+    if (error != 0) {
+        (void)fail(err, error, "revision %" PRIu64 " cannot be read: %s", number, strerror(-error));
+        return NULL;
+    }
+    (void)snprintf(name, sizeof name, "revision %" PRIu64, number);
+    p->problems.count = 0;
+    if (policy_parse(name, text, size, POLICY_ABSENT_OK, &policy, &p->problems) != 0)
+        (void)fail(err, -EINVAL, "%.250s", p->problems.count > 0 ? p->problems.text[0] : "no memory is left");
+    free(text);
+    const char *first;
+    if (policy != NULL && policy_absent(policy, &first) > 0)
+        log_warning("policy",
+                    "revision %" PRIu64 " names %u things that this host does not have; they match nobody: %s", number,
+                    policy_absent(policy, &first), first);
+    return policy;
+}
+
+static int bring_back(struct policing *p, uint64_t number, struct policing_error *err) {
+    struct policy *policy = recall(p, number, err);
+    if (policy == NULL)
+        return -EINVAL;
+    int error = force(p, policy, number, err);
+    if (error == 0)
+        error = settle(p, policy, number, 0, err);
+    if (error != 0)
+        policy_destroy(policy);
+    return error;
+}
+
+int policing_rollback(struct policing *p, uint64_t revision, const struct policing_change *c, uint64_t *ret_revision,
+                      struct policing_error *err) {
+    uint64_t target = revision != 0 ? revision : p->timer != NULL ? p->before : one_before(p);
+    int error = 0;
+    if (c->expects && c->expected != p->revision)
+        return change_check(p, c, err);
+    if (target == 0 && p->timer == NULL)
+        return fail(err, -ENOENT, "there is no earlier revision");
+    if (target != 0 && history_find(p->history, target) == NULL)
+        return fail(err, -ENOENT, "revision %" PRIu64 " is not kept; `usherctl policy history` lists those that are",
+                    target);
+    if (p->timer != NULL)
+        error = go_back(p, err);
+    if (error == 0 && target != p->revision)
+        error = bring_back(p, target, err);
+    if (error != 0)
+        return error;
+    *ret_revision = p->revision;
+    log_info("policy", "%s brought revision %" PRIu64 " back", c->by, p->revision);
+    return 0;
+}
+
+/* ---- the file of the settings ---- */
+
+static const struct revision *last_of(const struct policing *p, const char *by) {
+    const struct revision *r, *best = NULL;
+    for (uint32_t i = 0; (r = history_at(p->history, i)) != NULL; i++)
+        if (strcmp(r->by, by) == 0)
+            best = r;
+    return best;
+}
+
+static bool same_text(const struct policing *p, const struct revision *r, const char *text, size_t size) {
+    char *kept;
+    size_t kept_size;
+    if (r == NULL || r->size != size || history_text(p->history, r->number, &kept, &kept_size) != 0)
+        return false;
+    bool same = kept_size == size && memcmp(kept, text, size) == 0;
+    free(kept);
+    return same;
+}
+
+static int apply_text(struct policing *p, const char *path, const char *text, size_t size, const char *by) {
+    struct policing_error err;
+    struct policy *policy = NULL;
+    uint64_t revision;
+    int error = policy_parse(path, text, size, 0, &policy, &p->problems);
+    if (error != 0)
+        return error;
+    const struct policing_change c = {.by = by, .note = ""};
+    error = policing_apply(p, policy, text, size, &c, &revision, &err);
+    if (error != 0) {
+        policy_destroy(policy);
+        problem_add(&p->problems, &(struct place){path, 0, 0}, "%s", err.text);
+    }
+    return error;
+}
+
+/* The file counts when it is another than the last time; what operators have applied since is in force otherwise.
+ * *ret_changed: it became a new revision. */
+static int apply_file(struct policing *p, const char *path, bool *ret_changed) {
+    char by[sizeof((struct revision *)0)->by], *text;
+    size_t size;
+    *ret_changed = false;
+    p->problems.count = 0;
+    int error = policy_read_file(path, &text, &size, &p->problems);
+    if (error != 0)
+        return error;
+    (void)snprintf(by, sizeof by, "file %s", path);
+    if (!same_text(p, last_of(p, by), text, size)) {
+        error = apply_text(p, path, text, size, by);
+        *ret_changed = error == 0;
+    }
+    free(text);
+    return error;
+}
+
+static void problems_log(const struct policing *p) {
+    for (uint32_t i = 0; i < p->problems.count && i < PROBLEM_MAX; i++)
+        log_error("policy", "%s", p->problems.text[i]);
+}
+
+void policing_reload(struct usherd *u) {
+    struct policing *p = u->policing;
+    struct policing_error err = {""};
+    bool changed = false;
+    if (p->timer != NULL) {
+        log_warning("policy", "revision %" PRIu64 " waits to be confirmed; the policy was not read again", p->revision);
+        return;
+    }
+    if (u->cfg.policy[0] != '\0' && apply_file(p, u->cfg.policy, &changed) != 0) {
+        problems_log(p);
+        log_error("policy", "%s has mistakes; revision %" PRIu64 " stays in force", u->cfg.policy, p->revision);
+    }
+    if (!changed && p->revision != 0 && bring_back(p, p->revision, &err) != 0)
+        log_error("policy", "revision %" PRIu64 " could not be read again: %s", p->revision, err.text);
+}
+
+/* ---- life ---- */
+
+static int open_history(struct policing *p, char *err, size_t err_size) {
+    char folder[CONFIG_PATH_MAX + 48];
+    (void)snprintf(folder, sizeof folder, "%s/policy-%" PRIu64, p->u->cfg.state_dir, p->u->netns_cookie);
+    int error = history_open(folder, &p->history);
+    if (error != 0)
+        (void)snprintf(err, err_size, "%s cannot be used: %s; look at its owner and mode", folder, strerror(-error));
+    return error;
+}
+
+/* What was in force when the last usherd ended. */
+static int recover(struct policing *p, char *err, size_t err_size) {
+    struct policing_error e = {""};
+    uint64_t number = history_in_force(p->history);
+    if (number == 0)
+        return 0;
+    int error = bring_back(p, number, &e);
+    if (error != 0)
+        (void)snprintf(err, err_size, "the last policy cannot be brought into force again: %.160s", e.text);
+    else
+        log_info("policy", "revision %" PRIu64 " is in force again: %u rules", number,
+                 policy_rules(p->now)->rule_count);
+    return error;
+}
+
+static int begin(struct policing *p, char *err, size_t err_size) {
+    const char *path = p->u->cfg.policy;
+    bool changed;
+    int error = open_history(p, err, err_size);
+    if (error == 0)
+        error = recover(p, err, err_size);
+    if (error != 0 || path[0] == '\0')
+        return error;
+    error = apply_file(p, path, &changed);
+    if (error != 0 && p->now != NULL) {
+        problems_log(p);
+        log_error("policy", "%s cannot be taken; revision %" PRIu64 " stays in force", path, p->revision);
+        return 0;
+    }
+    if (error != 0) {
+        problems_log(p);
+        (void)snprintf(err, err_size, "%s", p->problems.count > 0 ? p->problems.text[0] : "no memory is left");
+    }
+    return error;
+}
+
+int policing_begin(struct usherd *u, char *err, size_t err_size) {
+    struct policing *p = calloc(1, sizeof *p);
+    if (p == NULL)
+        return -ENOMEM;
+    p->u = u;
+    u->policing = p;
+    int error = begin(p, err, err_size);
+    if (error != 0)
+        policing_end(u);
+    return error;
+}
+
 void policing_end(struct usherd *u) {
-    policy_destroy(u->policy);
-    u->policy = NULL;
+    struct policing *p = u->policing;
+    wait_end(p);
+    history_close(p->history);
+    policy_destroy(p->now);
+    free(p->rule_base);
+    free(p->counter_base);
+    free(p);
+    u->policing = NULL;
 }
 
 int policing_owner(void *usherd, uint32_t index, const struct owner *owner) {
-    struct usherd *u = usherd;
-    return u->policy == NULL ? 0 : policy_owner_add(u->rt, u->policy, index, owner);
+    const struct usherd *u = usherd;
+    const struct policing *p = u->policing;
+    return p->now == NULL ? 0 : policy_owner_add(u->rt, p->now, index, owner);
+}
+
+const struct policy *policing_policy(const struct policing *p) {
+    return p->now;
+}
+
+uint64_t policing_revision(const struct policing *p) {
+    return p->revision;
+}
+
+uint64_t policing_confirm_by(const struct policing *p) {
+    return p->confirm_by;
+}
+
+struct history *policing_history(const struct policing *p) {
+    return p->history;
 }
 
 int policing_again(void *usherd) {
     struct usherd *u = usherd;
-    return u->policy == NULL ? 0 : policy_install(u->rt, u->policy, u->owners, 4 * u->cfg.sessions.max + 1);
+    const struct policing *p = u->policing;
+    return p->now == NULL ? 0 : policy_install(u->rt, p->now, u->owners, 4 * u->cfg.sessions.max + 1);
 }

@@ -297,8 +297,10 @@ static int engines_begin(struct usherd *u, char *err) {
     for (uint32_t i = 0; i < u->cfg.engines.load_count && error == 0; i++)
         error = engine_begin(u, u->cfg.engines.load[i].text, err);
     uint32_t filter;
-    if (error == 0 && u->cfg.policy[0] != '\0' && runtime_engine_find(u->rt, "filter", &filter) != 0)
+    if (error == 0 && runtime_engine_find(u->rt, "filter", &filter) != 0)
         error = engine_begin(u, "filter", err);
+    if (error == 0 && (error = runtime_engine_find(u->rt, "filter", &filter)) == 0)
+        error = runtime_stage_set(u->rt, filter, false); /* until there is a policy */
     if (error == 0)
         error = runtime_engine_find(u->rt, "ip", &u->ip_engine) | runtime_engine_find(u->rt, "udp", &u->udp_engine);
     if (error == 0 && runtime_engine_find(u->rt, "tcp", &tcp) == 0)

@@ -24,7 +24,7 @@ struct manager_watchdog;
 struct metrics_server;
 struct nb_claims;
 struct owner_table;
-struct policy;
+struct policing;
 struct service;
 struct state_file;
 struct view;
@@ -51,7 +51,7 @@ struct usherd {
     struct nb_claims *nb;
     struct claim_table *claims;
     struct owner_table *owners;
-    struct policy *policy; /* in force; NULL: there is none */
+    struct policing *policing;
     struct interfaces *interfaces;
     struct view *view;
     struct echo_service *echo;

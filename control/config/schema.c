@@ -669,8 +669,11 @@ const struct field config_schema[] = {{.name = "runtime",
                                        .type = FIELD_TEXT,
                                        AT(config, policy),
                                        .def = "",
-                                       .doc = "The file with the rules that judge accelerated packets; empty: none do. "
-                                              "It is read when usherd starts, which a mistake in it prevents."},
+                                       .doc = "The file with the rules that judge accelerated packets, see "
+                                              "usher-policy(5); empty: only what operators apply. It is read when "
+                                              "usherd starts and at a reload, and counts when it changed since. With a "
+                                              "mistake in it the last good policy stays in force; without one usherd "
+                                              "does not start."},
                                       {.name = "keeper",
                                        .type = FIELD_SECTION,
                                        .sub = keeper_fields,

@@ -23,6 +23,7 @@ struct chunk {
 struct tree {
     struct chunk *chunks;
     uint32_t node_count;
+    uint32_t file_max, node_max;
 };
 
 struct level {
@@ -62,8 +63,15 @@ int tree_create(struct tree **ret_tree) {
     struct tree *t = calloc(1, sizeof *t);
     if (t == NULL)
         return -ENOMEM;
+    t->file_max = TREE_FILE_MAX;
+    t->node_max = TREE_NODE_MAX;
     *ret_tree = t;
     return 0;
+}
+
+void tree_limits_set(struct tree *t, uint32_t file_max, uint32_t node_max) {
+    t->file_max = file_max;
+    t->node_max = node_max;
 }
 
 void tree_destroy(struct tree *t) {
@@ -107,8 +115,8 @@ static struct place place_of(const struct parse *p, const yaml_mark_t *mark) {
 }
 
 static struct node *node_make(struct parse *p, enum node_kind kind, const struct place *at) {
-    if (p->tree->node_count == TREE_NODE_MAX) {
-        problem_add(p->problems, at, "the configuration has more than %u values; make it smaller", TREE_NODE_MAX);
+    if (p->tree->node_count == p->tree->node_max) {
+        problem_add(p->problems, at, "the file has more than %u values; make it smaller", p->tree->node_max);
         return NULL;
     }
     struct node *n = tree_alloc(p->tree, sizeof *n);
@@ -228,6 +236,17 @@ static bool on_begin(struct parse *p, enum node_kind kind, const yaml_mark_t *ma
     return true;
 }
 
+static bool list_style(struct parse *p, yaml_sequence_style_t style) {
+    p->stack[p->depth - 1].node->flow = style == YAML_FLOW_SEQUENCE_STYLE;
+    return true;
+}
+
+static void on_end(struct parse *p, const yaml_mark_t *mark) {
+    struct node *n = p->stack[--p->depth].node;
+    n->end_line = (uint32_t)mark->line + 1;
+    n->end_column = (uint32_t)mark->column + 1;
+}
+
 static bool on_alias(struct parse *p, const yaml_event_t *ev) {
     struct place at = place_of(p, &ev->start_mark);
     return anchor_refuse(p, &at, '*', ev->data.alias.anchor);
@@ -249,12 +268,13 @@ static bool on_event(struct parse *p, const yaml_event_t *ev) {
     case YAML_SCALAR_EVENT:
         return on_scalar(p, ev);
     case YAML_SEQUENCE_START_EVENT:
-        return on_begin(p, NODE_LIST, &ev->start_mark, ev->data.sequence_start.anchor);
+        return on_begin(p, NODE_LIST, &ev->start_mark, ev->data.sequence_start.anchor) &&
+               list_style(p, ev->data.sequence_start.style);
     case YAML_MAPPING_START_EVENT:
         return on_begin(p, NODE_MAP, &ev->start_mark, ev->data.mapping_start.anchor);
     case YAML_SEQUENCE_END_EVENT:
     case YAML_MAPPING_END_EVENT:
-        p->depth--;
+        on_end(p, &ev->end_mark);
         return true;
     case YAML_ALIAS_EVENT:
         return on_alias(p, ev);
@@ -300,8 +320,8 @@ static struct node *root_check(struct parse *p) {
 struct node *tree_parse(struct tree *t, const char *name, const char *text, size_t size, struct problems *problems) {
     struct parse p = {.tree = t, .problems = problems, .file = tree_text(t, name, strlen(name))};
     struct place whole = {name, 0, 0};
-    if (size > TREE_FILE_MAX) {
-        problem_add(problems, &whole, "larger than %u bytes; split it into conf.d", TREE_FILE_MAX);
+    if (size > t->file_max) {
+        problem_add(problems, &whole, "larger than %u bytes; make it smaller", t->file_max);
         return NULL;
     }
     if (p.file == NULL || !yaml_parser_initialize(&p.yaml)) {
@@ -322,8 +342,8 @@ struct node *tree_load(struct tree *t, const char *path, struct problems *proble
         return NULL;
     }
     /* One byte more than allowed, so that "too large" is seen without asking for the size. */
-    char *text = malloc(TREE_FILE_MAX + 1);
-    size_t size = text != NULL ? fread(text, 1, TREE_FILE_MAX + 1, f) : 0;
+    char *text = malloc((size_t)t->file_max + 1);
+    size_t size = text != NULL ? fread(text, 1, (size_t)t->file_max + 1, f) : 0;
     struct node *root = NULL;
     if (text == NULL || ferror(f))
         problem_add(problems, &whole, "cannot be read: %s", strerror(text == NULL ? ENOMEM : errno));

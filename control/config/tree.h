@@ -37,7 +37,9 @@ struct place {
 struct node {
     enum node_kind kind;
     bool plain;          /* a scalar without quotes: `yes` is a truth value, "yes" is a text */
+    bool flow;           /* a list in brackets */
     struct place place;
+    uint32_t end_line, end_column; /* of a list: behind its last byte */
     const char *text;    /* SCALAR */
     const char *key;     /* when this node is a map's value */
     struct place key_place;
@@ -48,6 +50,8 @@ struct tree;
 
 int tree_create(struct tree **ret_tree);
 void tree_destroy(struct tree *t);
+/* Instead of TREE_FILE_MAX and TREE_NODE_MAX: before the first parse. */
+void tree_limits_set(struct tree *t, uint32_t file_max, uint32_t node_max);
 
 /* Parses one file's text; `name` is shown in messages. The root is a map (empty for an empty file). NULL when something
  * is wrong: see problems. The nodes live as long as the tree. */

@@ -57,14 +57,14 @@ static int send_all(struct sending *s, const struct filter_compiled *c) {
     return error;
 }
 
-static uint32_t owners_list(const struct owner_table *owners, uint32_t max, struct nb_owner *seen,
-                            struct filter_owner *ret) {
+static uint32_t owners_list(const struct policy *policy, const struct owner_table *owners, uint32_t max,
+                            struct nb_owner *seen, struct filter_owner *ret) {
     uint32_t n = 0;
     for (uint32_t i = 1; owners != NULL && i < max; i++) {
         const struct owner *o = owner_get(owners, i);
         if (o == NULL)
             continue;
-        policy_owner(o, &seen[n]);
+        policy_owner(policy, o, &seen[n]);
         ret[n] = (struct filter_owner){i, &seen[n]};
         n++;
     }
@@ -86,7 +86,7 @@ int policy_install(struct runtime *rt, const struct policy *policy, const struct
     struct filter_owner *list = calloc(max + 1u, sizeof *list);
     error = seen == NULL || list == NULL ? -ENOMEM : 0;
     if (error == 0)
-        error = filter_compile(policy_rules(policy), list, owners_list(owners, max, seen, list), seed, &c);
+        error = filter_compile(policy_rules(policy), list, owners_list(policy, owners, max, seen, list), seed, &c);
     if (error == 0) {
         error = send_all(&s, &c);
         filter_compiled_free(&c);
@@ -106,11 +106,42 @@ int policy_owner_add(struct runtime *rt, const struct policy *policy, uint32_t i
     if (error == 0 && bits == NULL)
         error = -ENOMEM;
     if (error == 0 && words > 0) {
-        policy_owner(owner, &seen);
+        policy_owner(policy, owner, &seen);
         filter_owner_bits(rules, &seen, bits);
         struct filter_cmd_owner c = {.cmd = {FILTER_CMD_OWNER, sizeof c}, .owner = index, .count = words, .bits = bits};
         error = command(&s, &c.cmd);
     }
     free(bits);
+    return error;
+}
+
+#define COUNTS_PART 1024u
+
+static int counts_part(struct sending *s, struct filter_cmd_counts *c, struct filter_count *counts) {
+    struct engine_reply reply = {.error = 0};
+    int error = runtime_command(s->rt, s->shard, s->engine, &c->cmd, &reply);
+    if (error != 0 || reply.error != 0)
+        return error != 0 ? error : reply.error;
+    for (uint64_t i = 0; i < reply.value; i++) {
+        counts[c->first + i].packets += c->counts[i].packets;
+        counts[c->first + i].bytes += c->counts[i].bytes;
+    }
+    return 0;
+}
+
+int policy_counts_add(struct runtime *rt, bool previous, bool named, uint32_t count, struct filter_count *counts) {
+    struct sending s = {.rt = rt};
+    struct filter_count part[COUNTS_PART];
+    int error = runtime_engine_find(rt, "filter", &s.engine);
+    for (s.shard = 0; s.shard < runtime_shard_count(rt) && error == 0; s.shard++)
+        for (uint32_t at = 0; at < count && error == 0; at += COUNTS_PART) {
+            struct filter_cmd_counts c = {.cmd = {FILTER_CMD_COUNTS, sizeof c},
+                                          .previous = previous,
+                                          .named = named,
+                                          .first = at,
+                                          .count = count - at < COUNTS_PART ? count - at : COUNTS_PART,
+                                          .counts = part};
+            error = counts_part(&s, &c, counts);
+        }
     return error;
 }

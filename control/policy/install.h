@@ -8,6 +8,7 @@
 
 #include "control/policy/policy.h"
 
+struct filter_count;
 struct owner_table;
 struct runtime;
 
@@ -17,5 +18,8 @@ int policy_install(struct runtime *rt, const struct policy *policy, const struct
                    uint32_t owner_max);
 /* Tells all shards what the policy in force says of a new owner; before its first socket opens. */
 int policy_owner_add(struct runtime *rt, const struct policy *policy, uint32_t index, const struct owner *owner);
+/* Adds what all shards have counted to `counts`: of the first `count` rules, or named counters. `previous`: of the
+ * policy that the last install replaced; it counts no more. */
+int policy_counts_add(struct runtime *rt, bool previous, bool named, uint32_t count, struct filter_count *counts);
 
 #endif

@@ -11,10 +11,14 @@
 
 #include "control/policy/policy_internal.h"
 
+#define SOURCES_DEFAULT 4096u        /* of a limit for each source */
+#define LIMIT_MAX       (1ull << 33) /* tokens: nano-tokens of a bucket fit 64 bits */
+
 struct reader {
     struct policy *p;
     struct nb_rule *rule;
     struct nb_owner_match owner;
+    struct nb_limit limit; /* rate 0: there is none */
     bool negate;
     char why[WHY_SIZE];
 };
@@ -148,7 +152,112 @@ static bool read_interface(struct reader *r, const char *text) {
     r->rule->match.ifindex = if_nametoindex(text);
     matched(r, NB_F_IFINDEX);
     (void)snprintf(r->why, WHY_SIZE, "no interface '%.40s' here now; `ip link` lists them", text);
-    return r->rule->match.ifindex != 0;
+    if (r->rule->match.ifindex != 0)
+        return true;
+    r->rule->match.ifindex = UINT32_MAX; /* no packet's */
+    return policy_absent_note(r->p, r->why);
+}
+
+static bool one_number(struct reader *r, const char *text, uint32_t max, uint32_t *ret) {
+    struct nb_range n;
+    if (!policy_read_range(text, max, &n, r->why))
+        return false;
+    (void)snprintf(r->why, WHY_SIZE, "'%.60s' is a range; one number is wanted here", text);
+    *ret = n.lo;
+    return n.lo == n.hi;
+}
+
+static bool read_vlan(struct reader *r, const char *text) {
+    uint32_t n = 0;
+    bool good = one_number(r, text, 4095, &n);
+    r->rule->match.vlan = (uint16_t)n;
+    matched(r, NB_F_VLAN);
+    return good;
+}
+
+static bool read_length(struct reader *r, const char *text) {
+    matched(r, NB_F_LENGTH);
+    return policy_read_range(text, UINT32_MAX, &r->rule->match.length, r->why);
+}
+
+/* A number, "ef", "cs1" or "af41" (RFC 2474, 2597, 3246). */
+static bool read_dscp(struct reader *r, const char *text) {
+    uint32_t n = 64;
+    size_t size = strlen(text);
+    if (strcmp(text, "ef") == 0)
+        n = 46;
+    else if (size == 3 && strncmp(text, "cs", 2) == 0 && text[2] >= '0' && text[2] <= '7')
+        n = 8u * (uint32_t)(text[2] - '0');
+    else if (size == 4 && strncmp(text, "af", 2) == 0 && text[2] >= '1' && text[2] <= '4' && text[3] >= '1' &&
+             text[3] <= '3')
+        n = 8u * (uint32_t)(text[2] - '0') + 2u * (uint32_t)(text[3] - '0');
+    else if (!one_number(r, text, 63, &n))
+        return false;
+    r->rule->match.dscp = (uint8_t)n;
+    matched(r, NB_F_DSCP);
+    return true;
+}
+
+static bool flag_bits(const char *text, size_t size, uint8_t *ret) {
+    static const char *const names[] = {"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"};
+    *ret = 0;
+    for (const char *at = text, *end = text + size; at < end;) {
+        const char *comma = memchr(at, ',', (size_t)(end - at));
+        size_t n = (size_t)((comma != NULL ? comma : end) - at), i = 0;
+        while (i < 8 && (strlen(names[i]) != n || strncmp(names[i], at, n) != 0))
+            i++;
+        if (i == 8)
+            return false;
+        *ret |= (uint8_t)(1u << i);
+        at += n + 1;
+    }
+    return true;
+}
+
+/* "syn" is set, or "syn/syn,ack": of these two, syn alone is. */
+static bool read_tcp_flags(struct reader *r, const char *text) {
+    struct nb_match *m = &r->rule->match;
+    size_t n = strcspn(text, "/");
+    const char *mask = text[n] == '/' ? text + n + 1 : text;
+    (void)snprintf(r->why, WHY_SIZE,
+                   "'%.60s' is none; write syn, or syn/syn,ack, of fin, syn, rst, psh, ack, urg, ece, cwr", text);
+    matched(r, NB_F_TCP_FLAGS);
+    return flag_bits(text, n, &m->tcp_flags) && flag_bits(mask, strlen(mask), &m->tcp_flags_mask) &&
+           m->tcp_flags_mask != 0 && (m->tcp_flags & ~m->tcp_flags_mask) == 0;
+}
+
+static bool read_icmp_type(struct reader *r, const char *text) {
+    uint32_t n = 0;
+    bool good = one_number(r, text, 255, &n);
+    r->rule->match.icmp_type = (uint8_t)n;
+    matched(r, NB_F_ICMP_TYPE);
+    return good;
+}
+
+static bool read_icmp_code(struct reader *r, const char *text) {
+    uint32_t n = 0;
+    bool good = one_number(r, text, 255, &n);
+    r->rule->match.icmp_code = (uint8_t)n;
+    matched(r, NB_F_ICMP_CODE);
+    return good;
+}
+
+static bool read_truth(struct reader *r, const char *text, bool *ret) {
+    static const char *const words[] = {"no", "yes", "false", "true", NULL};
+    uint32_t i;
+    if (!policy_read_word(text, words, &i, r->why))
+        return false;
+    *ret = i % 2 == 1;
+    return true;
+}
+
+static bool read_fragment(struct reader *r, const char *text) {
+    bool wanted;
+    if (!read_truth(r, text, &wanted))
+        return false;
+    r->negate ^= !wanted;
+    matched(r, NB_F_FRAGMENT);
+    return true;
 }
 
 /* ---- owners ---- */
@@ -160,9 +269,11 @@ static bool read_id(struct reader *r, const char *text, bool group) {
         *set = policy_find_set(r->p, text + 1, NB_SET_ID, r->why);
         return *set != NB_NONE && owner_matched(r, group ? NB_OWNER_GID : NB_OWNER_UID);
     }
-    if (!policy_read_id(text, group, &range, r->why))
+    bool absent;
+    bool good = policy_read_id(text, group, &range, &absent, r->why);
+    if (!good && !(absent && policy_absent_note(r->p, r->why)))
         return false;
-    *set = policy_add_set(r->p, NB_SET_ID, &range);
+    *set = policy_add_ids(r->p, good ? &range : NULL);
     return *set == NB_NONE ? no_memory(r) : owner_matched(r, group ? NB_OWNER_GID : NB_OWNER_UID);
 }
 
@@ -178,7 +289,9 @@ static bool read_exe(struct reader *r, const char *text) {
     struct stat st;
     if (stat(text, &st) != 0) {
         (void)snprintf(r->why, WHY_SIZE, "'%.80s' cannot be looked at: %s", text, strerror(errno));
-        return false;
+        if (!policy_absent_note(r->p, r->why))
+            return false;
+        st.st_dev = st.st_ino = UINT64_MAX; /* no program's */
     }
     r->owner.exe_dev = st.st_dev;
     r->owner.exe_inode = st.st_ino;
@@ -198,8 +311,13 @@ static bool read_cgroup(struct reader *r, const char *text) {
     struct stat st;
     int n = snprintf(path, sizeof path, "/sys/fs/cgroup%s%s", text[0] == '/' ? "" : "/", text);
     (void)snprintf(r->why, WHY_SIZE, "no cgroup '%.80s' in /sys/fs/cgroup", text);
-    if (n >= (int)sizeof path || stat(path, &st) != 0)
+    if (n >= (int)sizeof path)
         return false;
+    if (stat(path, &st) != 0) {
+        if (!policy_absent_note(r->p, r->why))
+            return false;
+        st.st_ino = UINT64_MAX;
+    }
     r->owner.cgroup = st.st_ino;
     return owner_matched(r, NB_OWNER_CGROUP);
 }
@@ -210,6 +328,22 @@ static bool read_pid(struct reader *r, const char *text) {
         return false;
     r->owner.pid = n.lo;
     return owner_matched(r, NB_OWNER_PID);
+}
+
+static bool read_label(struct reader *r, const char *text) {
+    uint32_t i = 0;
+    while (i < r->p->label_count && strcmp(r->p->labels[i].name, text) != 0)
+        i++;
+    (void)snprintf(r->why, WHY_SIZE, "no label '%.60s'; define it under labels:", text);
+    if (i == r->p->label_count)
+        return false;
+    r->owner.label = r->p->labels[i].number;
+    return owner_matched(r, NB_OWNER_LABEL);
+}
+
+static bool read_owner(struct reader *r, const char *text) {
+    (void)snprintf(r->why, WHY_SIZE, "'%.40s' is not nobody, the only word here", text);
+    return strcmp(text, "nobody") == 0 && owner_matched(r, NB_OWNER_NOBODY);
 }
 
 /* ---- actions ---- */
@@ -232,17 +366,21 @@ static bool read_reject_with(struct reader *r, const char *text) {
     return true;
 }
 
+static bool same_counter(const void *counters, uint32_t index, const void *wanted) {
+    return strcmp(((const struct name *)counters)[index].text, wanted) == 0;
+}
+
 static bool read_counter(struct reader *r, const char *text) {
     struct policy *p = r->p;
     (void)snprintf(r->why, WHY_SIZE, "a counter's name has 1 to %d bytes", NAME_SIZE - 1);
     if (text[0] == '\0' || strlen(text) >= NAME_SIZE)
         return false;
-    uint32_t i = 0;
-    while (i < p->nb.counter_count && strcmp(p->counters[i].text, text) != 0)
-        i++;
-    if (i == p->nb.counter_count) {
+    uint64_t hash = finder_hash_text(text);
+    uint32_t i = finder_get(&p->counter_finder, hash, same_counter, p->counters, text);
+    if (i == FINDER_NONE) {
+        i = p->nb.counter_count;
         struct name *n = policy_grow(&p->counters, i, sizeof *n);
-        if (n == NULL)
+        if (n == NULL || !finder_add(&p->counter_finder, hash, i))
             return no_memory(r);
         (void)snprintf(n->text, sizeof n->text, "%s", text);
         p->nb.counter_count++;
@@ -252,33 +390,90 @@ static bool read_counter(struct reader *r, const char *text) {
 }
 
 static bool read_class(struct reader *r, const char *text) {
-    struct nb_range n;
-    if (!policy_read_range(text, UINT32_MAX, &n, r->why) || n.lo != n.hi)
-        return false;
-    r->rule->action.class_id = n.lo;
     r->rule->action.flags |= NB_ACT_CLASS;
-    return true;
+    return one_number(r, text, UINT32_MAX, &r->rule->action.class_id);
 }
 
+static bool read_steer(struct reader *r, const char *text) {
+    r->rule->action.flags |= NB_ACT_STEER;
+    return one_number(r, text, 255, &r->rule->action.steer);
+}
+
+/* "7", "0x10", or "0x10/0xf0": those bits only. */
 static bool read_mark(struct reader *r, const char *text) {
-    struct nb_range n;
-    if (!policy_read_range(text, UINT32_MAX, &n, r->why) || n.lo != n.hi)
+    struct nb_action *a = &r->rule->action;
+    char *end;
+    unsigned long mark = strtoul(text, &end, 0), mask = UINT32_MAX;
+    (void)snprintf(r->why, WHY_SIZE, "'%.40s' is no mark; write 7, 0x10 or 0x10/0xf0", text);
+    if (*end == '/' && end[1] >= '0' && end[1] <= '9')
+        mask = strtoul(end + 1, &end, 0);
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || mark > UINT32_MAX || mask > UINT32_MAX || (mark & ~mask) != 0)
         return false;
-    r->rule->action.mark = n.lo;
-    r->rule->action.mark_mask = UINT32_MAX;
-    r->rule->action.flags |= NB_ACT_MARK;
+    a->mark = (uint32_t)mark;
+    a->mark_mask = (uint32_t)mask;
+    a->flags |= NB_ACT_MARK;
     return true;
 }
 
-/* Packets a second; the burst is one second's. */
-static bool read_limit(struct reader *r, const char *text) {
-    struct nb_range n;
-    if (!policy_read_range(text, 1u << 30, &n, r->why) || n.lo != n.hi || n.lo == 0)
+static bool read_flag(struct reader *r, const char *text, uint16_t flag) {
+    bool wanted;
+    if (!read_truth(r, text, &wanted))
         return false;
+    r->rule->action.flags |= wanted ? flag : 0;
+    return true;
+}
+
+static bool read_log(struct reader *r, const char *text) {
+    return read_flag(r, text, NB_ACT_LOG);
+}
+
+static bool read_mirror(struct reader *r, const char *text) {
+    return read_flag(r, text, NB_ACT_MIRROR);
+}
+
+/* ---- limits ---- */
+
+static bool read_limit(struct reader *r, const char *text) {
+    bool bytes;
+    if (!policy_read_amount(text, &r->limit.rate, &bytes, r->why))
+        return false;
+    r->limit.flags |= bytes ? NB_LIMIT_BYTES : 0;
+    return true;
+}
+
+static bool read_burst(struct reader *r, const char *text) {
+    bool bytes;
+    return policy_read_amount(text, &r->limit.burst, &bytes, r->why);
+}
+
+static bool read_per(struct reader *r, const char *text) {
+    (void)snprintf(r->why, WHY_SIZE, "'%.40s' is not source, the only word here", text);
+    r->limit.flags |= NB_LIMIT_PER_SOURCE;
+    return strcmp(text, "source") == 0;
+}
+
+static bool read_sources(struct reader *r, const char *text) {
+    return one_number(r, text, 1u << 20, &r->limit.source_max);
+}
+
+static bool read_over(struct reader *r, const char *text) {
+    bool wanted;
+    if (!read_truth(r, text, &wanted))
+        return false;
+    r->limit.flags |= wanted ? NB_LIMIT_OVER : 0;
+    return true;
+}
+
+/* Every rule that has a limit has its own. A burst that nobody named is one second's. */
+static bool limit_make(struct reader *r) {
     struct nb_limit *l = policy_grow(&r->p->limits, r->p->nb.limit_count, sizeof *l);
     if (l == NULL)
-        return no_memory(r);
-    *l = (struct nb_limit){.rate = n.lo, .burst = n.lo};
+        return false;
+    *l = r->limit;
+    if (l->burst == 0)
+        l->burst = l->rate;
+    if ((l->flags & NB_LIMIT_PER_SOURCE) != 0 && l->source_max == 0)
+        l->source_max = SOURCES_DEFAULT;
     r->rule->limit = r->p->nb.limit_count++;
     return true;
 }
@@ -306,12 +501,28 @@ static const struct {
     {"comm", read_comm, true, false},
     {"cgroup", read_cgroup, true, false},
     {"pid", read_pid, true, false},
+    {"label", read_label, true, false},
+    {"owner", read_owner, false, false},
+    {"vlan", read_vlan, true, false},
+    {"length", read_length, true, false},
+    {"dscp", read_dscp, true, false},
+    {"tcp_flags", read_tcp_flags, true, false},
+    {"icmp_type", read_icmp_type, true, false},
+    {"icmp_code", read_icmp_code, true, false},
+    {"fragment", read_fragment, true, false},
     {"action", read_action, false, false},
     {"reject_with", read_reject_with, false, false},
     {"counter", read_counter, false, false},
+    {"log", read_log, false, false},
+    {"mirror", read_mirror, false, false},
     {"class", read_class, false, false},
     {"mark", read_mark, false, false},
+    {"steer", read_steer, false, false},
     {"limit", read_limit, false, false},
+    {"burst", read_burst, false, false},
+    {"per", read_per, false, false},
+    {"sources", read_sources, false, false},
+    {"over", read_over, false, false},
 };
 #define FIELD_COUNT (sizeof fields / sizeof fields[0])
 
@@ -342,31 +553,52 @@ static void read_field(struct reader *r, const struct node *n, struct problems *
         read_value(r, f, item, problems);
 }
 
+static bool same_owner(const void *owners, uint32_t index, const void *wanted) {
+    return memcmp((const struct nb_owner_match *)owners + index, wanted, sizeof(struct nb_owner_match)) == 0;
+}
+
 /* Rules with the same predicate share it: one bit of every owner. */
 static bool owner_index(struct reader *r) {
     struct policy *p = r->p;
-    for (uint32_t i = 0; i < p->nb.owner_count; i++)
-        if (memcmp(&p->owners[i], &r->owner, sizeof r->owner) == 0) {
-            r->rule->match.owner = i;
-            return true;
-        }
-    struct nb_owner_match *o = policy_grow(&p->owners, p->nb.owner_count, sizeof *o);
-    if (o == NULL)
-        return false;
-    *o = r->owner;
-    r->rule->match.owner = p->nb.owner_count++;
+    uint64_t hash = finder_hash(&r->owner, sizeof r->owner);
+    uint32_t i = finder_get(&p->owner_finder, hash, same_owner, p->owners, &r->owner);
+    if (i == FINDER_NONE) {
+        i = p->nb.owner_count;
+        struct nb_owner_match *o = policy_grow(&p->owners, i, sizeof *o);
+        if (o == NULL || !finder_add(&p->owner_finder, hash, i))
+            return false;
+        *o = r->owner;
+        p->nb.owner_count++;
+    }
+    r->rule->match.owner = i;
     return true;
+}
+
+/* What no field says alone. */
+static void whole_check(const struct reader *r, const struct node *map, struct problems *problems) {
+    const uint32_t ports = NB_F_SPORT | NB_F_DPORT | NB_F_SPORT_SET | NB_F_DPORT_SET;
+    const struct nb_match *m = &r->rule->match;
+    if ((m->fields & ports) != 0 && (m->fields & NB_F_PROTO) != 0 && (m->invert & NB_F_PROTO) == 0 && m->proto != 6 &&
+        m->proto != 17 && m->proto != 132 && m->proto != 136)
+        problem_add(problems, &map->place, "protocol: has no ports; take the ports out or choose tcp, udp or sctp");
+    if ((r->owner.fields & NB_OWNER_NOBODY) != 0 && r->owner.fields != NB_OWNER_NOBODY)
+        problem_add(problems, &map->place, "owner: nobody has no user, program or cgroup; take one of them out");
+    const bool parts = r->limit.burst != 0 || r->limit.flags != 0 || r->limit.source_max != 0;
+    if (r->limit.rate == 0 && parts)
+        problem_add(problems, &map->place, "limit: burst, per, sources and over belong to a limit; write one");
+    if (r->limit.source_max != 0 && (r->limit.flags & NB_LIMIT_PER_SOURCE) == 0)
+        problem_add(problems, &map->place, "sources: is for limits with per: source");
+    if (r->limit.rate > LIMIT_MAX || r->limit.burst > LIMIT_MAX)
+        problem_add(problems, &map->place, "limit: rate and burst are at most %llu", LIMIT_MAX);
 }
 
 void policy_read_rule(struct policy *p, const struct node *map, struct nb_rule *rule, struct problems *problems) {
     struct reader r = {.p = p, .rule = rule};
     for (const struct node *n = map->first; n != NULL; n = n->next)
         read_field(&r, n, problems);
-    const uint32_t ports = NB_F_SPORT | NB_F_DPORT | NB_F_SPORT_SET | NB_F_DPORT_SET;
-    const struct nb_match *m = &rule->match;
-    if ((m->fields & ports) != 0 && (m->fields & NB_F_PROTO) != 0 && (m->invert & NB_F_PROTO) == 0 && m->proto != 6 &&
-        m->proto != 17 && m->proto != 132 && m->proto != 136)
-        problem_add(problems, &map->place, "protocol: has no ports; take the ports out or choose tcp, udp or sctp");
+    whole_check(&r, map, problems);
     if (r.owner.fields != 0 && !owner_index(&r))
         problem_add(problems, &map->place, "no memory is left for the rule's owner");
+    if (r.limit.rate != 0 && !limit_make(&r))
+        problem_add(problems, &map->place, "no memory is left for the rule's limit");
 }

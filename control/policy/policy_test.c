@@ -4,8 +4,11 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "control/identity/owner.h"
 #include "control/policy/policy.h"
 #include "nicbackend/ir/interpret.h"
 
@@ -14,7 +17,7 @@ static struct problems problems;
 static struct policy *good(const char *text) {
     struct policy *p = NULL;
     problems.count = 0;
-    int err = policy_parse("p.yaml", text, strlen(text), &p, &problems);
+    int err = policy_parse("p.yaml", text, strlen(text), 0, &p, &problems);
     cr_assert_eq(err, 0, "%s", problems.text[0]);
     return p;
 }
@@ -22,7 +25,7 @@ static struct policy *good(const char *text) {
 static void bad(const char *text, const char *at, const char *what) {
     struct policy *p = NULL;
     problems.count = 0;
-    cr_assert_eq(policy_parse("p.yaml", text, strlen(text), &p, &problems), -EINVAL);
+    cr_assert_eq(policy_parse("p.yaml", text, strlen(text), 0, &p, &problems), -EINVAL);
     cr_assert(strncmp(problems.text[0], at, strlen(at)) == 0 && strstr(problems.text[0], what) != NULL, "%s",
               problems.text[0]);
 }
@@ -83,7 +86,7 @@ Test(policy, an_empty_file_allows_everything) {
 }
 
 Test(policy, mistakes_are_named_with_their_place) {
-    bad("rule: []\n", "p.yaml:1:1: rule:", "defaults, sets and rules");
+    bad("rule: []\n", "p.yaml:1:1: rule:", "defaults, labels, sets and rules");
     bad("rules:\n  - {name: a, port: 1}\n", "p.yaml:2:15: port:", "no such field");
     bad("rules:\n  - {name: a, to_port: 65536}\n", "p.yaml:2:24: to_port:", "65535");
     bad("rules:\n  - {name: a, to_port: 9-1}\n", "p.yaml:2:24: to_port:", "1-9");
@@ -102,4 +105,118 @@ Test(policy, mistakes_are_named_with_their_place) {
     bad("defaults: {host: perhaps}\n", "p.yaml:1:18: defaults.host:", "allow");
     bad("defaults: {guest: allow}\n", "p.yaml:1:12: defaults:", "platform");
     bad("rules: [\n", "p.yaml:", "");
+    bad("include: other.yaml\n", "p.yaml:1:1: include:", "a policy has");
+    bad("rules: &a [*a]\n", "p.yaml:1:8:", "anchors");
+    bad("rules:\n  - {name: a, burst: 5}\n", "p.yaml:2:5: limit:", "belong to a limit");
+    bad("rules:\n  - {name: a, limit: 5/h}\n", "p.yaml:2:22: limit:", "no amount");
+    bad("rules:\n  - {name: a, label: game}\n", "p.yaml:2:22: label:", "no label");
+    bad("rules:\n  - {name: a, owner: nobody, user: 5}\n", "p.yaml:2:5: owner:", "nobody has no user");
+    bad("rules:\n  - {name: a, tcp_flags: syn/ack}\n", "p.yaml:2:26: tcp_flags:", "syn,ack");
+    bad("rules:\n  - {name: a, mark: 3/1}\n", "p.yaml:2:21: mark:", "0x10");
+    bad("labels: {a: [game]}\n", "p.yaml:1:14: labels.a:", "cgroup");
+}
+
+Test(policy, limits_labels_marks_and_fields_of_headers) {
+    struct policy *p = good("labels: {game: [/game.slice]}\n"
+                            "rules:\n"
+                            "  - {name: slow, limit: 64KB/s, burst: 128KB, per: source, over: yes, action: drop}\n"
+                            "  - {name: shots, label: game, mark: 0x10/0xf0, class: 3, log: yes, mirror: yes}\n"
+                            "  - {name: syn, protocol: tcp, tcp_flags: 'syn/syn,ack', dscp: af41, length: 40-60}\n"
+                            "  - {name: ping, protocol: icmp, icmp_type: 8, vlan: 7, fragment: no}\n"
+                            "  - {name: strays, owner: nobody, action: drop}\n");
+    const struct nb_policy *nb = policy_rules(p);
+    cr_assert_eq(nb->limits[0].rate, 64000);
+    cr_assert_eq(nb->limits[0].burst, 128000);
+    cr_assert_eq(nb->limits[0].flags, NB_LIMIT_BYTES | NB_LIMIT_PER_SOURCE | NB_LIMIT_OVER);
+    cr_assert_eq(nb->rules[1].action.mark, 0x10);
+    cr_assert_eq(nb->rules[1].action.mark_mask, 0xf0);
+    cr_assert_eq(nb->rules[1].action.flags, NB_ACT_MARK | NB_ACT_CLASS | NB_ACT_LOG | NB_ACT_MIRROR);
+    cr_assert_eq(nb->rules[2].match.tcp_flags_mask, 0x12);
+    cr_assert_eq(nb->rules[2].match.dscp, 34);
+    cr_assert_eq(nb->rules[3].match.invert, NB_F_FRAGMENT);
+    cr_assert_str_eq(policy_rule_text(p, 0), "limit: 64KB/s, burst: 128KB, per: source, over: yes, action: drop");
+    cr_assert_eq(policy_rule_line(p, 4), 7);
+    struct owner game = {.cgroup = "/game.slice/a.scope"}, other = {.cgroup = "/game.slices"};
+    struct nb_owner seen;
+    policy_owner(p, &game, &seen);
+    cr_assert_eq(seen.label, 1);
+    policy_owner(p, &other, &seen);
+    cr_assert_eq(seen.label, 0);
+    policy_destroy(p);
+}
+
+Test(policy, what_is_absent_matches_nobody_when_that_is_asked_for) {
+    const char *text = "sets: {staff: {users: [no-such-user-here, 5]}}\n"
+                       "rules:\n"
+                       "  - {name: a, user: no-such-user-here, action: drop}\n"
+                       "  - {name: b, exe: /no/such/program, action: drop}\n"
+                       "  - {name: c, interface: nosuchlink, action: drop}\n"
+                       "  - {name: d, user: '!no-such-user-here', action: reject}\n";
+    struct policy *p = NULL;
+    const char *first;
+    problems.count = 0;
+    cr_assert_eq(policy_parse("p.yaml", text, strlen(text), POLICY_ABSENT_OK, &p, &problems), 0);
+    cr_assert_eq(policy_absent(p, &first), 5);
+    cr_assert(strstr(first, "no-such-user-here") != NULL, "%s", first);
+    const struct nb_owner somebody = {.uid = 5};
+    cr_assert_eq(ask(p, 1, NB_IN, &somebody).rule[NB_TIER_HOST], 3);
+    policy_destroy(p);
+}
+
+Test(policy, equal_predicates_are_one) {
+    struct policy *p = good("rules:\n"
+                            "  - {name: a, user: 7, to_port: 1, action: drop}\n"
+                            "  - {name: b, user: 7, to_port: 2, action: drop}\n"
+                            "  - {name: c, user: 8, to_port: 2, action: drop}\n");
+    cr_assert_eq(policy_rules(p)->owner_count, 2);
+    cr_assert_eq(policy_rules(p)->set_count, 2);
+    cr_assert_eq(policy_rule_find(p, "c"), 2);
+    cr_assert_eq(policy_rule_find(p, "d"), NB_NONE);
+    policy_destroy(p);
+}
+
+Test(policy, many_rules_and_too_many) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    (void)fputs("rules:\n", out);
+    for (int i = 0; i < 10000; i++)
+        (void)fprintf(out, "  - {name: r%d, protocol: tcp, to_port: %d, user: %d, action: drop}\n", i, i, i);
+    (void)fclose(out);
+    struct policy *p = good(text);
+    cr_assert_eq(policy_rules(p)->rule_count, 10000);
+    policy_destroy(p);
+    free(text);
+    text = calloc(1, POLICY_TEXT_MAX + 2u);
+    memset(text, ' ', POLICY_TEXT_MAX + 1u);
+    bad(text, "p.yaml: larger than", "make it smaller");
+    free(text);
+}
+
+static void edits(const char *before, enum policy_edit how, const char *const *members, size_t n, const char *after) {
+    char *text = NULL;
+    problems.count = 0;
+    int error = policy_edit_set(before, strlen(before), "s", how, members, n, &text, &problems);
+    cr_assert_eq(error, 0, "%s", problems.text[0]);
+    cr_assert_str_eq(text, after);
+    free(text);
+}
+
+Test(policy, sets_change_in_the_text) {
+    const char *const more[] = {"10.1.0.0/16", "fd00::/8"}, *const one[] = {"10.0.0.1"};
+    const char *flow = "# \xc3\xa4\nsets: {t: {ports: [1]}, s: {addresses: [10.0.0.1]}} # kept\nrules: []\n";
+    edits(flow, POLICY_EDIT_ADD, more, 2,
+          "# \xc3\xa4\nsets: {t: {ports: [1]}, s: {addresses: [10.0.0.1, 10.1.0.0/16, 'fd00::/8']}} # kept\n"
+          "rules: []\n");
+    edits(flow, POLICY_EDIT_REMOVE, one, 1,
+          "# \xc3\xa4\nsets: {t: {ports: [1]}, s: {addresses: []}} # kept\nrules: []\n");
+    const char *block = "sets:\n  s:\n    addresses:\n    - 10.0.0.1 # one\n    - 10.0.0.2\n# more\nrules: []\n";
+    edits(block, POLICY_EDIT_REPLACE, more, 1, "sets:\n  s:\n    addresses:\n    - 10.1.0.0/16\n# more\nrules: []\n");
+    edits(block, POLICY_EDIT_REPLACE, more, 0, "sets:\n  s:\n    addresses:\n      []\n# more\nrules: []\n");
+    char *text = NULL;
+    problems.count = 0;
+    cr_assert_eq(policy_edit_set(block, strlen(block), "t", POLICY_EDIT_ADD, more, 1, &text, &problems), -ENOENT);
+    cr_assert_eq(policy_edit_set(block, strlen(block), "s", POLICY_EDIT_REMOVE, more, 1, &text, &problems), -EINVAL);
+    const char *const wrong[] = {"x]"};
+    cr_assert_eq(policy_edit_set(block, strlen(block), "s", POLICY_EDIT_ADD, wrong, 1, &text, &problems), -EINVAL);
 }

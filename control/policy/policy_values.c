@@ -86,7 +86,8 @@ bool policy_read_range(const char *text, uint32_t max, struct nb_range *r, char 
     return true;
 }
 
-bool policy_read_id(const char *text, bool group, struct nb_range *r, char *why) {
+bool policy_read_id(const char *text, bool group, struct nb_range *r, bool *ret_absent, char *why) {
+    *ret_absent = false;
     if (policy_read_range(text, UINT32_MAX - 1, r, why))
         return true;
     const struct passwd *user = group ? NULL : getpwnam(text);
@@ -94,10 +95,47 @@ bool policy_read_id(const char *text, bool group, struct nb_range *r, char *why)
     if (user == NULL && of == NULL) {
         (void)snprintf(why, WHY_SIZE, "no %s '%.60s' on this host; use a number if it will exist later",
                        group ? "group" : "user", text);
+        *ret_absent = true;
         return false;
     }
     r->lo = r->hi = user != NULL ? user->pw_uid : of->gr_gid;
     return true;
+}
+
+bool policy_read_member(const char *field, const char *text, struct nb_addr_range *addr, struct nb_range *range,
+                        bool *ret_absent, char *why) {
+    *ret_absent = false;
+    if (strcmp(field, "addresses") == 0)
+        return policy_read_addr(text, addr, why);
+    if (strcmp(field, "ports") == 0)
+        return policy_read_range(text, 65535, range, why);
+    return policy_read_id(text, strcmp(field, "groups") == 0, range, ret_absent, why);
+}
+
+bool policy_read_amount(const char *text, uint64_t *ret, bool *ret_bytes, char *why) {
+    static const struct {
+        const char *suffix;
+        uint64_t times;
+        bool bytes;
+    } units[] = {{"", 1, false},         {"B", 1, true},         {"k", 1000, false},    {"M", 1000000, false},
+                 {"kB", 1000, true},     {"KB", 1000, true},     {"MB", 1000000, true}, {"GB", 1000000000, true},
+                 {"KiB", 1 << 10, true}, {"MiB", 1 << 20, true}, {"GiB", 1 << 30, true}};
+    char *end;
+    errno = 0;
+    unsigned long long n = strtoull(text, &end, 10);
+    size_t size = strlen(end);
+    if (size >= 2 && strcmp(end + size - 2, "/s") == 0)
+        size -= 2;
+    (void)snprintf(why, WHY_SIZE, "'%.40s' is no amount; write 100, 5k, 64KB or 1MiB, of a rate with /s behind it",
+                   text);
+    if (text[0] < '0' || text[0] > '9' || errno != 0 || n == 0)
+        return false;
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
+        if (strlen(units[i].suffix) == size && strncmp(end, units[i].suffix, size) == 0) {
+            *ret_bytes = units[i].bytes;
+            return !__builtin_mul_overflow(n, units[i].times, ret);
+        }
+    return false;
 }
 
 bool policy_read_word(const char *text, const char *const *words, uint32_t *ret_index, char *why) {

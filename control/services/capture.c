@@ -11,6 +11,7 @@
 #include "control/capture/filter.h"
 #include "control/capture/job.h"
 #include "control/interfaces.h"
+#include "control/policing.h"
 #include "control/policy/policy.h"
 #include "control/services/service_internal.h"
 #include "usher/control/v1/capture.pb-c.h"
@@ -84,11 +85,12 @@ static void names_fill(struct rpc_call *c, const struct service *s, struct job_n
         if (face != NULL)
             (void)snprintf(ret_names->port[slot], sizeof ret_names->port[slot], "%s", face->name);
     }
-    uint32_t count = s->u->policy != NULL ? policy_rules(s->u->policy)->rule_count : 0;
+    const struct policy *policy = policing_policy(s->u->policing);
+    uint32_t count = policy != NULL ? policy_rules(policy)->rule_count : 0;
     ret_names->rule = count > 0 ? rpc_alloc(c, count * sizeof *ret_names->rule) : NULL;
     ret_names->rule_count = count;
     for (uint32_t i = 0; i < count; i++)
-        (void)snprintf(ret_names->rule[i], sizeof ret_names->rule[i], "%s", policy_rule_name(s->u->policy, i));
+        (void)snprintf(ret_names->rule[i], sizeof ret_names->rule[i], "%s", policy_rule_name(policy, i));
 }
 
 static enum rpc_code start_open(struct rpc_call *c, void *arg, const void *request, void *state) {

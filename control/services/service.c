@@ -33,6 +33,7 @@ static size_t table_fill(struct service *s) {
         {"usher.control.v1.Counters", counters_methods, counters_method_count, s},
         {"usher.control.v1.Events", events_methods, events_method_count, s},
         {"usher.control.v1.Capture", capture_methods, capture_method_count, s},
+        {"usher.control.v1.Policies", policies_methods, policies_method_count, s},
     };
     STATIC_ASSERT(sizeof table <= sizeof s->table, "there is room for every service");
     memcpy(s->table, table, sizeof table);
@@ -124,6 +125,7 @@ void service_destroy(struct service *s) {
     log_sink_set(NULL, NULL);
     rpc_server_destroy(s->rpc);
     capture_host_destroy(s->captures); /* after the streams, which are captures */
+    drafts_free(&s->drafts);
     free(s->grants);
     free(s->events);
     free(s);

@@ -7,6 +7,7 @@
 
 #include "control/log.h"
 #include "control/rpc/rpc.h"
+#include "control/services/drafts.h"
 #include "control/services/service.h"
 #include "control/usherd.h"
 #include "engines/check.h"
@@ -45,15 +46,17 @@ struct service {
     uint64_t event_next;  /* number of the next one; numbers begin at 1 */
     struct watcher *watchers;
     struct capture_host *captures;
-    struct rpc_service table[9];
+    struct drafts drafts;
+    struct rpc_service table[12];
 };
 
 uint64_t service_now_unix_ns(void);
 
 extern const struct rpc_method daemon_methods[], engines_methods[], workers_methods[], ports_methods[],
-    sessions_methods[], sockets_methods[], counters_methods[], events_methods[], capture_methods[];
+    sessions_methods[], sockets_methods[], counters_methods[], events_methods[], capture_methods[], policies_methods[];
 extern const size_t daemon_method_count, engines_method_count, workers_method_count, ports_method_count,
-    sessions_method_count, sockets_method_count, counters_method_count, events_method_count, capture_method_count;
+    sessions_method_count, sockets_method_count, counters_method_count, events_method_count, capture_method_count,
+    policies_method_count;
 
 /* events.c: a log_sink_fn; arg is the service. */
 void events_take(void *arg, enum log_level level, const char *name, const char *text);

@@ -144,8 +144,7 @@ static bool on_part(void *arg, const ProtobufCMessage *part) {
     return true;
 }
 
-/* All parts as one list: a table, or a JSON object with the repeated field's name. */
-static int parts_show(struct ctl *c, struct client_method m, const void *request, const struct list *l) {
+int ctl_list_stream(struct ctl *c, struct client_method m, const void *request, const struct list *l) {
     struct parts p = {.ctl = c, .rows = l->rows};
     if (c->output == OUTPUT_JSON)
         (void)fprintf(c->screen.out, "{\"%s\":[", l->rows);
@@ -166,12 +165,12 @@ int run_sessions(struct ctl *c) {
     request.filter = &filter;
     if (filter_session(c, SESSION_OPTIONS_AT, &filter) != 0)
         return -1;
-    return parts_show(c, PB_METHOD(Sessions, List, list_sessions_response), &request, &list_sessions);
+    return ctl_list_stream(c, PB_METHOD(Sessions, List, list_sessions_response), &request, &list_sessions);
 }
 
 int run_sockets(struct ctl *c) {
     struct socket_request request;
     if (filter_sockets(c, &request) != 0)
         return -1;
-    return parts_show(c, PB_METHOD(Sockets, List, list_sockets_response), &request.list, &list_sockets);
+    return ctl_list_stream(c, PB_METHOD(Sockets, List, list_sockets_response), &request.list, &list_sockets);
 }

@@ -8,6 +8,7 @@
 #include "control/usherctl/ctl.h"
 #include "control/usherctl/filter.h"
 #include "control/usherctl/global.h"
+#include "control/usherctl/policy.h"
 #include "control/usherctl/ss.h"
 
 #define LEVELS "error warning info debug"
@@ -104,6 +105,41 @@ const struct command commands[] = {
      "one. Without MODULE it is read again from the engine folder; MODULE is a file on usherd's host that only root or "
      "usherd's user can write.",
      "admin", "upgrade", false, NULL, run_engine},
+    {"policy history", "", 0, 0, "Policies that were in force, and by whom",
+     "A policy that comes into force becomes a revision. One that is unconfirmed goes back by itself.",
+     "viewer", NULL, false, NULL, run_policy_history},
+    {"policy show", "[REVISION]", 0, 1, "The text of the policy in force, or of a revision",
+     "It goes out as it came in, fit for a file.",
+     "viewer", NULL, false, NULL, run_policy_show},
+    {"policy rules", "[RULE]", 0, 1, "Rules in the order in which they are asked, and what they matched",
+     "Counts go on from revision to revision as long as a rule keeps its name and usherd runs.",
+     "viewer", NULL, false, NULL, run_policy_rules},
+    {"policy counters", "", 0, 0, "Counters that rules name", "Several rules may share one.",
+     "viewer", NULL, false, NULL, run_policy_counters},
+    {"policy sets", "", 0, 0, "Sets of the policy in force", "Neighbouring members are joined to ranges.",
+     "viewer", NULL, false, NULL, run_policy_sets},
+    {"policy explain", "", 0, 0, "Which rule decides about a packet, where, and why",
+     "Describe the packet and whose it is by the options; what is not said is what is most usual. Limits count as not "
+     "reached.",
+     "viewer", NULL, false, policy_explain_options, run_policy_explain},
+    {"policy check", "FILE", 1, 1, "Would usherd take this policy?",
+     "Names every mistake with its line, column and field; - is standard input. Exit status 1: it has mistakes.",
+     "operator", "FILE", false, NULL, run_policy_check},
+    {"policy diff", "[FILE]", 0, 1, "What a policy would change",
+     "Rules and sets are known by their names. + comes, - goes, ~ changes, ^ stands elsewhere in the order.",
+     "operator", "FILE", false, policy_diff_options, run_policy_diff},
+    {"policy apply", "FILE", 1, 1, "Bring a policy into force",
+     "It replaces the one in force whole and at once; no packet is judged by a mix of both. With a mistake nothing "
+     "changes. With --confirm it goes back by itself, should it lock you out.",
+     "operator", "FILE", false, policy_apply_options, run_policy_apply},
+    {"policy confirm", "[REVISION]", 0, 1, "Keep a policy that was applied with --confirm", "Ends the wait.",
+     "operator", NULL, false, NULL, run_policy_confirm},
+    {"policy rollback", "[REVISION]", 0, 1, "Bring an earlier policy back",
+     "Without REVISION the one that was in force before.",
+     "operator", NULL, false, NULL, run_policy_rollback},
+    {"policy set", "SET add|remove|replace MEMBER...", 2, ARG_MAX, "Change the members of a set",
+     "Rules, counters and limits go on. A member - stands for the lines of standard input.",
+     "operator", "add remove replace", false, NULL, run_policy_set},
     {"mode", "MODE", 1, 1, "Change how workers share cores",
      "dedicated: a pinned worker per shard that spins. spreading: a worker per shard that sleeps when "
      "idle. compacting: as few workers as keep the queueing delay low. auto: usherd chooses. It takes effect at once, "
@@ -145,4 +181,35 @@ const struct command *command_find(const char *name) {
             return &commands[i];
     }
     return NULL;
+}
+
+const struct command *command_of(int argc, char *const *argv, int *ret_used) {
+    char two[64];
+    if (argc > 1) {
+        (void)snprintf(two, sizeof two, "%s %s", argv[0], argv[1]);
+        *ret_used = 2;
+        const struct command *m = command_find(two);
+        if (m != NULL)
+            return m;
+    }
+    *ret_used = 1;
+    return argc > 0 ? command_find(argv[0]) : NULL;
+}
+
+bool command_split(const struct command *m, char ret_group[24], const char **ret_rest) {
+    const char *blank = strchr(m->name, ' ');
+    if (blank == NULL)
+        return false;
+    (void)snprintf(ret_group, 24, "%.*s", (int)(blank - m->name), m->name);
+    *ret_rest = blank + 1;
+    return true;
+}
+
+bool command_is_group(const char *word) {
+    char group[24];
+    const char *rest;
+    for (size_t i = 0; i < command_count; i++)
+        if (command_split(&commands[i], group, &rest) && strcmp(group, word) == 0)
+            return true;
+    return false;
 }

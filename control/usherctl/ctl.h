@@ -12,6 +12,7 @@
 #include "usher/control/v1/counters.pb-c.h"
 #include "usher/control/v1/daemon.pb-c.h"
 #include "usher/control/v1/engines.pb-c.h"
+#include "usher/control/v1/policies.pb-c.h"
 #include "usher/control/v1/ports.pb-c.h"
 #include "usher/control/v1/sessions.pb-c.h"
 #include "usher/control/v1/workers.pb-c.h"
@@ -29,6 +30,7 @@ struct command;
 
 struct ctl {
     const struct command *command;
+    const char *group; /* named alone: its commands are explained */
     struct screen screen;
     enum output output;
     struct options_result given; /* `second` by place in the command's own table */
@@ -39,7 +41,7 @@ struct ctl {
 };
 
 struct command {
-    const char *name;
+    const char *name;    /* one word, or two: "policy apply" belongs to the group policy */
     const char *args;    /* "[NAME]", "" = none */
     size_t arg_min, arg_max;
     const char *summary; /* one line, no full stop */
@@ -56,6 +58,12 @@ extern const size_t command_count;
 extern const struct option_def global_options[];
 
 const struct command *command_find(const char *name);
+/* The command that the words begin with; *ret_used: how many of them name it. NULL: none. */
+const struct command *command_of(int argc, char *const *argv, int *ret_used);
+/* Is it the first word of commands of two? */
+bool command_is_group(const char *word);
+/* The first word of a group's command; *ret_rest: the second. False: it has one word only. */
+bool command_split(const struct command *m, char ret_group[24], const char **ret_rest);
 
 /* The answer, to be freed by ctl_free(); NULL with c->fault. */
 void *ctl_call(struct ctl *c, struct client_method m, const void *request);
@@ -63,6 +71,9 @@ void ctl_free(void *answer);
 int ctl_stream(struct ctl *c, struct client_method m, const void *request, bool endless, client_stream_fn *fn,
                void *arg);
 int ctl_usage(struct ctl *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+struct list;
+/* All parts of a stream as one list: a table, or a JSON object with the repeated field's name. */
+int ctl_list_stream(struct ctl *c, struct client_method m, const void *request, const struct list *l);
 /* Argument i as a number; false with c->fault. */
 bool ctl_number(struct ctl *c, const char *text, const char *what, uint64_t max, uint64_t *ret_number);
 /* A message as JSON: indented, or one line in a series. */
@@ -97,6 +108,18 @@ int run_log_level(struct ctl *c);
 int run_ss(struct ctl *c);
 int run_top(struct ctl *c);
 int run_doctor(struct ctl *c);
+int run_policy_check(struct ctl *c);
+int run_policy_diff(struct ctl *c);
+int run_policy_apply(struct ctl *c);
+int run_policy_confirm(struct ctl *c);
+int run_policy_rollback(struct ctl *c);
+int run_policy_history(struct ctl *c);
+int run_policy_show(struct ctl *c);
+int run_policy_rules(struct ctl *c);
+int run_policy_counters(struct ctl *c);
+int run_policy_sets(struct ctl *c);
+int run_policy_set(struct ctl *c);
+int run_policy_explain(struct ctl *c);
 int run_completion(struct ctl *c);
 int run_manual(struct ctl *c);
 

@@ -73,6 +73,16 @@ static void command_lines(const struct screen *s, const char *title, const char 
     }
 }
 
+static void help_group(const struct screen *s, const char *group) {
+    char name[24];
+    const char *rest;
+    (void)fprintf(s->out, "usage: usherctl %s COMMAND [OPTIONS] [ARGUMENTS]\n\n", group);
+    for (size_t i = 0; i < command_count; i++)
+        if (command_split(&commands[i], name, &rest) && strcmp(name, group) == 0)
+            (void)fprintf(s->out, "  %-10s%s\n", rest, commands[i].summary);
+    (void)fprintf(s->out, "\n`usherctl %s COMMAND --help` and usherctl(1) say more.\n", group);
+}
+
 static void help_all(const struct screen *s) {
     (void)fprintf(s->out, "usage: usherctl [OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]\n"
                           "Looks after usherd, the host networking dataplane.\n");
@@ -85,9 +95,12 @@ static void help_all(const struct screen *s) {
     (void)fprintf(s->out, "\n`usherctl COMMAND --help` and usherctl(1) say more.\n");
 }
 
-void explain_help(const struct command *m, const struct screen *s) {
+void explain_help(const struct command *m, const char *group, const struct screen *s) {
     if (m == NULL) {
-        help_all(s);
+        if (group != NULL)
+            help_group(s, group);
+        else
+            help_all(s);
         return;
     }
     (void)fprintf(s->out, "usage: usherctl %s%s%s%s\n%s.\n\n", m->name, m->options != NULL ? " [OPTIONS]" : "",
@@ -125,12 +138,14 @@ static size_t distance(const char *a, const char *b) {
     return row[n];
 }
 
-void explain_nearest(const char *word, char *ret_hint, size_t size) {
+void explain_nearest(const char *word, const char *second, char *ret_hint, size_t size) {
     const struct command *best = NULL;
-    size_t least = strlen(word) < 5 ? 2 : 3;
+    char given[64];
+    (void)snprintf(given, sizeof given, "%s%s%s", word, second[0] != '\0' ? " " : "", second);
+    size_t length = strlen(given), least = length < 5 ? 2 : 3;
     for (size_t i = 0; i < command_count; i++) {
-        bool begins = strlen(word) >= 2 && strncmp(commands[i].name, word, strlen(word)) == 0;
-        size_t d = begins ? 1 : distance(word, commands[i].name);
+        bool begins = length >= 2 && strncmp(commands[i].name, given, length) == 0;
+        size_t d = begins ? 1 : distance(given, commands[i].name);
         if (d < least) {
             least = d;
             best = &commands[i];
@@ -138,6 +153,8 @@ void explain_nearest(const char *word, char *ret_hint, size_t size) {
     }
     if (best != NULL)
         (void)snprintf(ret_hint, size, "did you mean `usherctl %s`?", best->name);
+    else if (command_is_group(word))
+        (void)snprintf(ret_hint, size, "see `usherctl %s --help`", word);
     else
         (void)snprintf(ret_hint, size, "see `usherctl --help`");
 }
@@ -166,26 +183,76 @@ static void bash_values(FILE *out, const struct option_def *o, const char *inden
     }
 }
 
+/* Calls `print` with each first word of a command, once. */
+static void first_words(FILE *out, void (*print)(FILE *out, const char *word, const char *summary)) {
+    char group[24], last[24] = "";
+    const char *rest;
+    for (size_t i = 0; i < command_count; i++) {
+        bool of_group = command_split(&commands[i], group, &rest);
+        if (of_group && strcmp(group, last) == 0)
+            continue;
+        print(out, of_group ? group : commands[i].name,
+              of_group ? "More commands; see its --help" : commands[i].summary);
+        (void)snprintf(last, sizeof last, "%s", of_group ? group : "");
+    }
+}
+
+static void bash_word(FILE *out, const char *word, const char *summary) {
+    (void)summary;
+    (void)fprintf(out, " %s", word);
+}
+
+/* The second words of a group whose first command is `first`; NULL: it is no group's first. */
+static bool group_begins(size_t i, char group[24]) {
+    char before[24] = "";
+    const char *rest;
+    if (!command_split(&commands[i], group, &rest))
+        return false;
+    return i == 0 || !command_split(&commands[i - 1], before, &rest) || strcmp(before, group) != 0;
+}
+
+static void bash_groups(FILE *out) {
+    char group[24], name[24];
+    const char *rest;
+    for (size_t i = 0; i < command_count; i++) {
+        if (!group_begins(i, group))
+            continue;
+        (void)fprintf(out, "            %s) words+=\"", group);
+        for (size_t k = i; k < command_count; k++)
+            if (command_split(&commands[k], name, &rest) && strcmp(name, group) == 0)
+                (void)fprintf(out, " %s", rest);
+        (void)fputs("\" ;;\n", out);
+    }
+}
+
+static void bash_names(FILE *out) {
+    char group[24];
+    for (size_t i = 0; i < command_count; i++) {
+        if (group_begins(i, group))
+            (void)fprintf(out, "            %s) command=%s ;;\n", group, group);
+        (void)fprintf(out, "            \"%s\") command=\"%s\" ;;\n", commands[i].name, commands[i].name);
+    }
+}
+
 static void completion_bash(FILE *out) {
     (void)fputs("# bash completion of usherctl\n_usherctl() {\n    local cur prev command=\"\" word words=\"\"\n"
                 "    cur=${COMP_WORDS[COMP_CWORD]}\n    prev=${COMP_WORDS[COMP_CWORD-1]}\n"
-                "    for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n        case $word in\n",
+                "    for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n        case ${command:+$command }$word in\n",
                 out);
-    for (size_t i = 0; i < command_count; i++)
-        (void)fprintf(out, "            %s) command=%s; break ;;\n", commands[i].name, commands[i].name);
+    bash_names(out);
     (void)fputs("        esac\n    done\n    case $prev in\n", out);
     bash_values(out, global_options, "        ");
     (void)fputs("    esac\n    if [[ -z $words ]]; then\n        words=\"", out);
     bash_options(out, global_options);
     (void)fputs("\"\n        case $command in\n            \"\") words+=\"", out);
-    for (size_t i = 0; i < command_count; i++)
-        (void)fprintf(out, " %s", commands[i].name);
+    first_words(out, bash_word);
     (void)fputs("\" ;;\n", out);
+    bash_groups(out);
     for (size_t i = 0; i < command_count; i++) {
         const struct command *m = &commands[i];
         if (m->options == NULL && m->words == NULL)
             continue;
-        (void)fprintf(out, "            %s)\n                words+=\"", m->name);
+        (void)fprintf(out, "            \"%s\")\n                words+=\"", m->name);
         bash_options(out, m->options);
         (void)fputc(' ', out);
         words_line(out, m->words != NULL ? m->words : "");
@@ -239,26 +306,53 @@ static void zsh_options(FILE *out, const struct option_def *o, const char *inden
     }
 }
 
+static void zsh_name(FILE *out, const char *word, const char *summary) {
+    (void)fprintf(out, "        '%s:", word);
+    quoted(out, summary, ":");
+    (void)fputs("'\n", out);
+}
+
+static void zsh_arguments(FILE *out, const struct command *m) {
+    (void)fputs("            _arguments -s \\\n", out);
+    zsh_options(out, m->options, "                ");
+    zsh_options(out, global_options, "                ");
+    (void)fputs("                '1:argument", out);
+    zsh_values(out, m->words);
+    (void)fputs("' ;;\n", out);
+}
+
+/* A command of a group: its words are two, so they become one in front of its arguments. */
+static void zsh_groups(FILE *out) {
+    char group[24], name[24];
+    const char *rest;
+    for (size_t i = 0; i < command_count; i++) {
+        if (!group_begins(i, group))
+            continue;
+        (void)fprintf(out,
+                      "    if [[ $state == argument && $words[1] == %s ]]; then\n        if (( CURRENT == 2 )); "
+                      "then\n            compadd",
+                      group);
+        for (size_t k = i; k < command_count; k++)
+            if (command_split(&commands[k], name, &rest) && strcmp(name, group) == 0)
+                (void)fprintf(out, " %s", rest);
+        (void)fputs("\n            return\n        fi\n        words=(\"$words[1] $words[2]\" $words[3,-1])\n"
+                    "        (( CURRENT-- ))\n    fi\n",
+                    out);
+    }
+}
+
 static void completion_zsh(FILE *out) {
     (void)fputs("#compdef usherctl\n_usherctl() {\n    local state\n    local -a names\n    names=(\n", out);
-    for (size_t i = 0; i < command_count; i++) {
-        (void)fprintf(out, "        '%s:", commands[i].name);
-        quoted(out, commands[i].summary, ":");
-        (void)fputs("'\n", out);
-    }
+    first_words(out, zsh_name);
     (void)fputs("    )\n    _arguments -s -C \\\n", out);
     zsh_options(out, global_options, "        ");
-    (void)fputs("        '1:command:->command' \\\n        '*::argument:->argument'\n    case $state in\n"
-                "    command) _describe command names ;;\n    argument)\n        case $words[1] in\n",
-                out);
+    (void)fputs("        '1:command:->command' \\\n        '*::argument:->argument'\n", out);
+    zsh_groups(out);
+    (void)fputs(
+        "    case $state in\n    command) _describe command names ;;\n    argument)\n        case $words[1] in\n", out);
     for (size_t i = 0; i < command_count; i++) {
-        const struct command *m = &commands[i];
-        (void)fprintf(out, "        %s)\n            _arguments -s \\\n", m->name);
-        zsh_options(out, m->options, "                ");
-        zsh_options(out, global_options, "                ");
-        (void)fputs("                '1:argument", out);
-        zsh_values(out, m->words);
-        (void)fputs("' ;;\n", out);
+        (void)fprintf(out, "        \"%s\")\n", commands[i].name);
+        zsh_arguments(out, &commands[i]);
     }
     (void)fputs("        esac ;;\n    esac\n}\n_usherctl \"$@\"\n", out);
 }
@@ -277,24 +371,39 @@ static void fish_option(FILE *out, const struct option_def *o, const char *when)
     (void)fputs("'\n", out);
 }
 
+static void fish_name(FILE *out, const char *word, const char *summary) {
+    (void)fprintf(out, "complete -c usherctl -n __fish_use_subcommand -a %s -d '", word);
+    quoted(out, summary, "");
+    (void)fputs("'\n", out);
+}
+
+static void fish_command(FILE *out, const struct command *m) {
+    char when[160], group[24];
+    const char *rest;
+    if (command_split(m, group, &rest)) {
+        (void)fprintf(out, "complete -c usherctl -n '__fish_seen_subcommand_from %s' -a %s -d '", group, rest);
+        quoted(out, m->summary, "");
+        (void)fputs("'\n", out);
+        (void)snprintf(when, sizeof when, "-n '__fish_seen_subcommand_from %s; and __fish_seen_subcommand_from %s'",
+                       group, rest);
+    } else {
+        (void)snprintf(when, sizeof when, "-n '__fish_seen_subcommand_from %s'", m->name);
+    }
+    for (const struct option_def *o = m->options; o != NULL && o->name != NULL; o++)
+        fish_option(out, o, when);
+    if (m->words != NULL && strcmp(m->words, "FILE") == 0)
+        (void)fprintf(out, "complete -c usherctl %s -F\n", when);
+    else if (m->words != NULL)
+        (void)fprintf(out, "complete -c usherctl %s -a '%s'\n", when, m->words);
+}
+
 static void completion_fish(FILE *out) {
     (void)fputs("# fish completion of usherctl\ncomplete -c usherctl -f\n", out);
     for (const struct option_def *o = global_options; o->name != NULL; o++)
         fish_option(out, o, "");
-    for (size_t i = 0; i < command_count; i++) {
-        const struct command *m = &commands[i];
-        char when[80];
-        (void)fprintf(out, "complete -c usherctl -n __fish_use_subcommand -a %s -d '", m->name);
-        quoted(out, m->summary, "");
-        (void)fputs("'\n", out);
-        (void)snprintf(when, sizeof when, "-n '__fish_seen_subcommand_from %s'", m->name);
-        for (const struct option_def *o = m->options; o != NULL && o->name != NULL; o++)
-            fish_option(out, o, when);
-        if (m->words != NULL && strcmp(m->words, "FILE") == 0)
-            (void)fprintf(out, "complete -c usherctl %s -F\n", when);
-        else if (m->words != NULL)
-            (void)fprintf(out, "complete -c usherctl %s -a '%s'\n", when, m->words);
-    }
+    first_words(out, fish_name);
+    for (size_t i = 0; i < command_count; i++)
+        fish_command(out, &commands[i]);
 }
 
 int run_completion(struct ctl *c) {

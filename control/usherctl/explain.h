@@ -7,10 +7,10 @@
 
 #include "control/usherctl/ctl.h"
 
-/* Of one command; NULL: of all. */
-void explain_help(const struct command *m, const struct screen *s);
-/* "did you mean workers?", or where the list of commands is. */
-void explain_nearest(const char *word, char *ret_hint, size_t size);
+/* Of one command; NULL: of a group's, or (NULL) of all. */
+void explain_help(const struct command *m, const char *group, const struct screen *s);
+/* "did you mean workers?", or where the list of commands is. `second` "" = there was one word. */
+void explain_nearest(const char *word, const char *second, char *ret_hint, size_t size);
 
 struct exit_text {
     enum exit_code code;

@@ -115,18 +115,27 @@ static int command_line(struct ctl *c, int argc, char **argv) {
     if (options_parse(global_options, NULL, argc - 1, argv + 1, 1, &used, &c->given, err, sizeof err) != 0)
         return ctl_usage(c, "%s", err);
     int at = 1 + used;
-    if (at < argc) {
-        c->command = command_find(argv[at]);
-        if (c->command == NULL) {
-            (void)ctl_usage(c, "there is no command %s", argv[at]);
-            explain_nearest(argv[at], c->fault.hint, sizeof c->fault.hint);
-            return -1;
-        }
-        at++;
-        if (options_parse(global_options, c->command->options, argc - at, argv + at, 0, &used, &c->given, err,
-                          sizeof err) != 0)
-            return ctl_usage(c, "%s", err);
+    if (at == argc)
+        return 0;
+    c->command = command_of(argc - at, argv + at, &used);
+    if (c->command == NULL && command_is_group(argv[at])) {
+        c->group = argv[at];
+        if (at + 1 == argc || argv[at + 1][0] == '-')
+            return options_parse(global_options, NULL, argc - at - 1, argv + at + 1, 0, &used, &c->given, err,
+                                 sizeof err) == 0
+                       ? 0
+                       : ctl_usage(c, "%s", err);
     }
+    if (c->command == NULL) {
+        const char *second = c->group != NULL ? argv[at + 1] : "";
+        (void)ctl_usage(c, "there is no command %s%s%s", argv[at], second[0] != '\0' ? " " : "", second);
+        explain_nearest(argv[at], second, c->fault.hint, sizeof c->fault.hint);
+        return -1;
+    }
+    at += used;
+    if (options_parse(global_options, c->command->options, argc - at, argv + at, 0, &used, &c->given, err,
+                      sizeof err) != 0)
+        return ctl_usage(c, "%s", err);
     return 0;
 }
 
@@ -181,12 +190,12 @@ static int run(struct ctl *c, int argc, char **argv) {
         return 0;
     }
     if (c->given.first[GLOBAL_HELP] != NULL) {
-        explain_help(c->command, &c->screen);
+        explain_help(c->command, c->group, &c->screen);
         return 0;
     }
     if (c->command == NULL) {
         c->screen.out = stderr;
-        explain_help(NULL, &c->screen);
+        explain_help(NULL, c->group, &c->screen);
         c->fault.exit = EXIT_USAGE;
         return -1;
     }

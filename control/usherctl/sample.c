@@ -225,3 +225,108 @@ const PB(CountersSnapshot) * sample_drops(void) {
     r.time_unix_ns = SAMPLE_NOW;
     return &r;
 }
+
+/* ---- policies ---- */
+
+const PB(DiffPolicyResponse) * sample_diff(void) {
+    static PB(DiffPolicyResponse) r = USHER__CONTROL__V1__DIFF_POLICY_RESPONSE__INIT;
+    static PB(PolicyChange) v[4];
+    static PB(PolicyChange) * vs[] = {&v[0], &v[1], &v[2], &v[3]};
+    static const char *const text[][4] = {
+        {"default", "app", "allow", "drop"},
+        {"set", "office", "addresses: 10.0.0.0/8", "addresses: 10.0.0.0/8, 192.168.1.5-192.168.1.9"},
+        {"rule", "postgres", "", "to_port: 5432, user: bob, exe: /usr/lib/postgresql/15/bin/postgres, action: allow"},
+        {"rule", "late", "action: drop", "action: drop"}};
+    static const int kinds[] = {3, 3, 1, 4};
+    for (int i = 0; i < 4; i++) {
+        v[i] = (PB(PolicyChange))USHER__CONTROL__V1__POLICY_CHANGE__INIT;
+        v[i].kind = (PB(PolicyChangeKind))kinds[i];
+        v[i].what = T(text[i][0]);
+        v[i].name = T(text[i][1]);
+        v[i].before = T(text[i][2]);
+        v[i].after = T(text[i][3]);
+    }
+    r.changes = vs;
+    r.n_changes = r.change_count = 4;
+    r.base_revision = 41;
+    return &r;
+}
+
+const PB(ExplainPolicyResponse) * sample_explain(void) {
+    static PB(ExplainPolicyResponse) r = USHER__CONTROL__V1__EXPLAIN_POLICY_RESPONSE__INIT;
+    static PB(ExplainedTier) t[3];
+    static PB(ExplainedTier) * ts[] = {&t[0], &t[1], &t[2]};
+    static PB(PolicyRule) count = USHER__CONTROL__V1__POLICY_RULE__INIT, no = USHER__CONTROL__V1__POLICY_RULE__INIT;
+    static PB(PolicyRule) * passed[] = {&count};
+    static char *leaves[] = {T("mark 0x10")};
+    static const char *const tiers[][2] = {{"platform", "allow"}, {"host", "reject"}, {"app", ""}};
+    for (int i = 0; i < 3; i++) {
+        t[i] = (PB(ExplainedTier))USHER__CONTROL__V1__EXPLAINED_TIER__INIT;
+        t[i].tier = T(tiers[i][0]);
+        t[i].asked = i < 2;
+        t[i].verdict = T(tiers[i][1]);
+    }
+    count.name = T("count-databases");
+    count.text = T("to_port: 5432, counter: databases, mark: 0x10");
+    count.line = 7;
+    no.name = T("no-postgres");
+    no.text = T("to_port: 5432, action: reject, comment: only bob's own server may speak on this port");
+    no.line = 12;
+    t[1].rule = &no;
+    t[1].passed = passed;
+    t[1].n_passed = 1;
+    r.packet = T("out tcp 0.0.0.0:40000 to 10.0.0.9:5432, new, of the owner given");
+    r.verdict = T("reject");
+    r.decided_by = T("rule no-postgres of tier host");
+    r.error = T("ECONNREFUSED");
+    r.tiers = ts;
+    r.n_tiers = 3;
+    r.where = T("usherd's filter engine");
+    r.where_why = T("it judges every packet of the sockets that usherd carries");
+    r.leaves = leaves;
+    r.n_leaves = 1;
+    return &r;
+}
+
+const PB(PolicyHistoryResponse) * sample_history(void) {
+    static PB(PolicyHistoryResponse) r = USHER__CONTROL__V1__POLICY_HISTORY_RESPONSE__INIT;
+    static PB(PolicyRevision) v[3];
+    static PB(PolicyRevision) * vs[] = {&v[0], &v[1], &v[2]};
+    static const char *const text[][2] = {{"file /etc/usher/policy.yaml", ""},
+                                          {"alice", "let bob's postgres speak"},
+                                          {"alice", "set office with 10.9.0.0/16"}};
+    for (int i = 0; i < 3; i++) {
+        v[i] = (PB(PolicyRevision))USHER__CONTROL__V1__POLICY_REVISION__INIT;
+        v[i].revision = (uint64_t)i + 40;
+        v[i].time_unix_ns = SAMPLE_NOW - (uint64_t)(3 - i) * 4000 * (uint64_t)NS_S;
+        v[i].by = T(text[i][0]);
+        v[i].note = T(text[i][1]);
+        v[i].rules = 120 + (uint32_t)i;
+        v[i].bytes = 9000;
+        v[i].state = (PB(RevisionState))(i == 2 ? 3 : 1);
+    }
+    r.revisions = vs;
+    r.n_revisions = 3;
+    return &r;
+}
+
+const PB(ListRulesResponse) * sample_rules(void) {
+    static PB(ListRulesResponse) r = USHER__CONTROL__V1__LIST_RULES_RESPONSE__INIT;
+    static PB(PolicyRule) v[2] = {USHER__CONTROL__V1__POLICY_RULE__INIT, USHER__CONTROL__V1__POLICY_RULE__INIT};
+    static PB(PolicyRule) * vs[] = {&v[0], &v[1]};
+    v[0].number = 1;
+    v[0].tier = T("platform");
+    v[0].name = T("no-spoofing");
+    v[0].text = T("direction: in, from: '@ours', owner: nobody, action: drop");
+    v[0].packets = 12;
+    v[0].bytes = 720;
+    v[1].number = 2;
+    v[1].tier = T("host");
+    v[1].name = T("postgres");
+    v[1].text = T("to_port: 5432, user: bob, exe: /usr/lib/postgresql/15/bin/postgres, action: allow");
+    v[1].packets = 123456789;
+    v[1].bytes = 98765432100;
+    r.rules = vs;
+    r.n_rules = 2;
+    return &r;
+}

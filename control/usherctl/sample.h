@@ -17,5 +17,9 @@ const PB(ListSessionsResponse) *sample_sessions(void);
 const PB(ListSocketsResponse) *sample_sockets(void);
 const PB(ListRefusalsResponse) *sample_refusals(void);
 const PB(CountersSnapshot) *sample_drops(void);
+const PB(DiffPolicyResponse) *sample_diff(void);
+const PB(ExplainPolicyResponse) *sample_explain(void);
+const PB(PolicyHistoryResponse) *sample_history(void);
+const PB(ListRulesResponse) *sample_rules(void);
 
 #endif

@@ -13,6 +13,7 @@
 #include "control/usherctl/golden.h"
 #include "control/usherctl/json.h"
 #include "control/usherctl/lists.h"
+#include "control/usherctl/policy.h"
 #include "control/usherctl/reflect.h"
 #include "control/usherctl/sample.h"
 #include "control/usherctl/ss.h"
@@ -52,16 +53,35 @@ static void draw_ss(const struct screen *s) {
     ss_end(v, s);
 }
 static void draw_help(const struct screen *s) {
-    explain_help(command_find("sockets"), s);
+    explain_help(command_find("sockets"), NULL, s);
+}
+static void draw_diff(const struct screen *s) {
+    policy_print_diff(sample_diff(), s);
+}
+static void draw_explain(const struct screen *s) {
+    policy_print_explain(sample_explain(), s);
+}
+static void draw_history(const struct screen *s) {
+    list_print(&list_policy_history, &sample_history()->base, SAMPLE_NOW, s);
+}
+static void draw_rules(const struct screen *s) {
+    list_print(&list_policy_rules, &sample_rules()->base, SAMPLE_NOW, s);
+}
+static void draw_group(const struct screen *s) {
+    explain_help(NULL, "policy", s);
 }
 
 Test(golden, screens) {
     static const struct {
         const char *name;
         draw_fn *draw;
-    } screens[] = {{"status", draw_status},     {"workers", draw_workers},   {"shards", draw_shards},
-                   {"ports", draw_ports},       {"sessions", draw_sessions}, {"sockets", draw_sockets},
-                   {"refusals", draw_refusals}, {"drops", draw_drops},       {"help-sockets", draw_help}};
+    } screens[] = {{"status", draw_status},          {"workers", draw_workers},
+                   {"shards", draw_shards},          {"ports", draw_ports},
+                   {"sessions", draw_sessions},      {"sockets", draw_sockets},
+                   {"refusals", draw_refusals},      {"drops", draw_drops},
+                   {"help-sockets", draw_help},      {"policy-diff", draw_diff},
+                   {"policy-explain", draw_explain}, {"policy-history", draw_history},
+                   {"policy-rules", draw_rules},     {"help-policy", draw_group}};
     for (size_t i = 0; i < sizeof screens / sizeof screens[0]; i++) {
         golden_check(screens[i].name, 80, screens[i].draw);
         golden_check(screens[i].name, 120, screens[i].draw);
@@ -97,9 +117,10 @@ Test(golden, no_terminal_no_cut) {
 /* ---- lists and messages ---- */
 
 Test(lists, every_path_names_a_field) {
-    const struct list *const all[] = {&list_workers, &list_shards,          &list_ports,
-                                      &list_engines, &list_engine_counters, &list_sessions,
-                                      &list_sockets, &list_refusals,        &list_counters};
+    const struct list *const all[] = {
+        &list_workers,      &list_shards,          &list_ports,      &list_engines,  &list_engine_counters,
+        &list_sessions,     &list_sockets,         &list_refusals,   &list_counters, &list_policy_history,
+        &list_policy_rules, &list_policy_counters, &list_policy_sets};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         cr_expect_leq(all[i]->column_count, TABLE_COLUMN_MAX);
         for (size_t c = 0; c < all[i]->column_count; c++) {
@@ -255,12 +276,16 @@ Test(commands, are_whole) {
 
 Test(commands, the_nearest_is_found) {
     char hint[128];
-    explain_nearest("sokets", hint, sizeof hint);
+    explain_nearest("sokets", "", hint, sizeof hint);
     cr_expect_str_eq(hint, "did you mean `usherctl sockets`?");
-    explain_nearest("stat", hint, sizeof hint);
+    explain_nearest("stat", "", hint, sizeof hint);
     cr_expect_str_eq(hint, "did you mean `usherctl status`?");
-    explain_nearest("xyzzy", hint, sizeof hint);
+    explain_nearest("xyzzy", "", hint, sizeof hint);
     cr_expect_str_eq(hint, "see `usherctl --help`");
+    explain_nearest("policy", "aply", hint, sizeof hint);
+    cr_expect_str_eq(hint, "did you mean `usherctl policy apply`?");
+    explain_nearest("policy", "xyzzy", hint, sizeof hint);
+    cr_expect_str_eq(hint, "see `usherctl policy --help`");
 }
 
 /* ---- what errors mean ---- */

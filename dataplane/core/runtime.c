@@ -331,6 +331,26 @@ int runtime_engine_find(const struct runtime *rt, const char *name, uint32_t *re
     return -ENOENT;
 }
 
+struct stage_change {
+    uint32_t engine;
+    bool on;
+};
+
+static void stage_set_run(struct shard *sh, void *arg) {
+    const struct stage_change *c = arg;
+    sh->stage_node[sh->node[c->engine].ops->stage] = c->on ? (uint8_t)c->engine : NODE_NONE;
+    hops_wire(sh);
+}
+
+int runtime_stage_set(struct runtime *rt, uint32_t engine, bool on) {
+    struct stage_change change = {.engine = engine, .on = on};
+    uint32_t stage = engine < rt->engine_count ? rt->engine[engine].ops.stage : STAGE_APP;
+    int error = stage == STAGE_LINK || stage == STAGE_FILTER || stage == STAGE_QOS ? 0 : -EINVAL;
+    for (uint32_t i = 0; i < rt->shard_count && error == 0; i++)
+        error = runtime_call(rt, i, stage_set_run, &change);
+    return error;
+}
+
 /* ---- ports ---- */
 
 struct pktmem *runtime_port_mem(struct runtime *rt, uint32_t shard, bool large) {

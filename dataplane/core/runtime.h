@@ -63,6 +63,9 @@ int runtime_engine_load(struct runtime *rt, const char *name, const void *cfg, u
 /* The same for ops that are linked in (tests, benches). */
 int runtime_engine_add(struct runtime *rt, const struct engine_ops *ops, const void *cfg, uint32_t *ret_index,
                        struct runtime_error *err);
+/* Takes the loaded engine of the stages LINK, FILTER or QOS out of the packets' way (before runtime_start() only), or
+ * puts it back, any time: an engine that has nothing to do costs nothing then. */
+int runtime_stage_set(struct runtime *rt, uint32_t engine, bool on);
 int runtime_engine_find(const struct runtime *rt, const char *name, uint32_t *ret_index);
 
 /* Another version of an engine takes the place of the one that runs, under traffic, between two polls: in all shards or

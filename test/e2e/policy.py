@@ -1,13 +1,29 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """The operator's rules: what they forbid does not pass, and whom they allow is told apart by user."""
+import json
 import os
+import signal
 import sys
 
-from rig import A4, B4, check, main, run
+from rig import A4, B4, check, main, run, until
 
 CONFIG = "interfaces: [{name: va}]\nkeeper: {mode: off}\nsessions: {mode: 0666}\npolicy: %s\n"
 STRANGER = 61234
+OPEN, CLOSED = "rules: []\n", "rules:\n  - {name: closed, direction: in, to_port: 7, action: drop}\n"
+ECHO = "interfaces: [{name: va}]\nkeeper: {mode: off}\necho: {ports: [7, 8]}\n"
+
+
+def ctl(rig, *args, code=0):
+    command = [f"{rig.bin}/usherctl", "--socket", f"{rig.dir}/run/control.sock", *map(str, args)]
+    done = run(rig.inside("a", command), ok=None)
+    text = f"usherctl {args}: exit {done.returncode}: {done.stdout}{done.stderr}"
+    check(code is None or done.returncode == code, text)
+    return done.stdout + done.stderr
+
+
+def revision(rig):
+    return json.loads(ctl(rig, "-o", "json", "policy", "history"))["revision"]
 
 
 def mistakes_prevent_the_start(rig):
@@ -42,4 +58,94 @@ def what_comes_in_is_judged_by_its_owner(rig):
     rig.answers("b", A4, 8)
 
 
-sys.exit(main([mistakes_prevent_the_start, users_are_told_apart, what_comes_in_is_judged_by_its_owner]))
+def passes(rig, port):
+    return rig.asks("b", A4, port, timeout=0.3) is not None
+
+
+def a_policy_is_replaced_under_traffic(rig):
+    """Comes into force at once, whole; mistakes and conflicts leave it alone; what was before comes back."""
+    usherd = rig.usherd(ECHO)
+    rig.answers("b", A4, 7)
+    check("everything passes" in ctl(rig, "policy", "history"), "no policy yet")
+    closed, opened = rig.path("closed.yaml", CLOSED), rig.path("open.yaml", OPEN)
+    text = ctl(rig, "policy", "apply", closed, "--note", "shut it")
+    check("revision 1 is in force" in text, text)
+    check(not passes(rig, 7) and passes(rig, 8), "port 7 is closed, and only that")
+    check("closed  in" not in ctl(rig, "policy", "rules") and "1" in ctl(rig, "policy", "rules", "closed"), "it counts")
+    wrong = rig.path("wrong.yaml", "rules:\n  - {name: a, to_port: http}\n")
+    text = ctl(rig, "policy", "apply", wrong, code=1)
+    check("wrong.yaml:2:24: to_port:" in text and revision(rig) == 1, text)
+    text = ctl(rig, "policy", "apply", opened, "--expect", 7, code=None)
+    check("REVISION" in text.upper() and revision(rig) == 1 and not passes(rig, 7), text)
+    text = ctl(rig, "policy", "diff", opened)
+    check("- rule    closed" in text and "0 added, 1 removed" in text, text)
+    ctl(rig, "policy", "apply", opened, "--expect", 1)
+    check(passes(rig, 7), "open again")
+    ctl(rig, "policy", "rollback")
+    check(revision(rig) == 1 and not passes(rig, 7), "closed again")
+    check(ctl(rig, "policy", "show") == CLOSED, ctl(rig, "policy", "show"))
+    check("shut it" in ctl(rig, "policy", "history") and "root" in ctl(rig, "policy", "history"), "who and why")
+    check("audit" in usherd.text() and "revision 1" in usherd.text(), usherd.text())
+
+
+def an_unconfirmed_change_goes_back(rig):
+    usherd = rig.usherd(ECHO)
+    closed, opened = rig.path("closed.yaml", CLOSED), rig.path("open.yaml", OPEN)
+    ctl(rig, "policy", "apply", opened)
+    ctl(rig, "policy", "apply", closed, "--confirm", "1s")
+    check("goes back by itself" not in ctl(rig, "policy", "apply", closed, code=None), "one change at a time")
+    until("it went back", lambda: passes(rig, 7))
+    usherd.says("revision 2 was not confirmed in time; revision 1 is in force again")
+    ctl(rig, "policy", "apply", closed, "--confirm", "1h")
+    check("unconfirmed" in ctl(rig, "policy", "history"), "the history says so")
+    # What nobody confirmed is not what a restart finds.
+    check(usherd.end(signal.SIGKILL) is not None, "killed")
+    usherd = rig.usherd(ECHO)
+    check(revision(rig) == 1 and passes(rig, 7), usherd.text())
+    ctl(rig, "policy", "apply", closed, "--confirm", "1h")
+    ctl(rig, "policy", "confirm")
+    check(not passes(rig, 7) and "nothing waits" not in ctl(rig, "policy", "confirm", code=None).lower(), "it stays")
+    usherd.end(signal.SIGKILL)
+    rig.usherd(ECHO)
+    check(not passes(rig, 7) and passes(rig, 8), "also after a crash")
+
+
+def the_file_and_the_operators_agree(rig):
+    """A changed file is a new revision, also at a reload; a broken one leaves the last good policy in force."""
+    rules = rig.path("rules.yaml", CLOSED)
+    usherd = rig.usherd(ECHO + f"policy: {rules}\n")
+    check(not passes(rig, 7), "the file counts")
+    rig.path("rules.yaml", CLOSED.replace("7", "8"))
+    usherd.child.send_signal(signal.SIGHUP)
+    usherd.says("revision 2 of file")
+    check(passes(rig, 7) and not passes(rig, 8), "reloaded")
+    ctl(rig, "policy", "apply", rig.path("open.yaml", OPEN))
+    usherd.end()
+    usherd = rig.usherd(ECHO + f"policy: {rules}\n")
+    check(passes(rig, 8) and revision(rig) == 3, "what an operator applied since stays")
+    usherd.end()
+    rig.path("rules.yaml", "rules: {}\n")
+    usherd = rig.usherd(ECHO + f"policy: {rules}\n")
+    check("rules.yaml:1:8: rules:" in usherd.text() and "revision 3 stays in force" in usherd.text(), usherd.text())
+
+
+def sets_change_and_packets_are_explained(rig):
+    rig.usherd(ECHO)
+    ctl(rig, "policy", "apply", rig.path("sets.yaml", "# kept\nsets: {shut: {ports: [9]}}\nrules:\n"
+        "  - {name: count, counter: seen}\n  - {name: shut, direction: in, to_port: '@shut', action: drop}\n"))
+    check(passes(rig, 7), "open")
+    ctl(rig, "policy", "set", "shut", "add", "7", "1000-2000")
+    check(not passes(rig, 7) and passes(rig, 8), "closed")
+    check("[9, 7, 1000-2000]" in ctl(rig, "policy", "show") and "# kept" in ctl(rig, "policy", "show"), "in the text")
+    check("no number" in ctl(rig, "policy", "set", "shut", "add", "x", code=None), "members are checked")
+    text = ctl(rig, "policy", "explain", "-p", "udp", "--from", f"{B4}:4000", "--to", f"{A4}:7")
+    check("drop by rule shut of tier host" in text and "goes on after count" in text, text)
+    text = ctl(rig, "policy", "explain", "--out", "--to", f"{B4}:7", "--user", "0")
+    check("allow by the defaults" in text, text)
+    counted = json.loads(ctl(rig, "-o", "json", "policy", "counters"))["counters"][0]
+    check(counted["name"] == "seen" and counted["packets"] >= 2, counted)
+
+
+sys.exit(main([mistakes_prevent_the_start, users_are_told_apart, what_comes_in_is_judged_by_its_owner,
+               a_policy_is_replaced_under_traffic, an_unconfirmed_change_goes_back, the_file_and_the_operators_agree,
+               sets_change_and_packets_are_explained]))
