@@ -17,7 +17,7 @@
 
 #include "nicbackend/xdp/claims_internal.h"
 
-/* The compiled BPF object, embedded by claims_object.S. */
+/* The compiled BPF object, embedded by objects.S. */
 extern const char nb_claims_object[];
 extern const char nb_claims_object_end[];
 
@@ -161,22 +161,24 @@ static int xdp_attach(struct nb_attach *a, struct nb_error *err) {
     return nb_fail(err, error, "cannot attach XDP to interface %u: %s", a->config.ifindex, strerror(-error));
 }
 
-static int tc_attach(struct nb_attach *a, bool no_tcx, struct nb_error *err) {
+int nb_tc_attach(uint32_t ifindex, int prog_fd, enum nb_clsact_place place, int *ret_link, bool *ret_made_qdisc) {
     LIBBPF_OPTS(bpf_link_create_opts, opts, .flags = LINK_BEFORE_ALL);
-    int fd = -1;
-    if (!no_tcx)
-        fd = bpf_link_create(a->fd[ATTACH_FD_PROG], (int)a->config.ifindex, ATTACH_TCX_INGRESS, &opts);
-    if (fd >= 0) {
-        a->fd[ATTACH_FD_LINK] = fd;
-        return 0;
-    }
+    *ret_link = bpf_link_create(prog_fd, (int)ifindex, ATTACH_TCX_INGRESS, &opts);
+    return *ret_link >= 0 ? 0 : nb_clsact_attach(ifindex, prog_fd, place, ret_made_qdisc);
+}
+
+static int tc_attach(struct nb_attach *a, bool no_tcx, struct nb_error *err) {
+    const uint32_t ifindex = a->config.ifindex;
     bool made_qdisc = false;
-    int error = nb_clsact_attach(a->config.ifindex, a->fd[ATTACH_FD_PROG], &made_qdisc);
+    int link = -1, prog = a->fd[ATTACH_FD_PROG];
+    int error = no_tcx ? nb_clsact_attach(ifindex, prog, NB_CLSACT_CLAIMS, &made_qdisc)
+                       : nb_tc_attach(ifindex, prog, NB_CLSACT_CLAIMS, &link, &made_qdisc);
+    a->fd[ATTACH_FD_LINK] = link;
     a->config.made_qdisc = made_qdisc;
-    a->config.clsact = error == 0;
+    a->config.clsact = error == 0 && link < 0;
     if (error < 0)
-        return nb_fail(err, error, "cannot attach the claim program to the ingress hook of interface %u: %s",
-                       a->config.ifindex, strerror(-error));
+        return nb_fail(err, error, "cannot attach the claim program to the ingress hook of interface %u: %s", ifindex,
+                       strerror(-error));
     return 0;
 }
 
@@ -234,7 +236,7 @@ void nb_attach_destroy(struct nb_attach *a) {
         at = &(*at)->next;
     *at = a->next;
     if (a->config.clsact || a->config.made_qdisc)
-        (void)nb_clsact_detach(a->config.ifindex, a->config.made_qdisc);
+        (void)nb_clsact_detach(a->config.ifindex, NB_CLSACT_CLAIMS, a->config.made_qdisc);
     if (a->fd[ATTACH_FD_LINK] >= 0)
         (void)bpf_link_detach(a->fd[ATTACH_FD_LINK]); /* now, although a keeper may hold another fd of the link */
     for (uint32_t i = 0; i < ATTACH_FD_COUNT; i++) {
@@ -284,7 +286,8 @@ bool nb_attach_leaves_qdisc(const struct nb_attach *a) {
 }
 
 int nb_cleanup_qdisc(uint32_t ifindex) {
-    int error = nb_clsact_detach(ifindex, true);
+    (void)nb_clsact_detach(ifindex, NB_CLSACT_RULES, false);
+    int error = nb_clsact_detach(ifindex, NB_CLSACT_CLAIMS, true);
     return error == -ENOENT || error == -EINVAL ? 0 : error; /* already gone */
 }
 

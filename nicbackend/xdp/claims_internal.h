@@ -50,9 +50,13 @@ struct nb_claims {
     uint8_t any[2][65536];            /* the same of claims at any address, ranges included */
 };
 
-/* clsact.c. Detaching takes the qdisc away too when asked and when no filter is left in it. */
-int nb_clsact_attach(uint32_t ifindex, int prog_fd, bool *ret_made_qdisc);
-int nb_clsact_detach(uint32_t ifindex, bool qdisc_too);
+/* clsact.c. Our filters by priority, the first first. */
+enum nb_clsact_place { NB_CLSACT_CLAIMS = 1, NB_CLSACT_RULES = 2 };
+/* Detaching takes the qdisc away too when asked and when no filter is left in it. */
+int nb_clsact_attach(uint32_t ifindex, int prog_fd, enum nb_clsact_place place, bool *ret_made_qdisc);
+int nb_clsact_detach(uint32_t ifindex, enum nb_clsact_place place, bool qdisc_too);
+/* attach.c. A tcx link before all others where the kernel has them, else a clsact filter, and then the link is -1. */
+int nb_tc_attach(uint32_t ifindex, int prog_fd, enum nb_clsact_place place, int *ret_link, bool *ret_made_qdisc);
 struct nb_attach *nb_attach_alloc(struct nb_claims *c);
 
 #endif

@@ -15,13 +15,12 @@
 
 #include "nicbackend/xdp/claims_internal.h"
 
-/* Our place among the filters: the first. */
-#define CLSACT_PRIORITY 1u
-#define CLSACT_HANDLE   0x55u
+/* Our filters are the first. */
+#define CLSACT_HANDLE 0x55u
 
-int nb_clsact_attach(uint32_t ifindex, int prog_fd, bool *ret_made_qdisc) {
+int nb_clsact_attach(uint32_t ifindex, int prog_fd, enum nb_clsact_place place, bool *ret_made_qdisc) {
     LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
-    LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = prog_fd, .priority = CLSACT_PRIORITY, .handle = CLSACT_HANDLE,
+    LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = prog_fd, .priority = place, .handle = CLSACT_HANDLE,
                 .flags = BPF_TC_F_REPLACE);
     int error = bpf_tc_hook_create(&hook);
     if (error < 0 && error != -EEXIST)
@@ -65,9 +64,9 @@ static int has_filters(uint32_t ifindex, uint32_t side) {
     return result;
 }
 
-int nb_clsact_detach(uint32_t ifindex, bool qdisc_too) {
+int nb_clsact_detach(uint32_t ifindex, enum nb_clsact_place place, bool qdisc_too) {
     LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
-    LIBBPF_OPTS(bpf_tc_opts, opts, .priority = CLSACT_PRIORITY, .handle = CLSACT_HANDLE);
+    LIBBPF_OPTS(bpf_tc_opts, opts, .priority = place, .handle = CLSACT_HANDLE);
     int error = bpf_tc_detach(&hook, &opts);
     if (!qdisc_too || has_filters(ifindex, TC_H_MIN_INGRESS) != 0 || has_filters(ifindex, TC_H_MIN_EGRESS) != 0)
         return error;
