@@ -63,7 +63,13 @@ struct ush_header {
     uint32_t rx_cell_min; /* every offset in the RX region is a multiple of this */
     uint32_t client_socket_max; /* streams whose handles the client chooses (CONNECT); see "Handles" */
     uint32_t accept_socket_max; /* streams whose handles usherd chooses (ACCEPT) */
-    uint32_t reserved[5];
+    uint32_t features; /* enum ush_feature */
+    uint32_t reserved[4];
+};
+
+/* What this usherd can beyond the first of its ABI. */
+enum ush_feature {
+    USH_FEATURE_RETURN = 1 << 0,
 };
 
 #define USH_HANDLE_INDEX(handle) ((handle) & 0xffffffu)
@@ -113,7 +119,11 @@ enum ush_op {
     USH_OP_CLOSE = 5,   /* the client is done with a stream; what was sent still arrives, unless aborted */
     USH_OP_OPTION = 6,  /* an option of a stream or a listener; a value that cannot be is ignored */
     USH_OP_INFO = 7,    /* CQ_INFO answers, if the completion ring has room; who waits in vain asks again */
+    USH_OP_RETURN = 8,  /* an accepted stream that the program never saw: another listener of its port gets it, with the
+                           len bytes at off that were received; else it is aborted. The client is done with it */
 };
+
+#define USH_RETURN_MAX 65536u /* bytes that may go back with a stream */
 
 enum ush_connect_flag {
     USH_CONNECT_NODELAY = 1 << 0,

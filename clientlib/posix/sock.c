@@ -71,14 +71,31 @@ static void unstarve(struct posix_sock *s) {
         }
 }
 
-/* Connections nobody has accepted end with their listener, as the kernel's do. */
+static void copy_unread(void *arg, uint8_t *to) {
+    for (const struct posix_rx *r = ((struct posix_sock *)arg)->rx_head; r; r = r->next) {
+        memcpy(to, (uint8_t *)r->msg.buf.data + r->at, r->msg.len - r->at);
+        to += r->msg.len - r->at;
+    }
+}
+
+/* A connection that nobody has accepted goes to another listener of the port, where there is one; else it ends with
+ * its listener, as the kernel's do. */
+static void give_up(struct posix_sock *s) {
+    if (client_stream_return(s->us, copy_unread, s, s->rx_bytes)) {
+        usher_set_user(s->us, NULL);
+        s->us = NULL;
+    } else {
+        s->us->st->linger = 0;
+    }
+    posix_sock_end(s);
+}
+
 static void drop_received(struct posix_sock *s) {
     struct posix_rx *r;
     while ((r = posix_rx_pop(s))) {
         struct posix_sock *child = s->o.state == POSIX_LISTENING ? usher_user(r->msg.sock) : NULL;
         if (child) {
-            child->us->st->linger = 0;
-            posix_sock_end(child);
+            give_up(child);
         } else if (s->us && s->us->st) {
             s->us->st->unread = true;
         }
@@ -87,6 +104,11 @@ static void drop_received(struct posix_sock *s) {
 }
 
 static void leave_usher(struct posix_sock *s) {
+    if (s->o.state == POSIX_LISTENING && s->us->set) {
+        client_listener_retire(s->us);
+        while (posix_pump(false)) /* what usherd gave it until now */
+            continue;
+    }
     drop_received(s);
     unstarve(s);
     if (s->us && s->us->st && s->us->st->linger > 0)

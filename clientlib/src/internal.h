@@ -91,6 +91,7 @@ struct client_stream {
     uint8_t peer[16], local[16]; /* v4-mapped */
     uint16_t peer_port, local_port;
     bool listening, connecting, open;
+    bool retired;   /* a listener that usherd has closed; what it has accepted still comes */
     bool shut;      /* SHUTDOWN was sent */
     bool eof;       /* the peer has hung up */
     bool gone;      /* CLOSED came */
@@ -434,6 +435,14 @@ bool client_stream_fastopen(const struct client_stream *st);
 void client_stream_info_take(struct usher_context *ctx, struct client_set *s, const struct ush_cqe *e);
 /* An option that usherd's engine has to be asked for. 1: it is none of these, or usherd does not carry the stream. */
 int client_stream_ask(struct usher_socket *sock, int level, int name, void *ret_value, socklen_t *len);
+
+/* ---- handover.c ---- */
+typedef void client_bytes_fn(void *arg, uint8_t *to);
+/* A stream that the program never saw goes back to usherd with the `len` received bytes that `bytes` writes. False: it
+ * cannot, and is still the caller's. True: it is none of the caller's any more. */
+bool client_stream_return(struct usher_socket *sock, client_bytes_fn *bytes, void *arg, uint32_t len);
+/* usherd gives this listener no more connections; those on their way can be polled for. usher_close() follows. */
+void client_listener_retire(struct usher_socket *sock);
 
 /* ---- kernel_stream.c: under the lock ---- */
 int client_kstream_fd(struct usher_socket *sock);

@@ -475,7 +475,7 @@ void usher_close(struct usher_socket *sock) {
     }
     client_leave(ctx);
     client_rpc_begin(ctx);
-    if (client_socket_is_carried(sock))
+    if (client_socket_is_carried(sock) && !(sock->st && sock->st->retired))
         client_rpc_close(ctx, sock->handle);
     client_relock(ctx);
     forget(sock);

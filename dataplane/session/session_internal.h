@@ -249,6 +249,12 @@ bool stream_notice(struct shard *sh, struct sess_set *set, uint32_t handle, cons
 void stream_told_closed(struct sess_set *set, uint32_t handle);
 /* Connections that wait for a handle; after the notices of a call. */
 void stream_accepts(struct shard *sh);
+/* An index for one stream more of ours, USH_NONE: none is free, or its user has as many as allowed. */
+uint32_t stream_handle_take(struct sess_set *set);
+/* Its record, and ACCEPT to the client; n: sink = the listener's, extra = the engine's index, the peer's end. */
+struct sess_socket *stream_accept_tell(struct shard *sh, struct sess_set *set, uint32_t handle, const struct notice *n);
+/* The engine knows it no more, or knows it as another's. */
+void stream_engine_done(struct sess_set *set, struct sess_socket *sk);
 /* Both ends of it, as the engine knows them. */
 bool stream_ends(struct shard *sh, const struct sess_socket *sk, struct flow *ret_flow);
 /* The session ends: what the client has not closed is reset. `*at` = where to go on; false when all is done. */
@@ -257,6 +263,10 @@ bool stream_end_some(struct shard *sh, struct sess_set *set, uint32_t *at, uint3
 uint32_t stream_linger(struct shard *sh);
 /* The engines are gone, and with them all streams. */
 void stream_forget_all(struct shard *sh);
+
+/* ---- worker: stream_return.c ---- */
+
+uint32_t stream_take_return(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
 
 /* ---- worker: stream_option.c ---- */
 

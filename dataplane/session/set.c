@@ -155,6 +155,7 @@ static take_fn *const take[] = {
     [USH_OP_CLOSE] = stream_take_close,
     [USH_OP_OPTION] = stream_take_option,
     [USH_OP_INFO] = stream_take_info,
+    [USH_OP_RETURN] = stream_take_return,
 };
 
 /* ---- one ring ---- */

@@ -84,8 +84,7 @@ void stream_told_closed(struct sess_set *set, uint32_t handle) {
         record_free(set, index);
 }
 
-/* The engine knows it no more. */
-static void engine_done(struct sess_set *set, struct sess_socket *sk) {
+void stream_engine_done(struct sess_set *set, struct sess_socket *sk) {
     sk->sock = USH_NONE;
     sk->tx_flight = 0;
     set->streams--;
@@ -140,7 +139,7 @@ uint32_t stream_take_send(struct shard *sh, struct sess_set *set, const struct u
  * no second try by the kernel: usherd has that port now. */
 static void connect_refused(struct shard *sh, struct sess_set *set, uint32_t handle, int error, bool bound) {
     struct sess_socket *sk = &set->socket[USH_HANDLE_INDEX(handle)];
-    engine_done(set, sk);
+    stream_engine_done(set, sk);
     sk->flags |= bound ? 0 : SOCK_REFUSED;
     const struct notice n = {.value = (uint32_t)-error, .extra = !bound};
     session_event(sh, set, handle, EV_ERROR, &n);
@@ -337,7 +336,7 @@ bool stream_notice(struct shard *sh, struct sess_set *set, uint32_t handle, cons
             refused(sh, set, sk, handle, n);
         return true;
     case NOTICE_CLOSED:
-        engine_done(set, sk);
+        stream_engine_done(set, sk);
         session_event(sh, set, handle, EV_CLOSED, n);
         session_set_settle(sh, set);
         return true;
@@ -372,14 +371,27 @@ static void accept_refuse(struct shard *sh, uint32_t sock) {
     (void)session_transport(sh, PROTO_TCP, &cmd.cmd, &reply);
 }
 
-/* The client hears of the connection before the engine may hand its bytes up. */
-static void accept_into(struct shard *sh, struct sess_set *set, uint32_t handle, const struct notice *n) {
+uint32_t stream_handle_take(struct sess_set *set) {
+    uint32_t handle = quota_take(set) ? accept_take(set) : USH_NONE;
+    if (handle == USH_NONE)
+        quota_give(set);
+    return handle;
+}
+
+struct sess_socket *stream_accept_tell(struct shard *sh, struct sess_set *set, uint32_t handle,
+                                       const struct notice *n) {
     uint32_t listener = SINK_HANDLE(n->sink);
     struct sess_socket *sk = record_fill(set, handle, set->socket[listener].owner, SOCK_ACCEPTED);
     sk->listener = listener;
     sk->sock = n->extra;
     const struct notice told = {.extra = sk->tx_limit, .addr = n->addr, .port = n->port};
     session_event(sh, set, handle, EV_ACCEPT, &told);
+    return sk;
+}
+
+/* The client hears of the connection before the engine may hand its bytes up. */
+static void accept_into(struct shard *sh, struct sess_set *set, uint32_t handle, const struct notice *n) {
+    struct sess_socket *sk = stream_accept_tell(sh, set, handle, n);
     struct tcp_cmd_adopt cmd = {.cmd = {TCP_CMD_ADOPT, sizeof cmd},
                                 .sock = n->extra,
                                 .owner = sk->owner,
@@ -389,7 +401,7 @@ static void accept_into(struct shard *sh, struct sess_set *set, uint32_t handle,
     struct engine_reply reply;
     if (session_transport(sh, PROTO_TCP, &cmd.cmd, &reply) == 0)
         return;
-    engine_done(set, sk); /* it was reset in the meantime */
+    stream_engine_done(set, sk); /* it was reset in the meantime */
     session_event(sh, set, handle, EV_CLOSED, &(struct notice){.kind = NOTICE_CLOSED});
 }
 
@@ -400,9 +412,8 @@ static void accept_one(struct shard *sh, const struct notice *n) {
         accept_refuse(sh, n->extra);
         return;
     }
-    uint32_t handle = quota_take(set) ? accept_take(set) : USH_NONE;
+    uint32_t handle = stream_handle_take(set);
     if (handle == USH_NONE) {
-        quota_give(set);
         uint32_t lost = ++set->socket[listener].rx_dropped;
         __atomic_store_n(&set->shm_socket[listener].rx_dropped, lost, __ATOMIC_RELAXED);
         accept_refuse(sh, n->extra);

@@ -11,6 +11,7 @@
 #include "engines/tcp/tcp_fastopen.h"
 #include "engines/tcp/tcp_output.h"
 #include "engines/tcp/tcp_prf.h"
+#include "engines/tcp/tcp_syn.h"
 #include "engines/tcp/tcp_timer.h"
 
 static struct tcp_conn *find(struct tcp_ctx *x, uint32_t sock, uint64_t sink) {
@@ -149,7 +150,34 @@ static void abort_one(struct tcp_ctx *x, uint32_t index) {
     tcp_end(x);
 }
 
-/* Whatever came from it and was not adopted ends with the listener (RFC 9293: CLOSE in LISTEN). */
+/* Its connection goes to another listener of the port, if there is one. */
+static bool conn_inherit(struct tcp_ctx *x, uint32_t index) {
+    struct tcp_conn *c = tcp_at(x->st, index);
+    uint32_t heir = tcp_find_listener(x->st, &c->flow, hash_flow(&x->st->key, &c->flow), 0);
+    if (heir == TCP_NIL)
+        return false;
+    (void)tcp_begin(x, index);
+    struct tcp_listener *l = tcp_listener_at(x->st, heir);
+    tcp_cold_at(x->st, index)->listener = heir;
+    l->pending++;
+    l->open++;
+    tcp_accept_ready(x, c);
+    tcp_end(x);
+    return true;
+}
+
+static void half_inherit(struct tcp_engine *st, struct tcp_half *h, uint32_t index) {
+    uint32_t heir = tcp_find_listener(st, &h->flow, hash_flow(&st->key, &h->flow), 0);
+    if (heir == TCP_NIL) {
+        tcp_half_release(st, index);
+        return;
+    }
+    h->listener = heir;
+    tcp_listener_at(st, heir)->half++;
+}
+
+/* Whatever came from it and was not adopted ends with the listener (RFC 9293: CLOSE in LISTEN), unless another one has
+ * the port too. */
 static int close_listener(struct tcp_ctx *x, uint32_t index, uint64_t sink) {
     struct tcp_engine *st = x->st;
     struct tcp_listener *l = tcp_listener_at(st, index);
@@ -159,9 +187,9 @@ static int close_listener(struct tcp_ctx *x, uint32_t index, uint64_t sink) {
     arena_release(&st->a.table[TCP_TABLE_LISTENER], l, index);
     const struct arena_table *t = &st->a.table[TCP_TABLE_HALF];
     for (uint32_t i = 0; i < t->high_water; i++) {
-        const struct tcp_half *h = (const struct tcp_half *)arena_lookup(st, t, i);
+        struct tcp_half *h = (struct tcp_half *)arena_lookup(st, t, i);
         if (h != NULL && h->listener == index)
-            tcp_half_release(st, i);
+            half_inherit(st, h, i);
     }
     t = &st->a.table[TCP_TABLE_CONN];
     for (uint32_t i = 0; i < t->high_water; i++) {
@@ -169,7 +197,7 @@ static int close_listener(struct tcp_ctx *x, uint32_t index, uint64_t sink) {
         if (c == NULL || tcp_cold_at(st, i)->listener != index)
             continue;
         tcp_cold_at(st, i)->listener = TCP_NIL;
-        if (!(c->flags & TCP_F_ADOPTED))
+        if (!(c->flags & TCP_F_ADOPTED) && !conn_inherit(x, i))
             abort_one(x, i);
     }
     return 0;
@@ -247,6 +275,50 @@ static int cmd_ports(struct tcp_ctx *x, const struct engine_cmd *cmd, struct eng
     return 0;
 }
 
+static int cmd_heir(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
+    const struct tcp_cmd_sock *a = (const struct tcp_cmd_sock *)cmd;
+    const struct tcp_conn *c = find(x, a->sock, a->sink);
+    uint32_t l = c != NULL ? tcp_find_listener(x->st, &c->flow, hash_flow(&x->st->key, &c->flow), 0) : TCP_NIL;
+    if (l == TCP_NIL)
+        return -ENOENT;
+    r->value64 = tcp_listener_at(x->st, l)->sink;
+    return 0;
+}
+
+/* Its listener counts it no more. */
+static void leave_listener(struct tcp_engine *st, const struct tcp_conn *c) {
+    struct tcp_cold *k = tcp_cold(st, c);
+    struct tcp_listener *l = tcp_listener_at(st, k->listener);
+    if (l != NULL) {
+        l->open -= l->open > 0;
+        if ((c->flags & TCP_F_TFO) && (c->flags & TCP_F_PASSIVE))
+            l->fastopen_used -= l->fastopen_used > 0;
+    }
+    k->listener = TCP_NIL;
+}
+
+static int cmd_give(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
+    const struct tcp_cmd_give *a = (const struct tcp_cmd_give *)cmd;
+    struct tcp_conn *c = find(x, a->sock, a->sink);
+    if (c == NULL)
+        return -ENOENT;
+    if (!(c->flags & TCP_F_ADOPTED) || (c->flags & TCP_F_ORPHAN) || SINK_KIND(a->to) == SINK_ENGINE)
+        return -EINVAL;
+    if (c->q_head != TCP_NIL)
+        return -EBUSY;
+    (void)tcp_begin(x, a->sock);
+    leave_listener(x->st, c);
+    if (a->to != 0) {
+        c->sink = a->to;
+        tcp_cold(x->st, c)->owner = a->owner;
+    } else {
+        c->flags &= ~(uint32_t)TCP_F_ADOPTED;
+    }
+    r->value = (c->flags & TCP_F_HUNG_UP) != 0;
+    tcp_end(x);
+    return 0;
+}
+
 struct command {
     uint32_t size;
     int (*run)(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r);
@@ -263,6 +335,8 @@ static const struct command commands[] = {
     [TCP_CMD_STATS] = {sizeof(struct tcp_cmd_stats), tcp_cmd_stats_run},
     [TCP_CMD_SYNC] = {sizeof(struct tcp_cmd_sync), cmd_sync},
     [TCP_CMD_PORTS] = {sizeof(struct tcp_cmd_ports), cmd_ports},
+    [TCP_CMD_HEIR] = {sizeof(struct tcp_cmd_sock), cmd_heir},
+    [TCP_CMD_GIVE] = {sizeof(struct tcp_cmd_give), cmd_give},
 };
 
 void tcp_command(void *state, struct engine_io *io, const struct engine_cmd *cmd, struct engine_reply *ret_reply) {

@@ -54,6 +54,8 @@ enum tcp_cmd_id {
     TCP_CMD_STATS,      /* struct tcp_cmd_stats */
     TCP_CMD_SYNC,       /* struct tcp_cmd_sync, after recover() */
     TCP_CMD_PORTS,      /* struct tcp_cmd_ports */
+    TCP_CMD_HEIR,       /* struct tcp_cmd_sock: reply.value64 = sink of a listener that its SYN would go to now */
+    TCP_CMD_GIVE,       /* struct tcp_cmd_give */
 };
 
 enum tcp_option {
@@ -136,6 +138,17 @@ struct tcp_cmd_sock {
     uint32_t sock;
     uint32_t pad;
     uint64_t sink;
+};
+
+/* An adopted connection changes hands: what comes from now on goes to `to`. With to = 0 nobody has it: what comes is
+ * kept, unacknowledged, until ADOPT. reply.value = 1: its peer has hung up, and `sink` was told. -EBUSY: bytes that it
+ * has sent are not acknowledged, and they lie in the giver's memory. */
+struct tcp_cmd_give {
+    struct engine_cmd cmd;
+    uint32_t sock;
+    uint32_t owner; /* of whoever gets it */
+    uint64_t sink;
+    uint64_t to;
 };
 
 struct tcp_cmd_close {

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 
 from posix_rig import ask, carried, find, is_carried, listening, needs, plain, under
 from rig import A4, B4, check, main, run, until
@@ -183,6 +184,52 @@ def nginx(rig):
     if needs("wrk"):
         answer = ask(rig, "b", "wrk", "-c", 20, "-t", 1, "-d", 1, f"http://{A4}:8080/file")
         check("Socket errors" not in answer.text and "requests in" in answer.text, answer.text)
+
+
+# Each request on a connection of its own, until there is a file of that name.
+REQUESTS = r"""
+import http.client, os, sys, threading
+host, port, end = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+done, failed = [0] * 8, []
+def ask(name):
+    while not os.path.exists(end):
+        try:
+            c = http.client.HTTPConnection(host, port, timeout=20)
+            c.request("GET", "/small")
+            a = c.getresponse()
+            if a.status != 200 or len(a.read()) == 0:
+                raise OSError(a.status)
+            c.close()
+            done[name] += 1
+        except Exception as e:
+            failed.append(repr(e))
+threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+for t in threads:
+    t.start()
+for t in threads:
+    t.join()
+print(sum(done), "answered, failed:", failed)
+sys.exit(len(failed) > 0)
+"""
+
+
+def nginx_reloads_under_load(rig):
+    if not needs("nginx"):
+        return
+    rig.usherd()
+    folder = served(rig)
+    with open(f"{folder}/small", "w", encoding="utf-8") as f:
+        f.write(TEXT[:1000])
+    server = under(rig, "nginx", "-c", nginx_config(rig, folder), "-p", rig.dir)
+    listening(rig, "a", 8080)
+    until("both workers are carried", lambda: len(carried(server, "listener")) >= 2)
+    load = plain(rig, "b", "python3", "-c", REQUESTS, A4, 8080, f"{rig.dir}/end")
+    for reload in range(2, 6):
+        os.kill(server.pid, signal.SIGHUP)
+        until("the new workers are carried", lambda n=2 * reload: len(carried(server, "listener")) >= n)
+        time.sleep(0.5)
+    rig.path("end", "now")
+    check(load.end(0) == 0, f"failed requests: {load.text()}")
 
 
 def haproxy(rig):
@@ -541,6 +588,6 @@ def rsync(rig):
 
 
 if __name__ == "__main__":
-    sys.exit(main([curl_wget, nc, redis, memcached, nginx, haproxy, lighttpd, apache_event,
+    sys.exit(main([curl_wget, nc, redis, memcached, nginx, nginx_reloads_under_load, haproxy, lighttpd, apache_event,
                    apache_prefork, node, python_asyncio, python_socketserver, dnsmasq, iperf3, sockperf, postgres, ssh,
                    rsync]))
