@@ -107,6 +107,7 @@ struct engine_event {
 struct engine_region {
     const uint8_t *base;
     uint64_t size;
+    uint64_t rx_room; /* bytes that the session has room to be given, as far as is known; 0 = nobody counts */
 };
 
 /* Answer of the link engine to "how do I reach dst?". */

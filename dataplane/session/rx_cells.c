@@ -16,11 +16,16 @@
 
 static const uint8_t class_shift[CELL_CLASSES] = {8, 11, 14, 16};
 
-void cells_init(struct cells *c, struct slab *slab, struct cell_word *word, uint64_t *pool, uint32_t slab_count,
-                uint32_t set) {
-    *c = (struct cells){.slab = slab, .word = word, .pool = pool, .slab_count = slab_count, .set = set};
+void cells_init(struct cells *c, struct slab *slab, struct cell_word *word, uint64_t *pool, uint32_t *pool_free,
+                uint32_t slab_count, uint32_t set) {
+    *c = (struct cells){
+        .slab = slab, .word = word, .pool = pool, .pool_free = pool_free, .slab_count = slab_count, .set = set};
     for (uint32_t i = 0; i < CELL_CLASSES; i++)
         c->partial[i] = SLAB_NIL;
+}
+
+uint64_t cells_room(const struct cells *c) {
+    return (uint64_t)__atomic_load_n(c->pool_free, __ATOMIC_RELAXED) << SLAB_SHIFT;
 }
 
 static uint32_t class_for(uint32_t len) {
@@ -59,6 +64,7 @@ static uint32_t slab_get(struct cells *c, uint32_t cls) {
             map = __atomic_fetch_and(&c->pool[w], ~bit, __ATOMIC_ACQUIRE);
             if ((map & bit) == 0)
                 continue; /* another shard was quicker */
+            __atomic_fetch_sub(c->pool_free, 1, __ATOMIC_RELAXED);
             uint32_t s = w * 64 + (uint32_t)__builtin_ctzll(bit);
             c->slab[s] = (struct slab){.cls = (uint8_t)cls,
                                        .set = (uint8_t)c->set,
@@ -74,6 +80,8 @@ static uint32_t slab_get(struct cells *c, uint32_t cls) {
 static void slab_put(struct cells *c, uint32_t s) {
     partial_remove(c, c->slab[s].cls, s);
     c->slab[s].set = SLAB_NOBODY;
+    /* Counted first: the count never falls below what is there. */
+    __atomic_fetch_add(c->pool_free, 1, __ATOMIC_RELAXED);
     __atomic_fetch_or(&c->pool[s / 64], 1ull << (s % 64), __ATOMIC_RELEASE);
 }
 

@@ -107,6 +107,7 @@ static int private_get(struct session *s) {
         memset(s->accept_pool, 0xff, s->layout.accept_socket_max / 8);
     if (!s->accept_pool || !s->socket || !s->flow || !s->closed || !s->slab || !s->cell_word || !s->slab_pool)
         return -ENOMEM;
+    s->slab_pool_free = slabs;
     for (uint32_t i = 0; i < slabs; i++) {
         s->slab_pool[i / 64] |= 1ull << (i % 64);
         s->slab[i].set = SLAB_NOBODY;
@@ -224,7 +225,7 @@ static void set_fill(struct sess_set *set, struct session *s, uint32_t index, ui
     set->sq_count = 1;
     for (uint32_t q = 0; q < USH_SQ_MAX; q++)
         set->sq[q].ring = (struct ush_sqe *)(base + ush_sq_off(SESS_CQ_ENTRIES, SESS_SQ_ENTRIES, q));
-    cells_init(&set->cells, s->slab, s->cell_word, s->slab_pool, slab_count(s), index);
+    cells_init(&set->cells, s->slab, s->cell_word, s->slab_pool, &s->slab_pool_free, slab_count(s), index);
 }
 
 static uint32_t slot_find(const struct shard *sh) {

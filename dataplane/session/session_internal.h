@@ -70,13 +70,16 @@ struct cells {
     struct slab *slab;
     struct cell_word *word;
     uint64_t *pool; /* 1 = slab free */
+    uint32_t *pool_free; /* how many those are (atomic) */
     uint32_t slab_count;
     uint32_t set;
     uint32_t partial[CELL_CLASSES]; /* slabs with a free cell */
 };
 
-void cells_init(struct cells *c, struct slab *slab, struct cell_word *word, uint64_t *pool, uint32_t slab_count,
-                uint32_t set);
+void cells_init(struct cells *c, struct slab *slab, struct cell_word *word, uint64_t *pool, uint32_t *pool_free,
+                uint32_t slab_count, uint32_t set);
+/* Bytes of slabs that nobody has yet. */
+uint64_t cells_room(const struct cells *c);
 /* Offset of a cell for `len` bytes, lent to `handle` from now on; USH_NONE when the region is full. *ret_size is what
  * it counts against the socket's quota. */
 uint32_t cells_take(struct cells *c, uint32_t len, uint32_t handle, uint32_t *ret_size);
@@ -184,7 +187,7 @@ struct sess_set {
     uint32_t tx_free[SESS_LOAN_MAX];
     /* streams */
     struct pkt *pend_head, *pend_tail; /* received bytes that found no room, in order, linked by user_data */
-    uint32_t pend_count;
+    uint32_t pend_count[2]; /* by the pool they are of: small, large */
     uint32_t streams;     /* that the engine still knows: the TX region is theirs until 0 */
     struct session_quota *quota; /* NULL = none */
     uint32_t connect_high, accept_high; /* indexes at or above were never used by this set */
@@ -289,6 +292,8 @@ uint32_t stream_deliver(struct shard *sh, struct sess_set *set, struct pkt **pkt
 void stream_untold(struct shard *sh, struct sess_set *set);
 void stream_pending_drop(struct shard *sh, struct sess_set *set);
 bool stream_is_pending(const struct sess_set *set, uint64_t sink);
+/* Tells the transport how much room the session has left for received bytes. */
+void stream_room_tell(struct shard *sh, const struct sess_set *set);
 /* The client let go of bytes. stream_credit_flush() tells the engine. */
 void stream_credit(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bytes);
 void stream_credit_flush(struct shard *sh);
@@ -364,6 +369,7 @@ struct session {
     struct slab *slab;
     struct cell_word *cell_word;
     uint64_t *slab_pool;
+    uint32_t slab_pool_free; /* atomic */
     uint64_t *accept_pool;
     uint32_t detach_why; /* enum detach_reason, set once by a worker (atomic); DETACH_COUNT = attached */
     uint32_t guard;       /* slot in the SIGBUS table */

@@ -460,7 +460,8 @@ void session_set_watch(struct shard *sh, struct sess_set *set, bool on) {
 
 void session_set_add(struct shard *sh, struct sess_set *set) {
     sh->set[set->slot] = set;
-    sh->regions[set->slot] = (struct engine_region){set->tx, set->tx_size};
+    sh->regions[set->slot] = (struct engine_region){.base = set->tx, .size = set->tx_size};
+    stream_room_tell(sh, set);
     sh->set_count++;
     sh->stats.sessions = sh->set_count;
     session_set_watch(sh, set, true);
@@ -523,7 +524,7 @@ void session_set_release(struct shard *sh, struct sess_set *set) {
     list_forget(&sh->linger, set, offsetof(struct sess_set, linger_next));
     set->retired = false; /* once */
     sh->set[set->slot] = NULL;
-    sh->regions[set->slot] = (struct engine_region){NULL, 0};
+    sh->regions[set->slot] = (struct engine_region){.base = NULL};
     sh->set_count--;
     sh->stats.sessions = sh->set_count;
     /* Last touch: control frees the session when it sees zero. */

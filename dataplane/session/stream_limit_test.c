@@ -240,6 +240,42 @@ Test(stream_limit, small_pieces_that_wait_behind_a_large_one_come_through) {
     finish();
 }
 
+/* Windows follow the room that the region has left: some readers that do not read fill it, and those who come later are
+ * promised little, so that little waits in the shard's packets. */
+Test(stream_limit, windows_end_where_the_region_does) {
+    struct kit_client l, c;
+    struct ush_cqe e;
+    uint32_t streams = 32, each = 120000, waits = 0;
+    uint64_t got = 0;
+    engines(1);
+    attach(&l, &(struct session_params){.rx_bytes = 1}, true);
+    attach(&c, &(struct session_params){.tx_bytes = 4 << 20}, false);
+    for (uint32_t i = 0; i < streams; i++) {
+        fake_client_connect(&c.c, handle_of(&c, i), kit_addr(1).b, PORT);
+        kit_settle(&k);
+        send_bytes(&c, handle_of(&c, i), i * each, each);
+        kit_settle(&k);
+    }
+    for (const struct pkt *p = k.rt->shard[0]->set[0]->pend_head; p != NULL; p = (const struct pkt *)p->user_data)
+        waits += pkt_bytes(p);
+    cr_assert_leq(waits, streams * 16384 + (128 << 10), "%u bytes of %u wait", waits, streams * each);
+    for (uint32_t turn = 0; turn < 1000000 && got < (uint64_t)streams * each; turn++) {
+        kit_pass(NS_PER_MS);
+        (void)kit_turn(&k);
+        while (fake_client_take(&l.c, &e)) {
+            if (e.type != USH_CQ_RECV)
+                continue; /* an ACCEPT */
+            got += e.recv.len;
+            fake_client_release(&l.c, e.recv.cell);
+        }
+        fake_client_release_flush(&l.c);
+    }
+    cr_assert_eq(got, (uint64_t)streams * each);
+    kit_detach(&k, &c);
+    kit_detach(&k, &l);
+    finish();
+}
+
 /* ---- what is closed and not through ---- */
 
 Test(stream_limit, what_was_left_behind_ends_after_a_while) {

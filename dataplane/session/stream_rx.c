@@ -9,8 +9,9 @@
 #include "dataplane/session/session_internal.h"
 #include "engines/wire.h"
 
-#define CELL_16K     (16u << 10)
-#define PENDING_PART 8u /* of the pool's packets a set may keep waiting */
+#define CELL_16K    (16u << 10)
+#define PENDING_ALL 2u /* all sets together may keep half of a pool's packets waiting, ... */
+#define PENDING_ONE 3u /* ... and one of them a third of what the others leave of that */
 
 static struct pkt *pend_next(const struct pkt *p) {
     return (struct pkt *)(uintptr_t)p->user_data;
@@ -75,22 +76,39 @@ static bool pend_join(struct sess_set *set, const struct pkt *p) {
     return true;
 }
 
-static void pend_push(struct sess_set *set, struct pkt *p) {
+static uint32_t pool_of(const struct shard *sh, const struct pkt *p) {
+    return p->pool == &sh->large.pool;
+}
+
+/* So that a reader that does not read takes an eighth of them, many such readers together never all, and one that comes
+ * last still some. */
+static bool pend_full(const struct shard *sh, const struct sess_set *set, uint32_t pool) {
+    uint32_t all = (pool != 0 ? &sh->large : &sh->small)->pool.count / PENDING_ALL, taken = sh->pending[pool];
+    uint32_t left = all > taken ? all - taken : 0;
+    return set->pend_count[pool] >= (left + PENDING_ONE - 1) / PENDING_ONE;
+}
+
+static void pend_push(struct shard *sh, struct sess_set *set, struct pkt *p) {
+    uint32_t pool = pool_of(sh, p);
     p->user_data = 0;
     if (set->pend_tail != NULL)
         set->pend_tail->user_data = (uintptr_t)p;
     else
         set->pend_head = p;
     set->pend_tail = p;
-    set->pend_count++;
+    set->pend_count[pool]++;
+    sh->pending[pool]++;
 }
 
 static void pend_pop(struct shard *sh, struct sess_set *set) {
     struct pkt *p = set->pend_head;
+    uint32_t pool = pool_of(sh, p);
     set->pend_head = pend_next(p);
     if (set->pend_head == NULL)
         set->pend_tail = NULL;
-    set->pend_count--;
+    set->pend_count[pool]--;
+    sh->pending[pool]--;
+    stream_room_tell(sh, set);
     shard_pkt_free(sh, p);
 }
 
@@ -109,13 +127,14 @@ static void pend(struct shard *sh, struct sess_set *set, struct sess_socket *sk,
         shard_pkt_free(sh, p);
         return;
     }
-    if (UNLIKELY(set->pend_count >= sh->small.pool.count / PENDING_PART)) {
+    if (UNLIKELY(pend_full(sh, set, pool_of(sh, p)))) {
         if (sk->state == SOCK_OPEN && sk->sock != USH_NONE)
             overrun(sh, set, sk, p);
         shard_drop(sh, p, DROP_SESSION_NO_CELL);
         return;
     }
-    pend_push(set, p);
+    pend_push(sh, set, p);
+    stream_room_tell(sh, set);
 }
 
 bool stream_is_pending(const struct sess_set *set, uint64_t sink) {
@@ -169,6 +188,7 @@ uint32_t stream_deliver(struct shard *sh, struct sess_set *set, struct pkt **pkt
         for (uint32_t i = 0; i < fit; i++)
             shard_pkt_free(sh, pkts[at + i]);
     }
+    stream_room_tell(sh, set);
     for (; at < run; at++)
         pend(sh, set, sk, pkts[at]);
     return run;
@@ -176,11 +196,17 @@ uint32_t stream_deliver(struct shard *sh, struct sess_set *set, struct pkt **pkt
 
 /* ---- credit ---- */
 
+void stream_room_tell(struct shard *sh, const struct sess_set *set) {
+    uint64_t room = set->pend_head != NULL ? 0 : cells_room(&set->cells);
+    sh->regions[set->slot].rx_room = room != 0 ? room : 1; /* 0 would say that nobody counts */
+}
+
 void stream_credit(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t bytes) {
     struct sess_socket *sk = stream_find(set, handle);
     if (sk == NULL || sk->sock == USH_NONE)
         return;
     uint64_t sink = SINK(SINK_SESSION, set->slot, handle);
+    stream_room_tell(sh, set);
     sk->rx_held -= bytes < sk->rx_held ? bytes : sk->rx_held;
     if (sh->credit_count > 0 && sh->credit[sh->credit_count - 1].sink == sink) {
         sh->credit[sh->credit_count - 1].bytes += bytes;

@@ -514,6 +514,38 @@ Test(tcp_feature, timeout_after_loss_is_not_undone) {
     link_destroy(l);
 }
 
+/* ---- room ---- */
+
+static void room_is_left(struct link *l) {
+    const struct link_sock *reader = &l->host[1].socks[0];
+    uint64_t held = reader->rx_bytes - reader->rx_credited, all = 100000;
+    l->host[1].region.rx_room = held < all ? all - held : 1;
+}
+
+/* A session that has little room left promises little to each; one that holds nothing always has a small window. */
+Test(tcp_feature, windows_follow_the_sessions_room) {
+    struct link *l = link_create(77, NULL, NULL);
+    struct link_sock *reader = &l->host[1].socks[0];
+    l->faults[0].delay = l->faults[1].delay = MS;
+    l->each_step = room_is_left;
+    room_is_left(l);
+    l->host[1].accept_as.no_read = true;
+    (void)link_listen(l, 1, 80, NULL);
+    (void)link_connect(l, 0, 80, 2000000, NULL);
+    link_step_time(l, l->now + SEC);
+    cr_assert(reader->rx_bytes >= 25000 && reader->rx_bytes < 75000, "%lu bytes", reader->rx_bytes);
+    uint64_t held = reader->rx_bytes;
+    l->each_step = NULL;
+    l->host[1].region.rx_room = 1; /* others fill it up */
+    link_step_time(l, l->now + 10 * SEC);
+    cr_assert_eq(reader->rx_bytes, held, "nothing more is promised");
+    reader->no_read = false;
+    link_step_time(l, l->now + 20 * SEC);
+    cr_assert_eq(reader->rx_bytes, 2000000u, "a small window is enough to go on");
+    cr_assert_eq(reader->rx_corrupt, 0u);
+    link_destroy(l);
+}
+
 /* ---- path ---- */
 
 Test(tcp_feature, path_mtu_messages_are_followed) {

@@ -34,7 +34,7 @@ uint16_t tcp_window(struct tcp_ctx *x, struct tcp_conn *c) {
     uint32_t scale = tcp_rcv_scale(c);
     uint32_t told = c->rcv_adv - c->rcv_nxt;
     uint32_t wnd = tcp_window_free(x, c);
-    uint32_t step = min_u32(c->rcv_limit / 2, c->rcv_mss);
+    uint32_t step = min_u32(tcp_window_limit(x, c) / 2, c->rcv_mss);
     if ((int32_t)told < 0)
         told = 0;
     if (wnd < told + step)

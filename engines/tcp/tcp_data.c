@@ -16,13 +16,28 @@
 #define POOL_RESERVE 8u   /* keep nothing while less than 1/8 of the pool is free */
 #define DRS_GROW     4u
 #define WINDOW_SMALL 16384u
+#define ROOM_PART    4u /* of a session's room one connection is promised: so many may fill theirs and none must wait */
+
+uint32_t tcp_window_most(const struct tcp_ctx *x, uint64_t sink, uint32_t held) {
+    uint32_t slot = SINK_INDEX(sink);
+    uint64_t most = UINT32_MAX;
+    if (SINK_KIND(sink) == SINK_SESSION && slot < x->io->region_count && x->io->regions[slot].rx_room != 0)
+        most = x->io->regions[slot].rx_room / ROOM_PART;
+    if (UNLIKELY(x->st->rx_held > x->st->cfg.rx_budget))
+        most = 0;
+    if (LIKELY(most >= WINDOW_SMALL))
+        return (uint32_t)(most < UINT32_MAX ? most : UINT32_MAX);
+    /* One that reads keeps a small window, whatever others hold. */
+    return held < WINDOW_SMALL ? WINDOW_SMALL - held : 0;
+}
+
+uint32_t tcp_window_limit(const struct tcp_ctx *x, const struct tcp_conn *c) {
+    return min_u32(c->rcv_limit, tcp_window_most(x, c->sink, c->rcv_held));
+}
 
 uint32_t tcp_window_free(const struct tcp_ctx *x, const struct tcp_conn *c) {
     uint32_t wnd = c->rcv_limit > c->rcv_held ? c->rcv_limit - c->rcv_held : 0;
-    /* Over the budget of all readers, one that holds much gets no more; one that reads keeps a small window. */
-    if (UNLIKELY(x->st->rx_held > x->st->cfg.rx_budget) && c->rcv_held > WINDOW_SMALL)
-        return 0;
-    return UNLIKELY(x->st->rx_held > x->st->cfg.rx_budget) ? min_u32(wnd, WINDOW_SMALL) : wnd;
+    return min_u32(wnd, tcp_window_most(x, c->sink, c->rcv_held));
 }
 
 void tcp_payload_trim_front(struct pkt *p, uint32_t n) {
@@ -151,7 +166,7 @@ void tcp_data_credit(struct tcp_ctx *x, struct tcp_conn *c, uint32_t bytes) {
     x->st->rx_held -= bytes;
     right_size(x, c);
     /* What the header can say is a limit too: without window scaling, reads would seem to open the window for ever. */
-    uint32_t most = 65535u << tcp_rcv_scale(c), limit = min_u32(c->rcv_limit, most);
+    uint32_t most = 65535u << tcp_rcv_scale(c), limit = min_u32(tcp_window_limit(x, c), most);
     uint32_t told = c->rcv_adv - c->rcv_nxt, wnd = min_u32(tcp_window_free(x, c), most);
     if ((int32_t)told < 0)
         told = 0;

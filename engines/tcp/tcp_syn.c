@@ -64,9 +64,9 @@ static uint16_t our_mss(struct tcp_ctx *x, const struct flow *f, const struct tc
     return (uint16_t)(l->opt.maxseg != 0 ? min_u32(mss, l->opt.maxseg) : mss);
 }
 
-static uint32_t first_window(const struct tcp_engine *st, const struct tcp_listener *l) {
-    uint32_t limit = l->opt.rcvbuf != 0 ? l->opt.rcvbuf : st->cfg.rcvbuf;
-    return min_u32(min_u32(limit, st->cfg.rcvbuf_max), 65535);
+static uint32_t first_window(const struct tcp_ctx *x, const struct tcp_listener *l) {
+    uint32_t limit = min_u32(l->opt.rcvbuf != 0 ? l->opt.rcvbuf : x->st->cfg.rcvbuf, x->st->cfg.rcvbuf_max);
+    return min_u32(min_u32(limit, tcp_window_most(x, l->sink, 0)), 65535);
 }
 
 static void send_syn_ack(struct tcp_ctx *x, const struct syn_ack *s) {
@@ -80,7 +80,7 @@ static void send_syn_ack(struct tcp_ctx *x, const struct syn_ack *s) {
     const struct tcp_head h = {.flow = s->flow,
                                .seq = s->iss,
                                .ack = s->irs + 1,
-                               .wnd = (uint16_t)first_window(x->st, s->l),
+                               .wnd = (uint16_t)first_window(x, s->l),
                                .flags = (uint8_t)(TCP_SYN | TCP_ACK | (s->flags & TCP_F_ECN ? TCP_ECE : 0)),
                                .tos = s->l->opt.tos,
                                .ttl = s->l->opt.ttl,
@@ -183,7 +183,7 @@ static void fastopen_accept(struct tcp_ctx *x, struct tcp_rx *rx, uint32_t liste
     l->fastopen_used++;
     c->snd_wnd = c->snd_wnd_max = rx->wnd;
     c->snd_wl1 = rx->seq;
-    c->rcv_adv = c->rcv_nxt + first_window(x->st, l);
+    c->rcv_adv = c->rcv_nxt + first_window(x, l);
     (void)tcp_fsm(x, c, TCP_EV_ACCEPT_TFO);
     rx->seq++;
     rx->flags = (uint8_t)(rx->flags & ~TCP_SYN);
@@ -234,7 +234,7 @@ static void promote(struct tcp_ctx *x, struct tcp_rx *rx, const struct tcp_birth
     c->snd_una = c->snd_nxt = c->iss + 1;
     c->snd_wnd = c->snd_wnd_max = (uint32_t)rx->wnd << tcp_snd_scale(c);
     c->snd_wl1 = rx->seq;
-    c->rcv_adv = c->rcv_nxt + min_u32(c->rcv_limit, 65535);
+    c->rcv_adv = c->rcv_nxt + min_u32(tcp_window_limit(x, c), 65535);
     struct tcp_cold *k = tcp_cold(x->st, c);
     if (user_timeout_s != 0 && k->user_timeout == 0) /* RFC 5482: within our own bounds */
         k->user_timeout = TCP_COARSE_S(max_u32(user_timeout_s, 100));
@@ -301,7 +301,7 @@ void tcp_half_input(struct tcp_ctx *x, struct tcp_rx *rx, uint32_t index) {
     } else if (rx->flags & TCP_ACK) {
         if (rx->ack != h->iss + 1) {
             tcp_send_stray_reset(x, rx);
-        } else if (!old && offset < first_window(x->st, l)) {
+        } else if (!old && offset < first_window(x, l)) {
             half_ack(x, rx, index, &o);
             return;
         }
