@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * One test for each thing that TCP promises beyond carrying bytes: windows and probes, Nagle and cork, delayed ACKs,
- * keep-alive, timeouts, half close, simultaneous open and close, path MTU, ECN, pacing. Virtual time.
+ * keep-alive, timeouts, half close, simultaneous open and close, ECN, pacing. Virtual time.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -546,67 +546,7 @@ Test(tcp_feature, windows_follow_the_sessions_room) {
     link_destroy(l);
 }
 
-/* ---- path ---- */
-
-Test(tcp_feature, path_mtu_messages_are_followed) {
-    struct link *l = open_pair(NULL, 5 * MS);
-    l->path_mtu = 1280;
-    l->icmp = true;
-    send_bytes(l, 0, 200000);
-    link_step_time(l, l->now + 5 * SEC);
-    cr_assert_eq(l->host[1].socks[0].rx_bytes, 200000u);
-    cr_assert_eq(link_info(l, 0, 0).mss, 1280u - 40 - 12);
-    cr_assert_eq(l->host[0].counters[COUNT_RTO], 0u);
-    link_destroy(l);
-}
-
-Test(tcp_feature, black_hole_is_found) {
-    struct link *l = open_pair(NULL, 5 * MS);
-    l->path_mtu = 1000;
-    send_bytes(l, 0, 200000);
-    link_step_time(l, l->now + 60 * SEC);
-    cr_assert_eq(l->host[1].socks[0].rx_bytes, 200000u);
-    cr_assert_eq(l->host[0].counters[COUNT_BLACK_HOLE], 1u);
-    link_destroy(l);
-}
-
-/* What the hole takes is searched for from below; a probe that is lost costs its own repetition and no more. When the
- * path heals the route's MTU is found again. */
-Test(tcp_feature, path_mtu_is_searched_upwards) {
-    struct link *l = open_pair(NULL, 5 * MS);
-    l->path_mtu = 1300;
-    send_bytes(l, 0, 400000);
-    link_step_time(l, l->now + 60 * SEC);
-    cr_assert_eq(link_info(l, 0, 0).mss, 1280u - 40 - 12);
-    cr_assert_eq(l->host[0].counters[COUNT_MTU_PROBE], 3u, "1006, 1280, and 1400, which is too large");
-    cr_assert_eq(l->host[0].counters[COUNT_BLACK_HOLE], 1u);
-    cr_assert_eq(l->host[0].counters[COUNT_RECOVERY], 0u, "the loss of a probe is none");
-    uint64_t timeouts = l->host[0].counters[COUNT_RTO], repeated = l->host[0].counters[COUNT_RETRANS];
-    l->path_mtu = 0;
-    link_step_time(l, l->now + 600 * SEC);
-    send_bytes(l, 0, 400000);
-    link_step_time(l, l->now + 60 * SEC);
-    cr_assert_eq(link_info(l, 0, 0).mss, 1500u - 40 - 12);
-    cr_assert_eq(l->host[0].counters[COUNT_RTO], timeouts);
-    cr_assert_eq(l->host[0].counters[COUNT_RETRANS], repeated);
-    cr_assert_eq(l->host[1].socks[0].rx_bytes, 800000u);
-    cr_assert_eq(l->host[1].socks[0].rx_corrupt, 0u);
-    link_destroy(l);
-}
-
-/* Found once, then the path becomes narrower still. */
-Test(tcp_feature, black_hole_after_a_search) {
-    struct link *l = open_pair(NULL, 5 * MS);
-    l->path_mtu = 1300;
-    send_bytes(l, 0, 400000);
-    link_step_time(l, l->now + 60 * SEC);
-    l->path_mtu = 700;
-    send_bytes(l, 0, 400000);
-    link_step_time(l, l->now + 60 * SEC);
-    cr_assert_eq(l->host[1].socks[0].rx_bytes, 800000u);
-    cr_assert_eq(l->host[0].counters[COUNT_BLACK_HOLE], 2u);
-    link_destroy(l);
-}
+/* ---- congestion ---- */
 
 Test(tcp_feature, ecn_slows_down_without_loss) {
     struct tcp_config cfg = {.flags = TCP_CONFIG_ECN};
