@@ -173,13 +173,14 @@ Test(state_proto, echo) {
 }
 
 static void qos_fill(struct testkit *tk, struct testkit_engine *e) {
-    struct qos_cmd_begin b = {.cmd = {QOS_CMD_BEGIN, sizeof b}, .ports = 5, .fallback = 1, .overhead = 24};
+    struct qos_cmd_begin b = {.cmd = {QOS_CMD_BEGIN, sizeof b}, .fallback = 1, .overhead = 24};
     struct qos_cmd_node n = {.cmd = {QOS_CMD_NODE, sizeof n}, .parent = QOS_NONE, .weight = 1, .max_rate = 9000};
     struct qos_cmd_commit c = {.cmd = {QOS_CMD_COMMIT, sizeof c}};
     struct qos_cmd_owner o = {.cmd = {QOS_CMD_OWNER, sizeof o}, .owner = 77, .id = 1};
     cr_assert_eq(testkit_command(tk, e, &b).error, 0);
     cr_assert_eq(testkit_command(tk, e, &n).error, 0);
-    n = (struct qos_cmd_node){.cmd = n.cmd, .id = 1, .weight = 3, .queue_bytes = 4, .min_rate = 5000, .burst = 7};
+    n = (struct qos_cmd_node){
+        .cmd = n.cmd, .id = 1, .weight = 3, .queue_bytes = 4, .min_rate = 5000, .burst = 7, .key = 9};
     cr_assert_eq(testkit_command(tk, e, &n).error, 0);
     cr_assert_eq(testkit_command(tk, e, &c).error, 0);
     cr_assert_eq(testkit_command(tk, e, &o).error, 0);
@@ -188,11 +189,12 @@ static void qos_fill(struct testkit *tk, struct testkit_engine *e) {
 static void qos_record_check(const Usher__State__V1__QosRecord *r) {
     switch (r->record_case) {
     case USHER__STATE__V1__QOS_RECORD__RECORD_NODE:
-        cr_assert(r->node->id == 0 ? r->node->parent == 0 && r->node->max_rate == 9000
-                                   : r->node->parent == 1 && r->node->min_rate == 5000 && r->node->burst == 7);
+        cr_assert(r->node->id == 0
+                      ? r->node->parent == 0 && r->node->max_rate == 9000
+                      : r->node->parent == 1 && r->node->min_rate == 5000 && r->node->burst == 7 && r->node->key == 9);
         break;
     case USHER__STATE__V1__QOS_RECORD__RECORD_TREE:
-        cr_assert(r->tree->ports == 5 && r->tree->fallback == 1 && r->tree->overhead == 24);
+        cr_assert(r->tree->fallback == 1 && r->tree->overhead == 24);
         break;
     default:
         cr_assert(r->owner->owner == 77 && r->owner->leaf == 2);

@@ -312,6 +312,8 @@ STRAIGHT void finish(struct filter_state *st, struct engine_io *io, struct filte
             end_out(io, p, &o);
         return;
     }
+    if (!in && UNLIKELY(o.flags & FILTER_ACT_CLASS))
+        p->class_id = o.class_id + 1;
     if (UNLIKELY(states_matter(img)) && p->owner != 0 && is_datagram(&b->c[i]))
         talk_note(st, io, p, &b->c[i], in);
     (void)pkt_vec_push(in ? io->up : io->down, p);

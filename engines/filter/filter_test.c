@@ -123,6 +123,21 @@ Test(filter, a_drop_names_its_rule) {
     cr_assert(w.tk->drop.count == 1 && p->drop == DROP_POLICY && p->user == 1);
 }
 
+/* A class is for what is sent; a later rule's replaces it. */
+Test(filter, a_class_is_stamped_on_the_way_out) {
+    for (uint32_t i = 0; i < 2; i++) {
+        struct nb_rule *r = rule(NB_CONTINUE, NB_OUT);
+        r->action.flags = NB_ACT_CLASS;
+        r->action.class_id = 7 * i;
+    }
+    install();
+    cr_assert_eq(out(53, 0)->class_id, 7 + 1);
+    cr_assert_eq(in(53)->class_id, 0);
+    w.policy.rule_count = 1;
+    install();
+    cr_assert_eq(out(53, 0)->class_id, 0 + 1);
+}
+
 Test(filter, a_rejected_datagram_goes_to_the_link_engine_whole) {
     rule(NB_REJECT, NB_IN)->action.reject = NB_REJECT_ADMIN;
     install();

@@ -30,10 +30,6 @@ static uint32_t leaf_of(struct qos_state *st, const struct pkt *p) {
     return st->tree[st->active].fallback;
 }
 
-static bool passes(const struct qos_state *st, const struct pkt *p) {
-    return st->open || p->port >= 32 || !(st->tree[st->active].ports >> p->port & 1);
-}
-
 static void pass(struct engine_io *io, struct pkt *p) {
     ENGINE_COUNT(io, QOS_COUNT_PASSED);
     (void)pkt_vec_push(io->down, p); /* has room for twice the packets of the call */
@@ -52,7 +48,7 @@ static void output(void *state, struct engine_io *io, struct pkt **pkts, uint32_
     for (uint32_t i = 0; i < n; i++)
         qos_flow_prefetch(st, leaf[i], hash[i]);
     for (uint32_t i = 0; i < n; i++) {
-        if (passes(st, pkts[i]))
+        if (st->open)
             pass(io, pkts[i]);
         else if (qos_flow_push(st, io, pkts[i], leaf[i], hash[i]))
             qos_node_activate(st, leaf[i], io->now);
@@ -92,6 +88,8 @@ static bool plan(struct qos_state *st, const struct qos_config *cfg) {
     while (heads < cfg->packet_max)
         heads *= 2;
     st->cfg = *cfg;
+    st->cfg.small_max = cfg->small_max != 0 ? cfg->small_max : cfg->packet_max;
+    st->cfg.large_max = cfg->large_max != 0 ? cfg->large_max : cfg->packet_max;
     st->head_mask = heads - 1;
     st->a.size = arena_round(sizeof *st);
     if (!arena_plan_table(&st->a, cfg->node_max, sizeof(struct qos_spec)) ||

@@ -20,7 +20,7 @@
 #include "engines/qos/qos_cmd.h"
 #include "engines/wheel.h"
 
-#define QOS_LAYOUT (1u + ARENA_LAYOUT_STEP)
+#define QOS_LAYOUT (2u + ARENA_LAYOUT_STEP)
 #define QOS_NIL    UINT32_MAX
 #define QOS_UNIT   1536u /* bytes: quantum of a flow, and of the heaviest node among its siblings... */
 #define QOS_FINE                                                                                                       \
@@ -50,6 +50,7 @@ struct qos_spec {
     uint64_t min_rate;
     uint64_t max_rate;
     uint64_t burst;
+    uint64_t key; /* who it is, across trees */
     /* derived by qos_tree_wrong() */
     uint64_t guarantee; /* its own, or its children's sum when that is more */
     uint64_t below;     /* that sum */
@@ -60,10 +61,8 @@ struct qos_spec {
 
 /* One tree beside its specs. */
 struct qos_tree {
-    uint32_t ports;
     uint32_t fallback;
     uint32_t overhead;
-    uint32_t pad;
 };
 
 /* Full when `ready` lies `depth` back, empty when it is now; in the future: in debt. */
@@ -100,7 +99,9 @@ struct qos_node {
     struct qos_bucket guarantee;
     uint64_t packets;
     uint64_t drops;
-    uint64_t pad2[6];
+    uint64_t key;           /* of the spec it was made of */
+    uint32_t large_waiting; /* packets, of `waiting` */
+    uint32_t pad2[9];
 };
 STATIC_ASSERT(sizeof(struct qos_node) == 3 * CACHE_LINE, "two lines to schedule, one that is cold");
 
@@ -117,7 +118,8 @@ STATIC_ASSERT(sizeof(struct qos_flow) == CACHE_LINE / 2, "two flows a line");
 
 struct qos_slot {
     struct pkt *pkt;
-    uint32_t bytes;
+    uint32_t bytes : 31;
+    uint32_t large : 1;
     uint32_t next;
 };
 
@@ -133,6 +135,7 @@ struct qos_state {
     uint32_t node_count;
     uint32_t flow_free, slot_free, flow_used, slot_used; /* `used`: never given out beyond it */
     uint32_t waiting;
+    uint32_t large_waiting; /* of them */
     bool open; /* one node without limits */
     struct hash_key key;
     struct wheel wheel;
@@ -173,7 +176,6 @@ int qos_tree_commit(struct qos_state *st, ns_t now, char *err, size_t err_size);
 const char *qos_tree_wrong(struct qos_state *st, uint32_t tree);
 void qos_tree_default(struct qos_state *st);
 void qos_tree_build(struct qos_state *st, ns_t now);
-void qos_node_rates(struct qos_node *n, const struct qos_spec *s, uint64_t min_rate, uint64_t max_rate, ns_t now);
 
 /* qos_flow.c: waiting packets */
 void qos_flows_clear(struct qos_state *st);
@@ -188,7 +190,6 @@ void qos_flow_prefetch_head(struct qos_state *st, uint32_t hash);
 void qos_flow_prefetch(struct qos_state *st, uint32_t leaf, uint32_t hash);
 
 /* qos_sched.c: who is next */
-void qos_node_lease(struct qos_state *st, uint32_t id, uint64_t min_rate, uint64_t max_rate, ns_t now);
 void qos_node_activate(struct qos_state *st, uint32_t id, ns_t now);
 uint32_t qos_send(struct qos_state *st, struct engine_io *io, uint32_t budget);
 uint32_t qos_wake(struct qos_state *st, struct engine_io *io, uint32_t budget);

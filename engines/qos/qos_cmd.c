@@ -16,7 +16,7 @@ static void cmd_begin(struct qos_state *st, struct engine_io *io, const void *cm
         engine_say(ret_reply->text, sizeof ret_reply->text, "the overhead is out of range");
         return;
     }
-    qos_tree_begin(st, &(struct qos_tree){.ports = c->ports, .fallback = c->fallback, .overhead = c->overhead});
+    qos_tree_begin(st, &(struct qos_tree){.fallback = c->fallback, .overhead = c->overhead});
 }
 
 static void cmd_node(struct qos_state *st, struct engine_io *io, const void *cmd, struct engine_reply *ret_reply) {
@@ -25,8 +25,17 @@ static void cmd_node(struct qos_state *st, struct engine_io *io, const void *cmd
 }
 
 static void cmd_commit(struct qos_state *st, struct engine_io *io, const void *cmd, struct engine_reply *ret_reply) {
-    (void)cmd;
+    const struct qos_cmd_commit *c = (const struct qos_cmd_commit *)cmd;
+    bool good = c->owner_count <= st->cfg.owner_max && (c->owner_count == 0 || c->leaf != NULL);
+    for (uint32_t i = 0; good && i < c->owner_count; i++)
+        good = c->leaf[i] == QOS_NONE || c->leaf[i] < st->cfg.node_max;
+    if (!good) {
+        ret_reply->error = -ERANGE;
+        return;
+    }
     ret_reply->error = qos_tree_commit(st, io->now, ret_reply->text, sizeof ret_reply->text);
+    for (uint32_t i = 0; i < c->owner_count && ret_reply->error == 0; i++)
+        (void)qos_owner_set(st, i, c->leaf[i]);
 }
 
 int qos_owner_set(struct qos_state *st, uint32_t owner, uint32_t id) {
@@ -40,26 +49,6 @@ static void cmd_owner(struct qos_state *st, struct engine_io *io, const void *cm
     const struct qos_cmd_owner *c = (const struct qos_cmd_owner *)cmd;
     (void)io;
     ret_reply->error = qos_owner_set(st, c->owner, c->id);
-}
-
-static bool rate_ok(uint64_t rate) {
-    return rate == 0 || (rate >= QOS_RATE_MIN && rate <= QOS_RATE_MAX);
-}
-
-static void cmd_lease(struct qos_state *st, struct engine_io *io, const void *cmd, struct engine_reply *ret_reply) {
-    const struct qos_cmd_lease *c = (const struct qos_cmd_lease *)cmd;
-    (void)io;
-    if (c->id >= st->node_count) {
-        ret_reply->error = -ERANGE;
-        return;
-    }
-    const struct qos_spec *s = qos_spec(st, st->active, c->id);
-    uint64_t min_rate = c->min_rate != 0 ? c->min_rate : s->guarantee;
-    uint64_t max_rate = c->max_rate != 0 ? c->max_rate : s->max_rate;
-    if (!rate_ok(c->min_rate) || !rate_ok(c->max_rate) || (s->max_rate != 0 && max_rate > s->max_rate))
-        ret_reply->error = -EINVAL;
-    else
-        qos_node_lease(st, c->id, min_rate, max_rate, io->now);
 }
 
 static void cmd_stats(struct qos_state *st, struct engine_io *io, const void *cmd, struct engine_reply *ret_reply) {
@@ -89,7 +78,6 @@ static const struct {
     [QOS_CMD_NODE] = {cmd_node, sizeof(struct qos_cmd_node)},
     [QOS_CMD_COMMIT] = {cmd_commit, sizeof(struct qos_cmd_commit)},
     [QOS_CMD_OWNER] = {cmd_owner, sizeof(struct qos_cmd_owner)},
-    [QOS_CMD_LEASE] = {cmd_lease, sizeof(struct qos_cmd_lease)},
     [QOS_CMD_STATS] = {cmd_stats, sizeof(struct qos_cmd_stats)},
 };
 

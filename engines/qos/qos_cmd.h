@@ -3,9 +3,9 @@
  * What control may ask of the QoS engine. Values only. Rates are bytes a second on the wire; see qos_cmd_begin.
  *
  * The tree is replaced whole and without a pause: BEGIN, a NODE for each node (ids 0, 1, 2 ... in order, parents first,
- * 0 is the root), COMMIT. Only COMMIT changes what packets meet. A leaf that has the same id in both trees keeps its
- * queues, its credit and its counters; what waits in a leaf that is gone moves to the fallback leaf. Nothing is
- * dropped. A fresh engine has one node without limits: packets pass.
+ * 0 is the root), COMMIT. Only COMMIT changes what packets meet. A leaf that has the same id and key in both trees
+ * keeps its queues, its credit and its counters; what waits in a leaf that is gone moves to the fallback leaf. Nothing
+ * is dropped. A fresh engine has one node without limits: packets pass.
  *
  * Which leaf: pkt->class_id - 1 when a filter has said so, else that of pkt->owner, else the fallback leaf. An id that
  * is no leaf means the fallback as well.
@@ -24,7 +24,10 @@
 
 struct qos_config {
     uint32_t node_max;   /* of one tree; there are two */
-    uint32_t packet_max; /* that wait at the same time; as many as the shard has buffers, or some are dropped */
+    uint32_t packet_max; /* that wait at the same time; as many as the host has buffers, or some are dropped */
+    uint32_t small_max;  /* packets that are no super-segments: those of one leaf are at most as many as others could
+                            still be, so that no leaf takes all buffers of a shard. Half of this, when it is alone */
+    uint32_t large_max;  /* super-segments, likewise. 0 of either: packet_max */
     uint32_t owner_max;
 };
 
@@ -33,13 +36,11 @@ enum qos_cmd_id {
     QOS_CMD_NODE,
     QOS_CMD_COMMIT,
     QOS_CMD_OWNER,
-    QOS_CMD_LEASE,
     QOS_CMD_STATS,
 };
 
 struct qos_cmd_begin {
     struct engine_cmd cmd;
-    uint32_t ports;    /* bit per interface slot: packets to the others pass unseen */
     uint32_t fallback; /* id of the leaf for packets that nobody has classified */
     uint32_t overhead; /* bytes a frame costs beside its own: 24 on Ethernet (sum, preamble, gap); 0 = frames as the
                           kernel counts them. With an overhead, short frames count as 60 bytes */
@@ -52,15 +53,19 @@ struct qos_cmd_node {
     uint32_t parent;      /* QOS_NONE for the root */
     uint32_t weight;      /* 1 ... QOS_WEIGHT_MAX, among its siblings */
     uint32_t queue_bytes; /* of a leaf: how much one flow may let wait; 0 = 1 MiB. A stream is never cut by it: it is
-                             bounded by what its sender may have in flight */
+                             bounded by what its sender may have in flight, and like all by qos_config */
     uint64_t min_rate;    /* served before any share, 0 = none. A parent guarantees what its children do in sum */
     uint64_t max_rate;    /* never more, 0 = no ceiling */
     uint64_t burst;       /* bytes above max_rate at once; 0 = those of a millisecond, at least 32 KiB */
+    uint64_t key;         /* the caller's: who this is, whatever its id */
 };
 
-/* -EINVAL with a sentence when the tree makes no sense. */
+/* -EINVAL with a sentence when the tree makes no sense; -ERANGE: owner_max, or an owner's leaf beyond node_max. */
 struct qos_cmd_commit {
     struct engine_cmd cmd;
+    const uint32_t *leaf; /* of owners 0 ... owner_count - 1, QOS_NONE: the fallback; lent for the
+                             call. The other owners keep theirs */
+    uint32_t owner_count;
 };
 
 /* From now on `owner`'s packets belong to node `id`; QOS_NONE: to the fallback. -ERANGE: owner_max, node_max. */
@@ -68,16 +73,6 @@ struct qos_cmd_owner {
     struct engine_cmd cmd;
     uint32_t owner;
     uint32_t id;
-};
-
-/* The part of a node's rates that this shard may use until the next lease or COMMIT: what the host's shards send
- * together then stays what the tree says. 0 = the tree's own. */
-struct qos_cmd_lease {
-    struct engine_cmd cmd;
-    uint32_t id;
-    uint32_t pad;
-    uint64_t min_rate;
-    uint64_t max_rate;
 };
 
 struct qos_stat {

@@ -31,15 +31,22 @@ static inline uint32_t bed_random(struct bed *b) {
     return (uint32_t)(b->seed >> 33);
 }
 
-static inline struct bed bed_make(uint32_t nodes, uint32_t owners, uint32_t packets) {
+/* `small_max`: see qos_config. */
+static inline struct bed bed_make_crowded(uint32_t nodes, uint32_t owners, uint32_t packets, uint32_t small_max) {
     struct bed b = {.tk = testkit_create(), .count = packets, .owners = owners, .seed = 1};
-    const struct qos_config cfg = {.node_max = nodes, .packet_max = packets < 64 ? 64 : packets, .owner_max = owners};
+    const struct qos_config cfg = {
+        .node_max = nodes, .packet_max = packets < 64 ? 64 : packets, .owner_max = owners, .small_max = small_max};
     b.pkts = (struct pkt *)aligned_alloc(CACHE_LINE, (size_t)packets * sizeof *b.pkts);
     b.free = (struct pkt **)calloc(packets, sizeof *b.free);
     b.got = (uint64_t *)calloc(owners, sizeof *b.got);
     CHECK(b.pkts != NULL && b.free != NULL && b.got != NULL);
     testkit_open(&b.qos, &usher_engine_qos, &cfg, 1);
     return b;
+}
+
+/* A leaf may have all packets of the bed. */
+static inline struct bed bed_make(uint32_t nodes, uint32_t owners, uint32_t packets) {
+    return bed_make_crowded(nodes, owners, packets, 2 * packets + 1);
 }
 
 static inline void bed_end(struct bed *b) {
@@ -105,7 +112,7 @@ static inline void bed_turn(struct bed *b, void (*again)(struct bed *b, struct p
 
 static inline void bed_begin(struct bed *b, uint32_t fallback, uint32_t overhead) {
     struct qos_cmd_begin c = {
-        .cmd = {QOS_CMD_BEGIN, sizeof c}, .ports = UINT32_MAX, .fallback = fallback, .overhead = overhead};
+        .cmd = {QOS_CMD_BEGIN, sizeof c}, .fallback = fallback, .overhead = overhead};
     CHECK(testkit_command(b->tk, &b->qos, &c).error == 0);
 }
 

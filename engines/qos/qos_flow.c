@@ -4,8 +4,9 @@
  * wire bytes, so that sending a packet does not touch it. A flow that runs empty is gone, and with it what it may owe:
  * fairness between the flows of one leaf is a courtesy, between owners it is kept by the nodes.
  *
- * Who is cut: a flow that lets more wait than its leaf's queue_bytes. Never a stream: what waits of one is at most its
- * window, and what was dropped comes back as a retransmission.
+ * Who is cut: a flow that lets more wait than its leaf's queue_bytes, but never a stream, of which at most its window
+ * waits, and which would send again what was dropped. And whoever comes when his leaf holds as many buffers as are left
+ * for the others: a sender's credit bounds what waits of a socket, nothing bounds how many sockets he opens.
  */
 #include "engines/qos/qos.h"
 #include "engines/wire.h"
@@ -17,7 +18,7 @@ void qos_flows_clear(struct qos_state *st) {
     memset(qos_heads(st), 0, ((size_t)st->head_mask + 1) * sizeof(uint32_t));
     st->flow_free = st->slot_free = QOS_NIL;
     st->flow_used = st->slot_used = 0;
-    st->waiting = 0;
+    st->waiting = st->large_waiting = 0;
 }
 
 /* ---- wire bytes ---- */
@@ -125,18 +126,29 @@ static bool refuse(struct engine_io *io, struct pkt *p, struct qos_node *n, enum
     return false;
 }
 
+/* Not `<`: a leaf may have one of each when all are taken. */
+static bool crowded(const struct qos_state *st, const struct qos_node *n, bool large) {
+    uint32_t here = large ? n->large_waiting : n->waiting - n->large_waiting;
+    uint32_t all = large ? st->large_waiting : st->waiting - st->large_waiting;
+    uint32_t most = large ? st->cfg.large_max : st->cfg.small_max;
+    return here > 0 && here + all >= most;
+}
+
 bool qos_flow_push(struct qos_state *st, struct engine_io *io, struct pkt *p, uint32_t leaf, uint32_t hash) {
     struct qos_node *n = qos_node(st, leaf);
     struct qos_flow *f = flow_find(st, leaf, hash);
     uint32_t bytes = wire_bytes(p, st->tree[st->active].overhead);
     if (f != NULL && p->flow.proto != PROTO_TCP && f->bytes + bytes > n->queue_bytes)
         return refuse(io, p, n, DROP_QOS_QUEUE);
+    bool large = (p->flags & PKT_GSO) != 0;
+    if (UNLIKELY(crowded(st, n, large)))
+        return refuse(io, p, n, DROP_QOS_CROWD);
     uint32_t slot = slot_take(st);
     if (UNLIKELY(slot == QOS_NIL))
         return refuse(io, p, n, DROP_ENGINE_LIMIT);
     if (f == NULL)
         f = flow_make(st, leaf, hash);
-    *qos_slot(st, slot) = (struct qos_slot){.pkt = p, .bytes = bytes, .next = QOS_NIL};
+    *qos_slot(st, slot) = (struct qos_slot){.pkt = p, .bytes = bytes & INT32_MAX, .large = large, .next = QOS_NIL};
     if (f->head == QOS_NIL)
         f->head = slot;
     else
@@ -145,7 +157,9 @@ bool qos_flow_push(struct qos_state *st, struct engine_io *io, struct pkt *p, ui
     f->bytes += bytes;
     n->waiting++;
     n->waiting_bytes += bytes;
+    n->large_waiting += large;
     st->waiting++;
+    st->large_waiting += large;
     return true;
 }
 
@@ -173,6 +187,8 @@ struct pkt *qos_flow_pop(struct qos_state *st, struct qos_node *leaf, uint32_t *
     f->deficit -= (int32_t)slot->bytes;
     leaf->waiting--;
     leaf->waiting_bytes -= slot->bytes;
+    leaf->large_waiting -= slot->large;
+    st->large_waiting -= slot->large;
     slot->next = st->slot_free;
     st->slot_free = at;
     st->waiting--;
@@ -203,7 +219,9 @@ void qos_flows_move(struct qos_state *st, uint32_t from, uint32_t to) {
     b->first[QOS_SHARE] = a->first[QOS_SHARE];
     b->waiting += a->waiting;
     b->waiting_bytes += a->waiting_bytes;
+    b->large_waiting += a->large_waiting;
     a->first[QOS_SHARE] = QOS_NIL;
     a->waiting = 0;
     a->waiting_bytes = 0;
+    a->large_waiting = 0;
 }

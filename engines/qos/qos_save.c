@@ -10,7 +10,7 @@
 #include "engines/statewire.h"
 
 enum record { RECORD_NODE = 1, RECORD_TREE, RECORD_OWNER };
-#define FIELD_MAX 8
+#define FIELD_MAX 9
 
 static int64_t record_put(enum record kind, const uint64_t *v, uint8_t *buf, size_t size) {
     uint8_t body[FIELD_MAX * 11];
@@ -26,13 +26,13 @@ static int64_t save_node(struct qos_state *st, uint32_t id, uint8_t *buf, size_t
     const uint64_t v[FIELD_MAX] = {[1] = id,          [2] = (uint32_t)(s->parent + 1),
                                    [3] = s->weight,   [4] = s->queue_bytes,
                                    [5] = s->min_rate, [6] = s->max_rate,
-                                   [7] = s->burst};
+                                   [7] = s->burst,    [8] = s->key};
     return record_put(RECORD_NODE, v, buf, size);
 }
 
 static int64_t save_tree(struct qos_state *st, uint8_t *buf, size_t size) {
     const struct qos_tree *t = &st->tree[st->active];
-    const uint64_t v[FIELD_MAX] = {[1] = t->ports, [2] = t->fallback, [3] = t->overhead};
+    const uint64_t v[FIELD_MAX] = {[2] = t->fallback, [3] = t->overhead};
     return record_put(RECORD_TREE, v, buf, size);
 }
 
@@ -79,7 +79,8 @@ static int load_node(struct qos_state *st, const uint64_t *v) {
                                    .queue_bytes = (uint32_t)v[4],
                                    .min_rate = v[5],
                                    .max_rate = v[6],
-                                   .burst = v[7]};
+                                   .burst = v[7],
+                                   .key = v[8]};
     if (c.id == 0)
         qos_tree_begin(st, &(struct qos_tree){0});
     return qos_tree_add(st, &c, err, sizeof err);
@@ -87,10 +88,9 @@ static int load_node(struct qos_state *st, const uint64_t *v) {
 
 static int load_tree(struct qos_state *st, const uint64_t *v) {
     char err[64];
-    if ((v[1] | v[2]) > UINT32_MAX || v[3] > QOS_OVERHEAD_MAX)
+    if (v[2] > UINT32_MAX || v[3] > QOS_OVERHEAD_MAX)
         return -EBADMSG;
-    st->tree[1 - st->active] =
-        (struct qos_tree){.ports = (uint32_t)v[1], .fallback = (uint32_t)v[2], .overhead = (uint32_t)v[3]};
+    st->tree[1 - st->active] = (struct qos_tree){.fallback = (uint32_t)v[2], .overhead = (uint32_t)v[3]};
     return qos_tree_commit(st, 0, err, sizeof err);
 }
 

@@ -181,20 +181,6 @@ uint32_t qos_send(struct qos_state *st, struct engine_io *io, uint32_t budget) {
 
 /* ---- time ---- */
 
-/* A wait that was right for the old rates may be far too long for the new ones. */
-void qos_node_lease(struct qos_state *st, uint32_t id, uint64_t min_rate, uint64_t max_rate, ns_t now) {
-    struct qos_node *n = qos_node(st, id);
-    bool active = n->state != QOS_IDLE;
-    if (n->state == QOS_ACTIVE)
-        node_leave(st, id, n);
-    n->state = QOS_IDLE;
-    wheel_cancel(&st->wheel, id * QOS_TIMERS + QOS_TIMER_CEILING);
-    wheel_cancel(&st->wheel, id * QOS_TIMERS + QOS_TIMER_GUARANTEE);
-    qos_node_rates(n, qos_spec(st, st->active, id), min_rate, max_rate, now);
-    if (active && has_work(n))
-        qos_node_activate(st, id, now);
-}
-
 static void timer_fire(struct qos_state *st, struct engine_io *io, uint32_t timer) {
     uint32_t id = timer / QOS_TIMERS;
     struct qos_node *n = qos_node(st, id);

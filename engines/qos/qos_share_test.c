@@ -174,21 +174,3 @@ Test(qos_share, giants_win_nothing) {
     cr_assert((double)b.got[2] > all * 0.395 && (double)b.got[3] > all * 0.395, "%lu %lu", b.got[2], b.got[3]);
     bed_end(&b);
 }
-
-/* Two shards with half a lease each send together what one would. */
-Test(qos_share, leases_keep_shards_together_under_the_ceiling) {
-    struct bed b[2] = {bed_make(8, 4, 4096), bed_make(8, 4, 4096)};
-    for (uint32_t k = 0; k < 2; k++) {
-        grow(&b[k], 4, 0);
-        struct qos_cmd_lease c = {.cmd = {QOS_CMD_LEASE, sizeof c}, .max_rate = LINE / 4 * (k == 0 ? 1 : 3)};
-        cr_assert_eq(testkit_command(b[k].tk, &b[k].qos, &c).error, 0);
-        for (uint32_t i = 0; i < 4; i++)
-            fill(&b[k], i, 1, 64);
-        run_for(&b[k], NS_PER_SEC, again_same);
-    }
-    uint64_t sum = b[0].sent_bytes + b[1].sent_bytes;
-    cr_assert(sum > LINE * 99 / 100 && sum < LINE * 102 / 100, "%lu", sum);
-    cr_assert(b[1].sent_bytes > b[0].sent_bytes * 29 / 10);
-    bed_end(&b[0]);
-    bed_end(&b[1]);
-}

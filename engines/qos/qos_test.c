@@ -56,26 +56,6 @@ Test(qos, passes_everything_without_a_tree) {
     bed_end(&b);
 }
 
-Test(qos, other_ports_pass_unseen) {
-    struct bed b = make();
-    small_tree(&b);
-    struct qos_cmd_begin c = {.cmd = {QOS_CMD_BEGIN, sizeof c}, .ports = 1u << 3};
-    cr_assert_eq(testkit_command(b.tk, &b.qos, &c).error, 0);
-    cr_assert_eq(bed_node(&b, 0, QOS_NONE, 1, 0, RATE), 0);
-    cr_assert_eq(bed_commit(&b), 0);
-    for (uint32_t i = 0; i < 200; i++)
-        bed_send(&b, 0, i, 1500);
-    cr_assert_eq(b.tk->down.count, 200);
-    b.tk->down.count = 0;
-    for (uint32_t i = 0; i < 200; i++) {
-        struct pkt *p = bed_packet(&b, 0, i, 1500);
-        p->port = 3;
-        testkit_output(b.tk, &b.qos, &p, 1);
-    }
-    cr_assert(b.tk->down.count > 10 && b.tk->down.count < 30);
-    bed_end(&b);
-}
-
 Test(qos, a_class_goes_before_the_owner) {
     struct bed b = make();
     small_tree(&b);
@@ -166,21 +146,31 @@ Test(qos, datagrams_are_bounded_and_streams_never_cut) {
     bed_end(&b);
 }
 
-Test(qos, a_full_table_drops_and_counts) {
-    struct bed b = make();
-    struct pkt *extra = calloc(2048, sizeof *extra);
-    small_tree(&b);
-    for (uint32_t i = 0; i < 2048 + 100; i++) {
-        struct pkt *p = &extra[i % 2048];
-        if (i >= 2048)
-            p = bed_packet(&b, 2, i, 1500);
-        p->len = 1500;
-        p->flow.local.d[0] = i;
-        testkit_output(b.tk, &b.qos, &p, 1);
+static void from_new_ports(struct bed *b, uint32_t owner, uint32_t count, uint16_t flags) {
+    for (uint32_t i = 0; i < count; i++) {
+        struct pkt *p = bed_packet(b, owner, 1000 + b->used, 1000);
+        p->flags = flags;
+        testkit_output(b->tk, &b->qos, &p, 1);
+        bed_settle(b, NULL);
     }
-    cr_assert(b.tk->drop.count > 50 && b.tk->drop.v[0]->drop == DROP_ENGINE_LIMIT);
+}
+
+/* Sockets without end, each with little to say: their class gets half of what is free, and so does the next. */
+Test(qos, no_leaf_takes_all_buffers) {
+    struct bed b = bed_make_crowded(16, 16, 4096, 2048);
+    b.tk->io.now = NS_PER_SEC;
+    small_tree(&b);
+    from_new_ports(&b, 1, 1500, 0);
+    cr_assert_eq(bed_stat(&b, 1).waiting_packets, 1024);
+    from_new_ports(&b, 3, 1500, 0);
+    cr_assert_eq(bed_stat(&b, 1).waiting_packets + bed_stat(&b, 3).waiting_packets, 1024 + 512);
+    from_new_ports(&b, 4, 1, 0);
+    cr_assert_eq(bed_stat(&b, 4).waiting_packets, 1);
+    from_new_ports(&b, 1, 1, PKT_GSO); /* of another kind, of which none is taken */
+    cr_assert_eq(bed_stat(&b, 1).waiting_packets, 1025);
+    cr_assert(bed_stat(&b, 1).drops > 400 && b.dropped > 1300);
     sound(&b);
-    free(extra);
+    drain(&b);
     bed_end(&b);
 }
 
@@ -251,29 +241,36 @@ Test(qos, refuses_bad_commands) {
     cr_assert_eq(testkit_command(b.tk, &b.qos, &unknown).error, -ENOTSUP);
     cr_assert_eq(testkit_command(b.tk, &b.qos, &none).error, -ENOTSUP);
     cr_assert_eq(testkit_command(b.tk, &b.qos, &cut).error, -EINVAL);
-    struct qos_cmd_lease l = {.cmd = {QOS_CMD_LEASE, sizeof l}, .id = 5};
-    cr_assert_eq(testkit_command(b.tk, &b.qos, &l).error, -ERANGE);
-    l.id = 0;
-    l.max_rate = 1;
-    cr_assert_eq(testkit_command(b.tk, &b.qos, &l).error, -EINVAL);
     struct qos_cmd_stats s = {.cmd = {QOS_CMD_STATS, sizeof s}, .count = QOS_STATS_MAX + 1};
     cr_assert_eq(testkit_command(b.tk, &b.qos, &s).error, -EINVAL);
     bed_end(&b);
 }
 
-/* A lease that grows ends a wait at the old rate. */
-Test(qos, a_new_lease_counts_at_once) {
+/* Ids are places; who a node is says its key. */
+Test(qos, a_leaf_of_another_key_starts_anew) {
     struct bed b = make();
-    small_tree(&b);
-    struct qos_cmd_lease l = {.cmd = {QOS_CMD_LEASE, sizeof l}, .max_rate = QOS_RATE_MIN};
-    cr_assert_eq(testkit_command(b.tk, &b.qos, &l).error, 0);
-    for (uint32_t i = 0; i < 300; i++)
-        bed_send(&b, 1, i, 1000);
-    ns_t slow = b.qos.ops->next_deadline(b.qos.st);
-    l.max_rate = 0;
-    cr_assert_eq(testkit_command(b.tk, &b.qos, &l).error, 0);
+    for (uint32_t round = 0; round < 3; round++) {
+        const uint32_t leaf[2] = {0, round < 2 ? 2 : 77};
+        struct qos_cmd_node n = {.cmd = {QOS_CMD_NODE, sizeof n}, .id = 2, .weight = 1, .key = round < 2 ? 7 : 8};
+        struct qos_cmd_commit c = {.cmd = {QOS_CMD_COMMIT, sizeof c}, .leaf = leaf, .owner_count = 2};
+        bed_begin(&b, 1, 0);
+        cr_assert_eq(bed_node(&b, 0, QOS_NONE, 1, 0, RATE), 0);
+        cr_assert_eq(bed_node(&b, 1, 0, 1, 0, 0), 0);
+        cr_assert_eq(testkit_command(b.tk, &b.qos, &n).error, 0);
+        cr_assert_eq(testkit_command(b.tk, &b.qos, &c).error, round < 2 ? 0 : -ERANGE);
+        for (uint32_t i = 0; i < 100; i++)
+            bed_send(&b, 1, 1, 1000);
+        if (round < 2)
+            continue;
+        c.owner_count = 1; /* owner 1 stays where it was */
+        uint64_t waited = bed_stat(&b, 2).waiting_packets;
+        cr_assert(waited > 150 && bed_stat(&b, 2).packets > 0);
+        cr_assert_eq(testkit_command(b.tk, &b.qos, &c).error, 0);
+        cr_assert_eq(bed_stat(&b, 2).packets, 0);
+        cr_assert_eq(bed_stat(&b, 2).waiting_packets, 0);
+        cr_assert_eq(bed_stat(&b, 1).waiting_packets, waited);
+    }
     sound(&b);
-    cr_assert_lt(b.qos.ops->next_deadline(b.qos.st), slow);
     drain(&b);
     bed_end(&b);
 }

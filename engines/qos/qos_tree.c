@@ -48,7 +48,8 @@ int qos_tree_add(struct qos_state *st, const struct qos_cmd_node *c, char *err, 
                               .queue_bytes = c->queue_bytes,
                               .min_rate = c->min_rate,
                               .max_rate = c->max_rate,
-                              .burst = c->burst};
+                              .burst = c->burst,
+                              .key = c->key};
     const char *wrong = c->id == t->high_water ? node_wrong(&wanted, c->id) : "ids come in order";
     if (wrong != NULL) {
         engine_say(err, err_size, wrong);
@@ -158,9 +159,9 @@ static uint64_t burst_of(uint64_t rate, uint64_t wanted) {
 }
 
 /* The root's guarantee would be one against nobody. */
-void qos_node_rates(struct qos_node *n, const struct qos_spec *s, uint64_t min_rate, uint64_t max_rate, ns_t now) {
-    bucket_set(&n->ceiling, max_rate, burst_of(max_rate, s->burst), now);
-    bucket_set(&n->guarantee, s->parent == QOS_NONE ? 0 : min_rate, burst_of(min_rate, 0), now);
+static void node_rates(struct qos_node *n, const struct qos_spec *s, ns_t now) {
+    bucket_set(&n->ceiling, s->max_rate, burst_of(s->max_rate, s->burst), now);
+    bucket_set(&n->guarantee, s->parent == QOS_NONE ? 0 : s->guarantee, burst_of(s->guarantee, 0), now);
 }
 
 /* A large quantum would hold the siblings of a heavy node up, a tiny one have a light node visited in vain. */
@@ -175,6 +176,9 @@ static uint32_t quantum_of(struct qos_state *st, const struct qos_spec *s) {
 static void node_make(struct qos_state *st, uint32_t id, ns_t now) {
     struct qos_node *n = qos_node(st, id);
     const struct qos_spec *s = qos_spec(st, st->active, id);
+    if (n->key != s->key && n->waiting == 0)
+        memset(n, 0, sizeof *n);
+    n->key = s->key;
     n->parent = s->parent;
     n->state = QOS_IDLE;
     n->green = false;
@@ -184,14 +188,15 @@ static void node_make(struct qos_state *st, uint32_t id, ns_t now) {
         n->first[QOS_SHARE] = QOS_NIL;
     n->quantum = quantum_of(st, s);
     n->queue_bytes = s->queue_bytes != 0 ? s->queue_bytes : QOS_QUEUE_BYTES;
-    qos_node_rates(n, s, s->guarantee, s->max_rate, now);
+    node_rates(n, s, now);
 }
 
 /* What waits in leaves that the new tree has not. A former inner node's ring holds nodes, never flows. */
 static void leaves_empty(struct qos_state *st, uint32_t count) {
     uint32_t fallback = st->tree[st->active].fallback;
     for (uint32_t id = 0; id < st->node_count; id++) {
-        bool stays = id < count && qos_spec(st, st->active, id)->children == 0;
+        const struct qos_spec *s = id < count ? qos_spec(st, st->active, id) : NULL;
+        bool stays = s != NULL && s->children == 0 && s->key == qos_node(st, id)->key;
         if (!stays && id != fallback && qos_node(st, id)->leaf)
             qos_flows_move(st, id, fallback);
     }
@@ -221,7 +226,7 @@ void qos_tree_build(struct qos_state *st, ns_t now) {
 
 /* One node without limits. */
 void qos_tree_default(struct qos_state *st) {
-    const struct qos_tree all = {.ports = UINT32_MAX};
+    const struct qos_tree all = {.fallback = 0};
     const struct qos_cmd_node root = {.parent = QOS_NONE, .weight = 1};
     char err[64];
     qos_tree_begin(st, &all);
