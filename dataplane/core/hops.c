@@ -125,10 +125,6 @@ static void hop_filter_out(struct shard *sh, struct pkt **pkts, uint32_t n) {
     node_output(sh, &sh->node[sh->stage_node[STAGE_FILTER]], pkts, n);
 }
 
-static void hop_qos(struct shard *sh, struct pkt **pkts, uint32_t n) {
-    node_output(sh, &sh->node[sh->stage_node[STAGE_QOS]], pkts, n);
-}
-
 /* ---- by shard, by protocol ---- */
 
 static void shard_cross(struct shard *sh, uint32_t to, enum hop_id hop, struct pkt *p) {
@@ -147,6 +143,17 @@ static uint16_t local_port(const struct pkt *p) {
     if (p->flow.local_port != 0 || p->len < 4)
         return p->flow.local_port;
     return be16_load(p->data + (p->flags & PKT_ICMP_ERROR ? 0 : 2));
+}
+
+/* One tree for the host, in one shard: what the others send crosses to it, so that shares, guarantees and ceilings are
+ * exact whichever worker serves whom. */
+static void hop_qos(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    if (LIKELY(sh->index == SHARD_QOS)) {
+        node_output(sh, &sh->node[sh->stage_node[STAGE_QOS]], pkts, n);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        shard_cross(sh, SHARD_QOS, HOP_QOS, pkts[i]);
 }
 
 /* Sends those whose flow another shard owns across; keeps the others at the front, in order. Returns how many stay. */
@@ -285,8 +292,10 @@ static void hop_egress(struct shard *sh, struct pkt **pkts, uint32_t n) {
             turn_round(sh, &pkts[i], end - i);
             continue;
         }
-        for (uint32_t k = i; k < end; k++)
-            (void)hop_push(sh, sh->qos_first, pkts[k]); /* has room: hop_room() */
+        for (uint32_t k = i; k < end; k++) {
+            enum hop_id next = sh->qos_ports >> pkts[k]->port % 32 & 1 ? HOP_QOS : HOP_PORT;
+            (void)hop_push(sh, next, pkts[k]); /* has room: hop_room() */
+        }
     }
 }
 
@@ -370,7 +379,7 @@ void hops_wire(struct shard *sh) {
     }
     bool link = sh->stage_node[STAGE_LINK] != NODE_NONE;
     sh->up_first = link ? HOP_LINK_IN : up_of(sh, STAGE_LINK);
-    sh->qos_first = sh->stage_node[STAGE_QOS] != NODE_NONE ? HOP_QOS : HOP_PORT;
+    sh->qos_ports = sh->stage_node[STAGE_QOS] != NODE_NONE ? UINT32_MAX : 0;
 }
 
 /* ---- the row ---- */

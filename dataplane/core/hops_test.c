@@ -209,3 +209,40 @@ Test(hops, commands_to_nobody_are_refused) {
     f.local_port = 99;
     cr_assert_eq(runtime_steer(k.rt, &f, 0, false), -ENOENT);
 }
+
+/* ---- one tree for all shards ---- */
+
+static void sends(struct kit *two, uint32_t shard, uint16_t port) {
+    struct pkt *p = pkt_alloc(&two->rt->shard[shard]->small.pool);
+    p->port = port;
+    cr_assert(hop_push(two->rt->shard[shard], HOP_EGRESS, p));
+    hops_run(two->rt->shard[shard]);
+    kit_settle(two);
+}
+
+Test(hops_qos, every_shard_sends_through_the_one_tree) {
+    static const struct runtime_config cfg = {.shard_count = 2, .small_packets = 256, .large_packets = 4, .seed = 7};
+    struct kit two;
+    uint32_t index;
+    kit_open(&two, &cfg);
+    cr_assert_eq(runtime_qos_ports(two.rt, 1), -ENOENT);
+    qos_ops = kit_link;
+    qos_ops.name = "qos";
+    qos_ops.stage = STAGE_QOS;
+    qos_ops.caps = ENGINE_CAP_OUTPUT;
+    qos_ops.output = qos_out;
+    cr_assert_eq(runtime_engine_add(two.rt, &qos_ops, NULL, &index, &two.err), 0, "%s", two.err.text);
+    sends(&two, 0, 1);
+    sends(&two, 1, 1);
+    cr_assert_str_eq(path, "qos1 qos1 ");
+    cr_assert_eq(two.rt->shard[1]->stats.cross_shard, 1);
+    cr_assert_eq(runtime_qos_ports(two.rt, 1u << 3), 0);
+    sends(&two, 1, 1); /* no slot of the tree's */
+    cr_assert_str_eq(path, "qos1 qos1 ");
+    sends(&two, 1, 3);
+    cr_assert_str_eq(path, "qos1 qos1 qos1 ");
+    cr_assert_eq(kit_drops(&two, DROP_PORT_DOWN), 4);
+    for (uint32_t i = 0; i < 2; i++)
+        cr_assert_eq(two.rt->shard[i]->small.pool.free_count, two.rt->shard[i]->small.pool.count);
+    kit_close(&two);
+}

@@ -495,3 +495,14 @@ int runtime_tap_set(struct runtime *rt, shard_tap_fn *fn, void *arg) {
         error = runtime_call(rt, i, tap_run, &t);
     return error;
 }
+
+static void qos_ports_run(struct shard *sh, void *arg) {
+    sh->qos_ports = *(const uint32_t *)arg;
+}
+
+int runtime_qos_ports(struct runtime *rt, uint32_t mask) {
+    int error = rt->shard[SHARD_QOS]->stage_node[STAGE_QOS] != NODE_NONE ? 0 : -ENOENT;
+    for (uint32_t i = 0; i < rt->shard_count && error == 0; i++)
+        error = runtime_call(rt, i, qos_ports_run, &mask);
+    return error;
+}

@@ -16,6 +16,7 @@
 #include "engines/engine.h"
 
 #define SHARD_MAX 16
+#define SHARD_QOS 0 /* has the one QoS tree; the other shards' packets cross to it */
 #define WORKER_MAX 16
 
 struct runtime;
@@ -165,6 +166,10 @@ uint32_t runtime_engine_counters(const struct runtime *rt, uint32_t engine, cons
                                  uint64_t *ret_values, uint32_t max);
 const char *drop_reason_text(enum drop_reason r);
 const char *drop_reason_name(enum drop_reason r);
+
+/* Which packets the QoS engine sees: those to the slots of the mask, all of them when it was added. What waits stays in
+ * the engine until it leaves. -ENOENT without such an engine. */
+int runtime_qos_ports(struct runtime *rt, uint32_t mask);
 
 /* Capture taps: port.rx, port.tx and every drop. NULL takes it off. Runs on the worker: it must be short. One branch a
  * burst while off. */

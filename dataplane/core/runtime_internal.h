@@ -13,8 +13,6 @@
 struct upgrade;
 struct worker;
 
-#define CROSS_ENTRIES 1024u
-
 struct runtime {
     struct runtime_config cfg;
     char engine_dir[256];

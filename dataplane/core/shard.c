@@ -373,11 +373,11 @@ static int memory_create(struct shard *sh, const struct runtime_config *cfg) {
     sh->accept = calloc(NOTICE_VEC_MAX, sizeof *sh->accept);
     if (sh->tx == NULL || sh->set == NULL || sh->regions == NULL || sh->slot_taken == NULL || sh->accept == NULL)
         return -ENOMEM;
+    uint32_t packets = cfg->small_packets + cfg->large_packets; /* all of a shard: what it sends across is not lost */
     for (uint32_t k = 0; k < sh->shard_count; k++) {
         if (k == sh->index)
             continue;
-        if (ring_init(&sh->cross_in[k], CROSS_ENTRIES) < 0 ||
-            ring_init(&sh->home_in[k], cfg->small_packets + cfg->large_packets) < 0)
+        if (ring_init(&sh->cross_in[k], packets) < 0 || ring_init(&sh->home_in[k], packets) < 0)
             return -ENOMEM;
     }
     return ring_init(&sh->detached, cfg->session_max);

@@ -102,7 +102,8 @@ struct shard {
     struct node node[SHARD_ENGINE_MAX];
     uint8_t stage_node[STAGE_COUNT]; /* the one engine of LINK, FILTER, QOS */
     uint8_t proto_node[256];         /* TRANSPORT by protocol */
-    uint8_t up_first, qos_first; /* hops, chosen when the graph was wired */
+    uint8_t up_first; /* a hop, chosen when the graph was wired */
+    uint32_t qos_ports; /* bit per slot: packets to it pass the QoS engine */
     uint8_t tx_queue[PORT_SLOT_MAX]; /* slot -> index in queue[], NODE_NONE when another shard has it */
     struct port_info port_info[PORT_SLOT_MAX];
     struct engine_region *regions; /* session_max, by slot */
