@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "control/log.h"
+#include "control/policy/classes_install.h"
 #include "control/policy/history.h"
 #include "control/policy/install.h"
 #include "control/usherd.h"
@@ -98,7 +99,7 @@ int policing_counts(const struct policing *p, bool named, struct filter_count *c
 
 /* Between two bursts of every shard. From the first policy on, packets pass the filter engine. */
 static int force(struct policing *p, struct policy *policy, uint64_t revision, struct policing_error *err) {
-    uint32_t engine, owners = p->u->owners != NULL ? 4 * p->u->cfg.sessions.max + 1 : 0;
+    uint32_t engine, owners = p->u->owners != NULL ? OWNERS_PER_SESSION * p->u->cfg.sessions.max + 1 : 0;
     policy_revision_set(policy, revision);
     int error = policy_install(p->u->rt, policy, p->u->owners, owners);
     if (error == -EFBIG)
@@ -479,6 +480,12 @@ void policing_end(struct usherd *u) {
     u->policing = NULL;
 }
 
+void policing_ports(struct usherd *u) {
+    int error = classes_ports(u->rt, u->policing->now);
+    if (error != 0)
+        log_error("policy", "the workers cannot be told which interfaces the classes are for: %s", strerror(-error));
+}
+
 int policing_owner(void *usherd, uint32_t index, const struct owner *owner) {
     const struct usherd *u = usherd;
     const struct policing *p = u->policing;
@@ -504,5 +511,5 @@ struct history *policing_history(const struct policing *p) {
 int policing_again(void *usherd) {
     struct usherd *u = usherd;
     const struct policing *p = u->policing;
-    return p->now == NULL ? 0 : policy_install(u->rt, p->now, u->owners, 4 * u->cfg.sessions.max + 1);
+    return p->now == NULL ? 0 : policy_install(u->rt, p->now, u->owners, OWNERS_PER_SESSION * u->cfg.sessions.max + 1);
 }

@@ -24,6 +24,8 @@ struct usherd;
 /* 0, or -errno with a sentence. */
 int policing_begin(struct usherd *u, char *err, size_t err_size);
 void policing_end(struct usherd *u);
+/* Interfaces came or went. */
+void policing_ports(struct usherd *u);
 /* For the broker: an owner was seen, perhaps not for the first time. 0, or -errno: it may not have sockets. */
 int policing_owner(void *usherd, uint32_t index, const struct owner *owner);
 /* The policy in force, with all owners, into states of the filter engine that do not serve yet: see struct

@@ -296,9 +296,14 @@ static int engines_begin(struct usherd *u, char *err) {
     int error = 0;
     for (uint32_t i = 0; i < u->cfg.engines.load_count && error == 0; i++)
         error = engine_begin(u, u->cfg.engines.load[i].text, err);
+    static const char *const of_policy[] = {"filter", "qos"};
     uint32_t filter;
-    if (error == 0 && runtime_engine_find(u->rt, "filter", &filter) != 0)
-        error = engine_begin(u, "filter", err);
+    for (size_t i = 0; i < ARRAY_LEN(of_policy) && error == 0; i++) {
+        if (runtime_engine_find(u->rt, of_policy[i], &filter) != 0)
+            error = engine_begin(u, of_policy[i], err);
+    }
+    if (error == 0)
+        error = runtime_qos_ports(u->rt, 0);
     if (error == 0 && (error = runtime_engine_find(u->rt, "filter", &filter)) == 0)
         error = runtime_stage_set(u->rt, filter, false); /* until there is a policy */
     if (error == 0)
@@ -384,7 +389,7 @@ static void claims_end(struct usherd *u) {
 }
 
 static int owners_begin(struct usherd *u, char *err) {
-    int error = owner_table_create(4 * u->cfg.sessions.max, &u->owners);
+    int error = owner_table_create(OWNERS_PER_SESSION * u->cfg.sessions.max, &u->owners);
     return error == 0 ? 0 : fail(err, error, "no memory for the owner table");
 }
 
@@ -400,6 +405,7 @@ static int policy_begin(struct usherd *u, char *err) {
 
 static void on_slots_changed(void *arg) {
     store_sync(arg);
+    policing_ports(arg);
 }
 
 static int view_begin(struct usherd *u, char *err) {

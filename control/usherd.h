@@ -15,6 +15,7 @@
 #include "dataplane/core/runtime.h"
 
 #define KEPT_MAX 512 /* fds held for us by the store */
+#define OWNERS_PER_SESSION 4u /* of sessions.max, in the owner table */
 
 struct broker;
 struct claim_table;

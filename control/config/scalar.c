@@ -209,6 +209,7 @@ static bool value_parse(const struct field *f, const char *text, bool plain, voi
         return parse_prefix(text, true, at);
     case FIELD_MAC:
         return parse_mac(text, at);
+    case FIELD_TREE:
     case FIELD_SECTION:
         break;
     }
@@ -271,6 +272,7 @@ void scalar_allowed(const struct field *f, char *text, size_t size) {
     case FIELD_MAC:
         (void)snprintf(text, size, "\"auto\", or a unicast MAC address as 02:00:00:00:00:01");
         return;
+    case FIELD_TREE:
     case FIELD_SECTION:
         (void)snprintf(text, size, "a section");
         return;
@@ -354,6 +356,7 @@ void scalar_print(const struct field *f, const void *at, char *text, size_t size
             (void)snprintf(text, size, "\"%02x:%02x:%02x:%02x:%02x:%02x\"", mac->b[0], mac->b[1], mac->b[2], mac->b[3],
                            mac->b[4], mac->b[5]);
         return;
+    case FIELD_TREE:
     case FIELD_SECTION:
         return;
     }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The table of usherd's settings and what can be done with any such table: set defaults, fill a struct from a tree,
- * print a struct back. Room-private: others see config.h.
+ * print a struct back. For this room, and for files that have a table of their own (control/policy); who wants usherd's
+ * settings sees config.h.
  */
 #ifndef USHER_CONTROL_CONFIG_SCHEMA_H
 #define USHER_CONTROL_CONFIG_SCHEMA_H
@@ -23,6 +24,7 @@ enum field_type {
     FIELD_HOST,     /* struct config_prefix of full length: 10.0.0.1 */
     FIELD_MAC,      /* struct config_mac: auto, or 02:00:00:00:00:01 */
     FIELD_SECTION,  /* a map: `sub` describes it */
+    FIELD_TREE,     /* const struct node *: read by who has the table; NULL when it is not there. Never printed */
 };
 
 struct field {

@@ -21,7 +21,9 @@ static uint32_t *list_count(const struct field *f, void *base) {
 
 static void defaults_of(const struct field *f, void *base) {
     char why[256];
-    if (f->type == FIELD_SECTION && f->item_max == 0)
+    if (f->type == FIELD_TREE)
+        *(const struct node **)member(f, base, 0) = NULL;
+    else if (f->type == FIELD_SECTION && f->item_max == 0)
         schema_defaults(f->sub, member(f, base, 0));
     else if (f->item_max > 0)
         *list_count(f, base) = 0;
@@ -86,6 +88,10 @@ static bool is_blank(const struct node *n) {
 static void read_one(const struct field *f, const struct node *n, void *at, const char *path,
                      struct problems *problems) {
     char sub_path[PATH_SIZE + 32], why[384];
+    if (f->type == FIELD_TREE) {
+        *(const struct node **)at = n;
+        return;
+    }
     if (f->type == FIELD_SECTION) {
         if (n->kind != NODE_MAP && !is_blank(n)) {
             problem_add(problems, &n->place, "%s: must be a section with settings of its own, not %s", path,

@@ -9,6 +9,7 @@
 #include <sys/random.h>
 
 #include "control/identity/owner.h"
+#include "control/policy/classes_install.h"
 #include "dataplane/core/runtime.h"
 #include "engines/filter/filter_cmd.h"
 #include "engines/filter/filter_compile.h"
@@ -86,11 +87,15 @@ int policy_install(struct runtime *rt, const struct policy *policy, const struct
     struct filter_owner *list = calloc(max + 1u, sizeof *list);
     error = seen == NULL || list == NULL ? -ENOMEM : 0;
     if (error == 0)
+        error = classes_stage(rt, policy);
+    if (error == 0)
         error = filter_compile(policy_rules(policy), list, owners_list(policy, owners, max, seen, list), seed, &c);
     if (error == 0) {
         error = send_all(&s, &c);
         filter_compiled_free(&c);
     }
+    if (error == 0)
+        error = classes_commit(rt, policy, owners, owner_max);
     free(list);
     free(seen);
     return error;
@@ -112,7 +117,7 @@ int policy_owner_add(struct runtime *rt, const struct policy *policy, uint32_t i
         error = command(&s, &c.cmd);
     }
     free(bits);
-    return error;
+    return error != 0 ? error : classes_owner_add(rt, policy, index, owner);
 }
 
 #define COUNTS_PART 1024u

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A policy into the filter engines of all shards, and owners into the policy in force. Control thread; each command
- * runs between two polls of a worker, which goes on handling packets by the old policy until its COMMIT.
+ * A policy into the filter engines of all shards, its classes into the QoS engine, and owners into the policy in
+ * force. Control thread; each command runs between two polls of a worker, which goes on handling packets by the old
+ * policy until its COMMIT.
  */
 #ifndef USHER_CONTROL_POLICY_INSTALL_H
 #define USHER_CONTROL_POLICY_INSTALL_H

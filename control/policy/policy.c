@@ -304,24 +304,27 @@ static void defaults_read(struct policy *p, const struct node *map, struct probl
 /* ---- the whole ---- */
 
 static void keys_check(const struct node *root, struct problems *problems) {
-    static const char *const words[] = {"defaults", "labels", "sets", "rules", NULL};
+    static const char *const words[] = {"defaults", "labels", "sets", "qos", "rules", NULL};
     char why[WHY_SIZE];
     uint32_t i;
     for (const struct node *n = root->first; n != NULL; n = n->next)
         if (!policy_read_word(n->key, words, &i, why))
-            problem_add(problems, &n->key_place, "%s: a policy has defaults, labels, sets and rules", n->key);
+            problem_add(problems, &n->key_place, "%s: a policy has defaults, labels, sets, qos and rules", n->key);
 }
 
 static void read_all(struct policy *p, const struct node *root, struct problems *problems) {
     keys_check(root, problems);
     const struct node *defaults = tree_get(root, "defaults"), *sets = tree_get(root, "sets");
     const struct node *labels = tree_get(root, "labels"), *rules = tree_get(root, "rules");
+    const struct node *qos = tree_get(root, "qos");
     if (defaults != NULL)
         defaults_read(p, defaults, problems);
     if (labels != NULL)
         labels_read(p, labels, problems);
     for (const struct node *n = sets != NULL && sets->kind == NODE_MAP ? sets->first : NULL; n != NULL; n = n->next)
         set_read(p, n, problems);
+    if (qos != NULL)
+        policy_read_classes(p, qos, problems);
     if (rules != NULL)
         rules_read(p, rules, problems);
     p->nb.rules = p->rules;
@@ -409,6 +412,7 @@ void policy_destroy(struct policy *p) {
     free(p->owners);
     free(p->limits);
     free(p->counters);
+    free(p->classes.v);
     free(p);
 }
 

@@ -10,6 +10,7 @@
  *       office: {addresses: [10.0.0.0/8, 192.168.1.5-192.168.1.9]}
  *       web: {ports: [80, 443, 8000-8080]}
  *       staff: {users: [bob, 1000-1010]}  # groups: as well, by name or number
+ *     qos: {}                             # classes: see classes.h
  *     rules:
  *       - {name: postgres, to_port: 5432, direction: in, user: bob, exe: /usr/bin/postgres, action: allow}
  *       - {name: no-postgres, to_port: 5432, action: reject}

@@ -5,6 +5,7 @@
 #ifndef USHER_CONTROL_POLICY_POLICY_INTERNAL_H
 #define USHER_CONTROL_POLICY_POLICY_INTERNAL_H
 
+#include "control/policy/classes.h"
 #include "control/policy/finder.h"
 #include "control/policy/policy.h"
 
@@ -34,6 +35,7 @@ struct policy {
     struct name *counters;
     struct label *labels;
     uint32_t label_count;
+    struct classes classes;
     struct finder rule_finder, set_finder, owner_finder, counter_finder;
     uint32_t flags; /* enum policy_flag */
     uint32_t absent;
@@ -57,6 +59,9 @@ bool policy_read_member(const char *field, const char *text, struct nb_addr_rang
 
 /* policy_rule.c: one rule's match and action from its node. */
 void policy_read_rule(struct policy *p, const struct node *map, struct nb_rule *ret_rule, struct problems *problems);
+
+/* classes.c: the qos part; sets are known by then, rules are not. */
+void policy_read_classes(struct policy *p, const struct node *map, struct problems *problems);
 
 /* The set of that name and kind; NB_NONE with `why`. */
 uint32_t policy_find_set(const struct policy *p, const char *name, uint8_t kind, char *why);

@@ -390,8 +390,11 @@ static bool read_counter(struct reader *r, const char *text) {
 }
 
 static bool read_class(struct reader *r, const char *text) {
+    uint32_t id = classes_find(&r->p->classes, text);
+    (void)snprintf(r->why, WHY_SIZE, "'%.60s' is no class that has packets; define it under qos.classes:", text);
+    r->rule->action.class_id = id;
     r->rule->action.flags |= NB_ACT_CLASS;
-    return one_number(r, text, UINT32_MAX, &r->rule->action.class_id);
+    return id != CLASS_NONE;
 }
 
 static bool read_steer(struct reader *r, const char *text) {

@@ -86,7 +86,7 @@ Test(policy, an_empty_file_allows_everything) {
 }
 
 Test(policy, mistakes_are_named_with_their_place) {
-    bad("rule: []\n", "p.yaml:1:1: rule:", "defaults, labels, sets and rules");
+    bad("rule: []\n", "p.yaml:1:1: rule:", "defaults, labels, sets, qos and rules");
     bad("rules:\n  - {name: a, port: 1}\n", "p.yaml:2:15: port:", "no such field");
     bad("rules:\n  - {name: a, to_port: 65536}\n", "p.yaml:2:24: to_port:", "65535");
     bad("rules:\n  - {name: a, to_port: 9-1}\n", "p.yaml:2:24: to_port:", "1-9");
