@@ -379,7 +379,6 @@ void hops_wire(struct shard *sh) {
     }
     bool link = sh->stage_node[STAGE_LINK] != NODE_NONE;
     sh->up_first = link ? HOP_LINK_IN : up_of(sh, STAGE_LINK);
-    sh->qos_ports = sh->stage_node[STAGE_QOS] != NODE_NONE ? UINT32_MAX : 0;
 }
 
 /* ---- the row ---- */

@@ -285,6 +285,8 @@ int shard_node_add(struct shard *sh, const struct engine_ops *ops, uint32_t engi
         sh->proto_node[ops->proto] = (uint8_t)engine;
     else if (ops->stage != STAGE_APP)
         sh->stage_node[ops->stage] = (uint8_t)engine;
+    if (ops->stage == STAGE_QOS)
+        sh->qos_ports = UINT32_MAX; /* until runtime_qos_ports() */
     hops_wire(sh);
     return 0;
 }
