@@ -35,7 +35,7 @@ static void pass(struct engine_io *io, struct pkt *p) {
     (void)pkt_vec_push(io->down, p); /* has room for twice the packets of the call */
 }
 
-/* Three rounds, so that the misses of a burst overlap: hash head, then flow, then the work. */
+/* In rounds, so that the misses of a burst overlap: hash head, then flow, then its last packet, then the work. */
 static void output(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n) {
     struct qos_state *st = (struct qos_state *)state;
     uint32_t hash[PKT_BURST], leaf[PKT_BURST];
@@ -47,6 +47,8 @@ static void output(void *state, struct engine_io *io, struct pkt **pkts, uint32_
     }
     for (uint32_t i = 0; i < n; i++)
         qos_flow_prefetch(st, leaf[i], hash[i]);
+    for (uint32_t i = 0; i < n; i++)
+        qos_flow_prefetch_tail(st, hash[i]);
     for (uint32_t i = 0; i < n; i++) {
         if (st->open)
             pass(io, pkts[i]);

@@ -82,6 +82,7 @@ struct qos_link {
 };
 
 struct qos_node {
+    /* line 0: whose turn it is */
     uint32_t parent;
     uint32_t first[QOS_RINGS]; /* of its children; of a leaf [QOS_SHARE] is its last flow, whose next is the first */
     struct qos_link link[QOS_RINGS]; /* among its siblings */
@@ -91,19 +92,23 @@ struct qos_node {
     uint8_t pad;
     int32_t deficit;
     uint32_t quantum;
-    uint64_t waiting_bytes;
+    uint32_t turn;    /* of a leaf: the flow that sends next, so that the last one need not be asked */
     uint32_t waiting; /* packets of a leaf */
-    uint32_t queue_bytes;
-    uint64_t bytes;
-    struct qos_bucket ceiling;
-    struct qos_bucket guarantee;
-    uint64_t packets;
-    uint64_t drops;
-    uint64_t key;           /* of the spec it was made of */
+    uint64_t waiting_bytes;
     uint32_t large_waiting; /* packets, of `waiting` */
-    uint32_t pad2[9];
+    uint32_t queue_bytes;
+    /* line 1: what it has sent, and may */
+    uint64_t bytes;
+    uint64_t packets;
+    struct qos_bucket ceiling;
+    uint64_t drops;
+    uint64_t key; /* of the spec it was made of */
+    /* line 2: only nodes that have one */
+    struct qos_bucket guarantee;
+    uint64_t pad2[4];
 };
-STATIC_ASSERT(sizeof(struct qos_node) == 3 * CACHE_LINE, "two lines to schedule, one that is cold");
+STATIC_ASSERT(sizeof(struct qos_node) == 3 * CACHE_LINE, "two lines to schedule, one that few have");
+STATIC_ASSERT(offsetof(struct qos_node, bytes) == CACHE_LINE, "line 0 says whose turn it is");
 
 struct qos_flow {
     uint32_t chain; /* next in its hash chain */
@@ -186,8 +191,13 @@ struct pkt *qos_flow_pop(struct qos_state *st, struct qos_node *leaf, uint32_t *
 /* Hands all flows of a leaf to another one. */
 void qos_flows_move(struct qos_state *st, uint32_t from, uint32_t to);
 
+/* Three steps towards a push, each a memory access behind the one before it, and two towards a pop. For bursts: the
+ * steps of one packet cannot overlap, those of many can. */
 void qos_flow_prefetch_head(struct qos_state *st, uint32_t hash);
 void qos_flow_prefetch(struct qos_state *st, uint32_t leaf, uint32_t hash);
+void qos_flow_prefetch_tail(struct qos_state *st, uint32_t hash);
+void qos_leaf_prefetch(struct qos_state *st, const struct qos_node *leaf);
+void qos_leaf_prefetch_head(struct qos_state *st, const struct qos_node *leaf);
 
 /* qos_sched.c: who is next */
 void qos_node_activate(struct qos_state *st, uint32_t id, ns_t now);

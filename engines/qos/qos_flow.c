@@ -64,6 +64,22 @@ void qos_flow_prefetch(struct qos_state *st, uint32_t leaf, uint32_t hash) {
     __builtin_prefetch(qos_node(st, leaf), 1);
 }
 
+/* A guess: the first flow of the chain is the one, which it nearly always is. */
+void qos_flow_prefetch_tail(struct qos_state *st, uint32_t hash) {
+    uint32_t at = *chain_head(st, hash);
+    if (at != 0 && qos_flow(st, at - 1)->tail != QOS_NIL)
+        __builtin_prefetch(qos_slot(st, qos_flow(st, at - 1)->tail), 1);
+}
+
+void qos_leaf_prefetch(struct qos_state *st, const struct qos_node *leaf) {
+    __builtin_prefetch(qos_flow(st, leaf->turn), 1);
+    __builtin_prefetch(&leaf->bytes, 1);
+}
+
+void qos_leaf_prefetch_head(struct qos_state *st, const struct qos_node *leaf) {
+    __builtin_prefetch(qos_slot(st, qos_flow(st, leaf->turn)->head), 1);
+}
+
 static struct qos_flow *flow_find(struct qos_state *st, uint32_t leaf, uint32_t hash) {
     for (uint32_t at = *chain_head(st, hash); at != 0;) {
         struct qos_flow *f = qos_flow(st, at - 1);
@@ -89,6 +105,7 @@ static struct qos_flow *flow_make(struct qos_state *st, uint32_t leaf, uint32_t 
     struct qos_node *n = qos_node(st, leaf);
     if (n->first[QOS_SHARE] == QOS_NIL) {
         f->next = i;
+        n->turn = i;
     } else {
         struct qos_flow *last = qos_flow(st, n->first[QOS_SHARE]);
         f->next = last->next;
@@ -163,21 +180,31 @@ bool qos_flow_push(struct qos_state *st, struct engine_io *io, struct pkt *p, ui
     return true;
 }
 
-/* leaf->first[QOS_SHARE] is the last flow: to take a turn is to become it. */
-static uint32_t flow_next(struct qos_state *st, struct qos_node *leaf) {
-    for (;;) {
-        uint32_t i = qos_flow(st, leaf->first[QOS_SHARE])->next;
-        struct qos_flow *f = qos_flow(st, i);
-        if (LIKELY(f->deficit > 0))
-            return i;
-        f->deficit += QOS_UNIT;
-        leaf->first[QOS_SHARE] = i;
-    }
+/* To take a turn is to become the last one. */
+static void turn_end(struct qos_node *leaf, uint32_t i, struct qos_flow *f) {
+    f->deficit += QOS_UNIT;
+    leaf->first[QOS_SHARE] = i;
+    leaf->turn = f->next;
 }
 
+static void flow_leave(struct qos_state *st, struct qos_node *leaf, uint32_t i, const struct qos_flow *f) {
+    leaf->turn = f->next;
+    if (leaf->first[QOS_SHARE] == i)
+        leaf->first[QOS_SHARE] = QOS_NIL;
+    else
+        qos_flow(st, leaf->first[QOS_SHARE])->next = f->next;
+    flow_free(st, i);
+}
+
+/* A turn ends when the flow has used it up, while its line is at hand, and not when it comes by again. */
 struct pkt *qos_flow_pop(struct qos_state *st, struct qos_node *leaf, uint32_t *ret_bytes) {
-    uint32_t i = flow_next(st, leaf);
+    uint32_t i = leaf->turn;
     struct qos_flow *f = qos_flow(st, i);
+    while (UNLIKELY(f->deficit <= 0)) { /* it has sent a giant */
+        turn_end(leaf, i, f);
+        i = leaf->turn;
+        f = qos_flow(st, i);
+    }
     uint32_t at = f->head;
     struct qos_slot *slot = qos_slot(st, at);
     struct pkt *p = slot->pkt;
@@ -192,13 +219,10 @@ struct pkt *qos_flow_pop(struct qos_state *st, struct qos_node *leaf, uint32_t *
     slot->next = st->slot_free;
     st->slot_free = at;
     st->waiting--;
-    if (f->head != QOS_NIL)
-        return p;
-    if (leaf->first[QOS_SHARE] == i)
-        leaf->first[QOS_SHARE] = QOS_NIL;
-    else
-        qos_flow(st, leaf->first[QOS_SHARE])->next = f->next;
-    flow_free(st, i);
+    if (f->head == QOS_NIL)
+        flow_leave(st, leaf, i, f);
+    else if (f->deficit <= 0)
+        turn_end(leaf, i, f);
     return p;
 }
 
@@ -217,6 +241,7 @@ void qos_flows_move(struct qos_state *st, uint32_t from, uint32_t to) {
         qos_flow(st, a->first[QOS_SHARE])->next = first;
     }
     b->first[QOS_SHARE] = a->first[QOS_SHARE];
+    b->turn = qos_flow(st, b->first[QOS_SHARE])->next;
     b->waiting += a->waiting;
     b->waiting_bytes += a->waiting_bytes;
     b->large_waiting += a->large_waiting;

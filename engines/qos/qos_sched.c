@@ -8,6 +8,8 @@
  */
 #include "engines/qos/qos.h"
 
+#define AHEAD_BELOW 16u /* leaves of one inner node that are looked at ahead of time */
+
 static bool bucket_empty(const struct qos_bucket *b, ns_t now) {
     return b->ready > now;
 }
@@ -157,7 +159,6 @@ static void send_one(struct qos_state *st, struct engine_io *io) {
     while (!n->leaf) {
         id = n->first[QOS_GREEN] != QOS_NIL ? n->first[QOS_GREEN] : share_next(st, n);
         n = qos_node(st, id);
-        __builtin_prefetch(&n->ceiling);
     }
     struct pkt *p = qos_flow_pop(st, n, &bytes);
     (void)pkt_vec_push(io->down, p);
@@ -169,9 +170,36 @@ static void send_one(struct qos_state *st, struct engine_io *io) {
     }
 }
 
+/* Leaves whose turn is near, as far as the rings tell: `most` below this node. A wrong guess costs little. */
+static uint32_t leaves_ahead(struct qos_state *st, const struct qos_node *parent, uint32_t most, uint32_t *ret_leaves) {
+    uint32_t n = 0, id = parent->first[QOS_SHARE];
+    for (uint32_t i = 0; i < most && n < most && id != QOS_NIL; i++) {
+        const struct qos_node *child = qos_node(st, id);
+        if (!child->leaf)
+            n += leaves_ahead(st, child, most - n < AHEAD_BELOW ? most - n : AHEAD_BELOW, &ret_leaves[n]);
+        else if (child->deficit > 0)
+            ret_leaves[n++] = id;
+        id = child->link[QOS_SHARE].next;
+        if (id == parent->first[QOS_SHARE])
+            break;
+    }
+    return n;
+}
+
+static void look_ahead(struct qos_state *st) {
+    uint32_t leaves[PKT_BURST];
+    uint32_t n = leaves_ahead(st, qos_node(st, 0), PKT_BURST, leaves);
+    for (uint32_t i = 0; i < n; i++)
+        qos_leaf_prefetch(st, qos_node(st, leaves[i]));
+    for (uint32_t i = 0; i < n; i++)
+        qos_leaf_prefetch_head(st, qos_node(st, leaves[i]));
+}
+
 uint32_t qos_send(struct qos_state *st, struct engine_io *io, uint32_t budget) {
     uint32_t room = pkt_vec_room(io->down), sent = 0;
     budget = budget < room ? budget : room;
+    if (qos_node(st, 0)->state == QOS_ACTIVE && !qos_node(st, 0)->leaf)
+        look_ahead(st);
     while (sent < budget && qos_node(st, 0)->state == QOS_ACTIVE) {
         send_one(st, io);
         sent++;
