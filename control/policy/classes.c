@@ -22,7 +22,7 @@
 
 /* A class as it stands in the file. */
 struct class_read {
-    char name[CLASS_NAME_SIZE], user[64], cgroup[CLASS_CGROUP_SIZE];
+    char name[CLASS_NAME_SIZE], user[CLASS_NAME_SIZE], cgroup[CLASS_CGROUP_SIZE];
     uint32_t weight;
     uint64_t guarantee, ceiling, burst, queue;
     const struct node *classes;
@@ -85,7 +85,8 @@ static struct class_spec *class_add(struct policy *p, const char *name, uint32_t
     struct class_spec *s = policy_grow(&c->v, c->count, sizeof *s);
     if (s == NULL)
         return NULL;
-    *s = (struct class_spec){.parent = parent, .users = NB_NONE, .weight = 1, .depth = 1, .key = finder_hash_text(name)};
+    *s =
+        (struct class_spec){.parent = parent, .users = NB_NONE, .weight = 1, .depth = 1, .key = finder_hash_text(name)};
     (void)snprintf(s->name, sizeof s->name, "%s", name);
     c->count++;
     if (parent != CLASS_NONE) {
@@ -157,6 +158,7 @@ static void class_read(struct policy *p, uint32_t parent, const struct node *map
     s->queue = r.queue;
     s->picky |= r.user[0] != '\0' || r.cgroup[0] != '\0';
     (void)snprintf(s->cgroup, sizeof s->cgroup, "%s", r.cgroup);
+    (void)snprintf(s->user, sizeof s->user, "%s", r.user);
     if (r.user[0] != '\0')
         users_read(p, map, r.user, &s->users, problems);
     if (r.classes != NULL)

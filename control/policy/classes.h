@@ -39,6 +39,7 @@ struct policy;
 struct class_spec {
     char name[CLASS_NAME_SIZE];
     char cgroup[CLASS_CGROUP_SIZE]; /* "": any */
+    char user[CLASS_NAME_SIZE];     /* as it stands in the file, for people */
     uint32_t users;                 /* a set of the policy; NB_NONE: any */
     uint32_t parent;                /* comes before it; CLASS_NONE: the root */
     uint32_t children;

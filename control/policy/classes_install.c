@@ -94,6 +94,19 @@ int classes_owner_add(struct runtime *rt, const struct policy *policy, uint32_t 
     return command(&s, &cmd.cmd);
 }
 
+int classes_stats(struct runtime *rt, struct qos_stat *ret_stats, uint32_t count) {
+    struct sending s;
+    int error = begin(rt, &s);
+    for (uint32_t at = 0; at < count && error == 0; at += QOS_STATS_MAX) {
+        struct qos_cmd_stats cmd = {.cmd = {QOS_CMD_STATS, sizeof cmd},
+                                    .first = at,
+                                    .count = count - at < QOS_STATS_MAX ? count - at : QOS_STATS_MAX,
+                                    .stats = &ret_stats[at]};
+        error = command(&s, &cmd.cmd);
+    }
+    return error;
+}
+
 static bool wanted(const struct classes *c, const char *name) {
     for (uint32_t i = 0; i < c->interface_count; i++)
         if (strcmp(c->interface[i].name, name) == 0)

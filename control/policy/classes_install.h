@@ -9,6 +9,7 @@
 #include "control/policy/classes.h"
 
 struct owner_table;
+struct qos_stat;
 struct runtime;
 
 /* First half: what cannot be done is refused here. 0 or -errno. */
@@ -18,6 +19,8 @@ int classes_commit(struct runtime *rt, const struct policy *policy, const struct
                    uint32_t owner_max);
 /* A new owner; before its first socket opens. */
 int classes_owner_add(struct runtime *rt, const struct policy *policy, uint32_t index, const struct owner *owner);
+/* What the first `count` classes have sent since they are there, by id. 0 or -errno. */
+int classes_stats(struct runtime *rt, struct qos_stat *ret_stats, uint32_t count);
 /* Ports came or went: which of them the tree judges is told anew. NULL: there is no policy. */
 int classes_ports(struct runtime *rt, const struct policy *policy);
 

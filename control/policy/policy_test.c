@@ -118,9 +118,10 @@ Test(policy, mistakes_are_named_with_their_place) {
 
 Test(policy, limits_labels_marks_and_fields_of_headers) {
     struct policy *p = good("labels: {game: [/game.slice]}\n"
+                            "qos: {classes: [{name: bulk}]}\n"
                             "rules:\n"
                             "  - {name: slow, limit: 64KB/s, burst: 128KB, per: source, over: yes, action: drop}\n"
-                            "  - {name: shots, label: game, mark: 0x10/0xf0, class: 3, log: yes, mirror: yes}\n"
+                            "  - {name: shots, label: game, mark: 0x10/0xf0, class: bulk, log: yes, mirror: yes}\n"
                             "  - {name: syn, protocol: tcp, tcp_flags: 'syn/syn,ack', dscp: af41, length: 40-60}\n"
                             "  - {name: ping, protocol: icmp, icmp_type: 8, vlan: 7, fragment: no}\n"
                             "  - {name: strays, owner: nobody, action: drop}\n");
@@ -135,7 +136,8 @@ Test(policy, limits_labels_marks_and_fields_of_headers) {
     cr_assert_eq(nb->rules[2].match.dscp, 34);
     cr_assert_eq(nb->rules[3].match.invert, NB_F_FRAGMENT);
     cr_assert_str_eq(policy_rule_text(p, 0), "limit: 64KB/s, burst: 128KB, per: source, over: yes, action: drop");
-    cr_assert_eq(policy_rule_line(p, 4), 7);
+    cr_assert_eq(policy_rule_line(p, 4), 8);
+    cr_assert_eq(nb->rules[1].action.class_id, 1);
     struct owner game = {.cgroup = "/game.slice/a.scope"}, other = {.cgroup = "/game.slices"};
     struct nb_owner seen;
     policy_owner(p, &game, &seen);

@@ -82,6 +82,10 @@ const struct command commands[] = {
      "Names are drop.REASON, engine.ENGINE.COUNTER, shard.N.COUNTER, worker.N.COUNTER, port.INTERFACE.COUNTER, "
      "session.COUNTER and control.COUNTER.",
      "viewer", "drop. engine. shard. worker. port. session. control.", false, zeros_option, run_counters},
+    {"qos", "", 0, 0, "Classes of the policy, their rates and what waits",
+     "RATE is that of one second, in bits on the wire; AT LEAST and AT MOST are what the policy says. WAITS are bytes "
+     "that programs have sent and their class has not let go yet. Classes are part of the policy: see usher-policy(5).",
+     "viewer", NULL, false, NULL, run_qos},
     {"drops", "", 0, 0, "Packets that died, by reason",
      "Each packet that dies has exactly one reason.",
      "viewer", NULL, false, zeros_option, run_drops},

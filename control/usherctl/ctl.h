@@ -94,6 +94,7 @@ int run_sockets(struct ctl *c);
 int run_refusals(struct ctl *c);
 int run_counters(struct ctl *c);
 int run_drops(struct ctl *c);
+int run_qos(struct ctl *c);
 int run_events(struct ctl *c);
 int run_capture(struct ctl *c);
 int run_mode(struct ctl *c);

@@ -330,3 +330,39 @@ const PB(ListRulesResponse) * sample_rules(void) {
     r.n_rules = 2;
     return &r;
 }
+
+const PB(ListClassesResponse) * sample_classes(bool later) {
+    static PB(ListClassesResponse)
+        r[2] = {USHER__CONTROL__V1__LIST_CLASSES_RESPONSE__INIT, USHER__CONTROL__V1__LIST_CLASSES_RESPONSE__INIT};
+    static PB(QosClass) c[2][4];
+    static PB(QosClass) * cs[2][4];
+    static const struct {
+        const char *name;
+        uint32_t depth, weight;
+        uint64_t ceiling, rate;
+    } of[4] = {{"root", 0, 1, 950000000, 700000000},
+               {"games", 1, 2, 20000000, 19900000},
+               {"people", 1, 6, 0, 0},
+               {"bob", 2, 1, 0, 680100000}};
+    uint32_t k = later ? 1 : 0;
+    for (size_t i = 0; i < 4; i++) {
+        c[k][i] = (PB(QosClass))USHER__CONTROL__V1__QOS_CLASS__INIT;
+        c[k][i].name = T(of[i].name);
+        c[k][i].depth = of[i].depth;
+        c[k][i].weight = of[i].weight;
+        c[k][i].ceiling_bps = of[i].ceiling;
+        c[k][i].sent_bytes = 1u << 30;
+        c[k][i].sent_bytes += later ? of[i].rate / 8 : 0;
+        cs[k][i] = &c[k][i];
+    }
+    c[k][1].cgroup = T("/games.slice");
+    c[k][1].dropped_packets = 7;
+    c[k][1].waiting_bytes = 262144;
+    c[k][3].user = T("bob");
+    c[k][3].guarantee_bps = 50000000;
+    r[k].time_unix_ns = SAMPLE_NOW + (later ? NS_S : 0);
+    r[k].classes = cs[k];
+    r[k].n_classes = 4;
+    r[k].fallback = T("bob");
+    return &r[k];
+}

@@ -6,6 +6,7 @@
 #define USHER_CONTROL_USHERCTL_SAMPLE_H
 
 #include "control/usherctl/ctl.h"
+#include "usher/control/v1/qos.pb-c.h"
 
 #define SAMPLE_NOW 1700000000000000000u /* unix ns */
 
@@ -17,6 +18,8 @@ const PB(ListSessionsResponse) *sample_sessions(void);
 const PB(ListSocketsResponse) *sample_sockets(void);
 const PB(ListRefusalsResponse) *sample_refusals(void);
 const PB(CountersSnapshot) *sample_drops(void);
+/* `later`: a second afterwards */
+const PB(ListClassesResponse) *sample_classes(bool later);
 const PB(DiffPolicyResponse) *sample_diff(void);
 const PB(ExplainPolicyResponse) *sample_explain(void);
 const PB(PolicyHistoryResponse) *sample_history(void);

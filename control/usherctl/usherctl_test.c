@@ -14,6 +14,7 @@
 #include "control/usherctl/json.h"
 #include "control/usherctl/lists.h"
 #include "control/usherctl/policy.h"
+#include "control/usherctl/qos.h"
 #include "control/usherctl/reflect.h"
 #include "control/usherctl/sample.h"
 #include "control/usherctl/ss.h"
@@ -46,6 +47,9 @@ static void draw_refusals(const struct screen *s) {
 static void draw_drops(const struct screen *s) {
     list_print(&list_counters, &sample_drops()->base, SAMPLE_NOW, s);
 }
+static void draw_qos(const struct screen *s) {
+    qos_print(s, sample_classes(false), sample_classes(true));
+}
 static void draw_ss(const struct screen *s) {
     const struct ss_wish wish = {.all = true, .processes = true, .info = true, .extended = true};
     struct ss_view *v = ss_begin(&wish);
@@ -75,13 +79,21 @@ Test(golden, screens) {
     static const struct {
         const char *name;
         draw_fn *draw;
-    } screens[] = {{"status", draw_status},          {"workers", draw_workers},
-                   {"shards", draw_shards},          {"ports", draw_ports},
-                   {"sessions", draw_sessions},      {"sockets", draw_sockets},
-                   {"refusals", draw_refusals},      {"drops", draw_drops},
-                   {"help-sockets", draw_help},      {"policy-diff", draw_diff},
-                   {"policy-explain", draw_explain}, {"policy-history", draw_history},
-                   {"policy-rules", draw_rules},     {"help-policy", draw_group}};
+    } screens[] = {{"status", draw_status},
+                   {"workers", draw_workers},
+                   {"shards", draw_shards},
+                   {"ports", draw_ports},
+                   {"sessions", draw_sessions},
+                   {"sockets", draw_sockets},
+                   {"refusals", draw_refusals},
+                   {"drops", draw_drops},
+                   {"qos", draw_qos},
+                   {"help-sockets", draw_help},
+                   {"policy-diff", draw_diff},
+                   {"policy-explain", draw_explain},
+                   {"policy-history", draw_history},
+                   {"policy-rules", draw_rules},
+                   {"help-policy", draw_group}};
     for (size_t i = 0; i < sizeof screens / sizeof screens[0]; i++) {
         golden_check(screens[i].name, 80, screens[i].draw);
         golden_check(screens[i].name, 120, screens[i].draw);

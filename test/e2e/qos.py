@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classes: who sends how much when there is not enough for all. Shares are compared with one another, ceilings with the
 receiver's clock; how fast the machine is plays no part."""
+import json
 import os
 import socket
 import sys
@@ -9,7 +10,7 @@ import threading
 import time
 
 from posix_rig import words
-from rig import B4, Process, check, main, until
+from rig import B4, Process, check, main, run, until
 
 CONFIG = ("interfaces: [{name: va}]\nkeeper: {mode: off}\nsessions: {mode: 0666}\nruntime: {shards: %d}\n"
           "policy: %s\n")
@@ -110,6 +111,10 @@ def sender(rig, port, uid=0, cgroup=None, count=0, hop=False):
     return p
 
 
+def ctl(rig, *words):
+    return run(rig.inside("a", [f"{rig.bin}/usherctl", "--socket", f"{rig.dir}/run/control.sock", *words]))
+
+
 def grown(sinks, total):
     """What each got while all together got `total` bytes more; the senders are at it when this begins."""
     until("all of them send", lambda: all(s.bytes > 20 * SIZE for s in sinks))
@@ -126,14 +131,24 @@ def near(got, want, what):
 
 
 def shares_follow_weights_of_users(rig):
-    """Three users, weights 1, 2 and 5, on two workers: the tree is one for all of them."""
-    classes = "".join(f"    - {{name: u{uid}, weight: {w}, user: {uid}}}\n"
-                      for uid, w in ((ALICE, 1), (BOB, 2), (CHARLIE, 5)))
-    rig.usherd(CONFIG % (2, policy(rig, f"qos:\n  rate: {RATE * 8}\n  classes:\n{classes}")))
+    """Three users on two workers, for whom the tree is one; the weights change while they send."""
+    users = (ALICE, BOB, CHARLIE)
+
+    def weighted(weights):
+        classes = "".join(f"    - {{name: u{uid}, weight: {w}, user: {uid}}}\n" for uid, w in zip(users, weights))
+        return policy(rig, f"qos:\n  rate: {RATE * 8}\n  classes:\n{classes}")
+    rig.usherd(CONFIG % (2, weighted((1, 2, 5))))
     sinks = [Sink(rig, 9001 + i) for i in range(3)]
-    for i, uid in enumerate((ALICE, BOB, CHARLIE)):
+    for i, uid in enumerate(users):
         sender(rig, 9001 + i, uid)
     near(grown(sinks, 3 * RATE), [1 / 8, 2 / 8, 5 / 8], "by weight")
+    ctl(rig, "policy", "apply", weighted((5, 2, 1)))
+    near(grown(sinks, 3 * RATE), [5 / 8, 2 / 8, 1 / 8], "by the weights of another revision")
+    told = json.loads(ctl(rig, "qos", "-o", "json").stdout)["classes"]
+    check([c["name"] for c in told] == ["root", *(f"u{uid}" for uid in users), "default"], told)
+    check(told[0]["sent_bytes"] == sum(c["sent_bytes"] for c in told[1:]) > 6 * RATE, "the root has sent what all have")
+    check(sum(c["waiting_bytes"] for c in told) > 0 == sum(c["dropped_packets"] for c in told), "held, nothing dropped")
+    check("u%d" % BOB in ctl(rig, "qos").stdout, "people can read it too")
 
 
 def a_held_sender_loses_nothing(rig):
