@@ -90,6 +90,8 @@ static void owner_words(struct text *t, const struct description *d) {
     say(t, " uid=%u", o->uid);
     if (d->user[0] != '\0')
         say(t, " user=%s", PLAIN(d->user));
+    if (o->pid == 0)
+        return;
     say(t, " pid=%u comm=%s exe=%s cgroup=%s", o->pid, PLAIN(o->comm), PLAIN(o->exe), PLAIN(o->cgroup));
 }
 
@@ -115,7 +117,10 @@ void describe_words(const struct description *d, char *ret_text, size_t size) {
 
 static void who(struct text *t, const struct description *d) {
     const struct owner *o = d->owner;
-    say(t, "%s, pid %u, ", PLAIN(o->comm), o->pid);
+    if (o->pid != 0)
+        say(t, "%s, pid %u, ", PLAIN(o->comm), o->pid);
+    else
+        say(t, "a process that has ended, ");
     if (d->user[0] != '\0')
         say(t, "user %s (%u)", PLAIN(d->user), o->uid);
     else
@@ -130,13 +135,15 @@ void describe_sentence(const struct description *d, char *ret_text, size_t size)
     const struct capture_record *r = d->record;
     struct text t = {ret_text, 0, size};
     bool out = r->flags & CAPTURE_OUT;
-    const char *kernel = r->flags & CAPTURE_KERNEL ? ", by a kernel socket" : "";
+    bool kernel = r->flags & CAPTURE_KERNEL;
     ret_text[0] = '\0';
     if (d->owner != NULL) {
-        say(&t, out ? "sent by " : "for ");
+        say(&t, "%s%s ", out ? "sent" : "for",
+            !kernel ? (out ? " by" : "")
+            : out   ? " past Usher by"
+                    : " a kernel socket of");
         who(&t, d);
-        say(&t, "%s", kernel);
-    } else if (kernel[0] != '\0') {
+    } else if (kernel) {
         say(&t, out ? "sent by the kernel" : "for the kernel");
     } else {
         say(&t, out ? "sent by Usher itself" : "for no socket known here");

@@ -18,7 +18,11 @@
 #include "control/capture/describe.h"
 #include "control/capture/filter.h"
 #include "control/capture/pcapng.h"
+#include "control/identity/sockets.h"
+#include "dataplane/capture/program.h"
 #include "engines/wire.h"
+#include "nicbackend/claims.h"
+#include "nicbackend/watch.h"
 
 #define PART_BYTES   (192u << 10) /* a part is sent when it has so many, or when there is nothing to add */
 #define PART_SIZE    (PART_BYTES + CAPTURE_SNAP_MAX + PCAPNG_PACKET_EXTRA + (PORT_SLOT_MAX + 1) * 512u)
@@ -42,6 +46,7 @@ struct job {
     struct owner_table *owners;
     struct capture_params params;
     struct job_names names;
+    struct job_watch watching;
     char *expression;
     uint64_t packets_max, duration_ns;
     pthread_t thread;
@@ -59,14 +64,23 @@ struct job {
 
     /* control's until job_begin(), then the thread's */
     struct capture *capture;
+    struct nb_watch *watch; /* NULL = none */
     struct sock_filter *code;
     char error[256];
+    char notice[300];
 
     /* the thread's */
     struct pcapng fill;
     uint64_t packets, deadline, wall_minus_monotonic;
     uint32_t interface[PORT_SLOT_MAX + 1], interface_count;
     struct known known[KNOWN_MAX];
+    struct program program; /* for the kernel's packets; the taps have one of their own */
+    struct socket_table *sockets;
+    uint8_t *tagged; /* a frame whose tag was put back */
+    uint64_t kernel_seen;
+    uint32_t kernel_skip;
+    uint32_t last_uid;
+    char last_user[USER_MAX];
 };
 
 static uint64_t clock_ns(clockid_t clock) {
@@ -119,11 +133,10 @@ static uint32_t interface_of(struct job *j, const struct capture_record *r) {
     return j->interface[slot] = j->interface_count++;
 }
 
-static void record_write(struct job *j, const struct capture_record *r) {
+static void packet_write(struct job *j, const struct capture_record *r, const uint8_t *bytes, const struct owner *owner,
+                         const char *user) {
     char sentence[PCAPNG_TEXT_MAX], words[PCAPNG_TEXT_MAX];
-    const struct known *k = owner_find(j, r->owner);
-    struct description d = {
-        .record = r, .owner = k != NULL ? &k->owner : NULL, .user = k != NULL ? k->user : "", .rule = rule_find(j, r)};
+    struct description d = {.record = r, .owner = owner, .user = user, .rule = rule_find(j, r)};
     describe_sentence(&d, sentence, sizeof sentence);
     describe_words(&d, words, sizeof words);
     struct pcapng_packet p = {
@@ -132,12 +145,106 @@ static void record_write(struct job *j, const struct capture_record *r) {
         .unix_ns = r->time_ns + j->wall_minus_monotonic,
         .captured = r->captured,
         .length = r->length,
-        .bytes = capture_bytes(r),
+        .bytes = bytes,
         .comment = sentence,
         .custom = words,
     };
     pcapng_packet(&j->fill, &p);
     j->packets++;
+}
+
+static void record_write(struct job *j, const struct capture_record *r) {
+    const struct known *k = owner_find(j, r->owner);
+    packet_write(j, r, capture_bytes(r), k != NULL ? &k->owner : NULL, k != NULL ? k->user : "");
+}
+
+static bool part_has_room(const struct job *j) {
+    return j->fill.len < PART_BYTES && (j->packets_max == 0 || j->packets < j->packets_max);
+}
+
+/* ---- packets of the kernel's own stack ---- */
+
+static const char *user_of(struct job *j, uint32_t uid) {
+    if (j->last_user[0] == '\0' || j->last_uid != uid)
+        user_find(uid, j->last_user);
+    j->last_uid = uid;
+    return j->last_user;
+}
+
+/* *gone is filled for a sender of whom nothing but the uid is known any more. */
+static const struct owner *kernel_owner(struct job *j, const struct nb_watch_packet *p, const struct frame *f,
+                                        struct owner *gone) {
+    struct flow flow;
+    if (p->out && p->cookie == 0)
+        return NULL;
+    const struct owner *o = p->out ? socket_by_cookie(j->sockets, p->cookie) : NULL;
+    if (o != NULL)
+        return o;
+    *gone = (struct owner){.uid = p->uid};
+    uint32_t head = p->has_vlan ? 2 : ETH_LEN; /* of the piece behind the tag only its type */
+    const struct frame_piece *piece = &f->piece[f->piece_count - 1];
+    if (piece->len <= head || frame_flow(piece->base + head, piece->len - head, &flow) == 0)
+        return p->out ? gone : NULL;
+    if (p->out) /* a connection that is not accepted yet is its listener's */
+        flow = (struct flow){flow.remote, flow.local, flow.remote_port, flow.local_port, flow.proto, {0, 0, 0}};
+    o = flow.local_port != 0 ? socket_by_flow(j->sockets, &flow) : NULL;
+    return o == NULL && p->out ? gone : o;
+}
+
+static uint16_t slot_of(const struct job *j, uint32_t ifindex) {
+    uint16_t slot = 0;
+    while (slot < PORT_SLOT_MAX && j->watching.ifindex[slot] != ifindex)
+        slot++;
+    return slot;
+}
+
+static void kernel_write(struct job *j, const struct nb_watch_packet *p, const struct frame *f, uint32_t wanted) {
+    struct owner gone;
+    uint32_t captured = p->captured + (p->has_vlan ? VLAN_LEN : 0);
+    captured = captured < j->params.snaplen ? captured : j->params.snaplen;
+    struct capture_record r = {
+        .captured = captured < wanted ? captured : wanted,
+        .length = f->length,
+        .time_ns = p->time_ns,
+        .port = slot_of(j, p->ifindex),
+        .gso_size = p->gso_size,
+        .point = p->out ? TAP_TX : TAP_RX,
+        .flags = (uint8_t)(CAPTURE_KERNEL | (p->out ? CAPTURE_OUT : 0) | (p->gso_size != 0 ? CAPTURE_GSO : 0)),
+    };
+    const uint8_t *bytes = p->bytes;
+    if (p->has_vlan && frame_read(f, 0, j->tagged, r.captured))
+        bytes = j->tagged;
+    const struct owner *o = kernel_owner(j, p, f, &gone);
+    packet_write(j, &r, bytes, o, o != NULL ? user_of(j, o->uid) : "");
+}
+
+static bool kernel_sampled(struct job *j) {
+    if (j->kernel_skip > 0) {
+        j->kernel_skip--;
+        return false;
+    }
+    j->kernel_skip = j->params.sample > 1 ? j->params.sample - 1 : 0;
+    return true;
+}
+
+static bool on_kernel_packet(void *arg, const struct nb_watch_packet *p) {
+    struct job *j = arg;
+    struct frame f;
+    j->kernel_seen++;
+    frame_of_bytes(&f, p->bytes, p->captured, p->has_vlan ? &p->vlan : NULL);
+    f.length = p->length + (p->has_vlan ? VLAN_LEN : 0);
+    uint32_t wanted = f.piece_count > 0 ? program_run(&j->program, &f) : 0;
+    if (wanted > 0 && kernel_sampled(j))
+        kernel_write(j, p, &f, wanted);
+    return part_has_room(j);
+}
+
+static struct capture_counts counts_of(const struct job *j) {
+    struct capture_counts n;
+    capture_counts(j->capture, &n);
+    n.seen += j->kernel_seen;
+    n.lost += j->watch != NULL ? nb_watch_lost(j->watch) : 0;
+    return n;
 }
 
 static bool is_over(const struct job *j) {
@@ -152,24 +259,23 @@ static void clock_follow(struct job *j) {
 }
 
 /* Fills a part. Returns how many records went in. */
-static uint32_t part_fill(struct job *j) {
-    uint32_t n = 0;
+static uint64_t part_fill(struct job *j) {
     const struct capture_record *r;
     clock_follow(j);
     for (uint32_t i = 0; i < KNOWN_MAX; i++)
         j->known[i].index = 0; /* an index may have another owner by now */
-    while (j->fill.len < PART_BYTES && (j->packets_max == 0 || j->packets < j->packets_max) &&
-           (r = capture_next(j->capture)) != NULL) {
+    uint64_t before = j->packets;
+    while (part_has_room(j) && (r = capture_next(j->capture)) != NULL) {
         record_write(j, r);
         capture_release(j->capture, r);
-        n++;
     }
-    return n;
+    if (j->watch != NULL && part_has_room(j))
+        nb_watch_read(j->watch, on_kernel_packet, j);
+    return j->packets - before;
 }
 
 static void statistics_write(struct job *j) {
-    struct capture_counts n;
-    capture_counts(j->capture, &n);
+    struct capture_counts n = counts_of(j);
     if (j->interface_count == 0)
         return;
     struct pcapng_statistics s = {
@@ -192,10 +298,9 @@ static void state_set(struct job *j, enum job_state state) {
 
 /* Gives what is filled to control, once it has sent what it had. False: the job is to stop. */
 static bool part_hand_over(struct job *j) {
-    struct capture_counts n;
     if (j->fill.len == 0)
         return true;
-    capture_counts(j->capture, &n);
+    struct capture_counts n = counts_of(j);
     (void)pthread_mutex_lock(&j->lock);
     while (j->ready.len > 0 && !j->stop)
         (void)pthread_cond_wait(&j->changed, &j->lock);
@@ -214,7 +319,9 @@ static bool part_hand_over(struct job *j) {
 
 /* Until there may be records. False: the job is to stop. */
 static bool records_wait(struct job *j) {
-    struct pollfd p[] = {{.fd = j->stop_fd, .events = POLLIN}, {.fd = capture_fd(j->capture), .events = POLLIN}};
+    struct pollfd p[] = {{.fd = j->stop_fd, .events = POLLIN},
+                         {.fd = capture_fd(j->capture), .events = POLLIN},
+                         {.fd = j->watch != NULL ? nb_watch_fd(j->watch) : -1, .events = POLLIN}};
     if (poll(p, 1, GATHER_MS) > 0)
         return false;
     if (capture_sleep(j->capture)) {
@@ -225,7 +332,7 @@ static bool records_wait(struct job *j) {
     uint64_t left_ms = j->deadline == UINT64_MAX ? UINT64_MAX
                        : j->deadline > now       ? (j->deadline - now) / 1000000 + 1
                                                  : 0;
-    (void)poll(p, 2, left_ms > INT32_MAX ? -1 : (int)left_ms);
+    (void)poll(p, 3, left_ms > INT32_MAX ? -1 : (int)left_ms);
     capture_wake(j->capture);
     return !(p[0].revents & POLLIN);
 }
@@ -235,7 +342,7 @@ static void records_run(struct job *j) {
     j->deadline = j->duration_ns == 0 ? UINT64_MAX : clock_ns(CLOCK_MONOTONIC) + j->duration_ns;
     bool going = part_hand_over(j);
     while (going) {
-        uint32_t n = part_fill(j);
+        uint64_t n = part_fill(j);
         if (is_over(j))
             break;
         going = part_hand_over(j);
@@ -261,6 +368,9 @@ static bool begun_wait(struct job *j) {
 
 static void job_free(struct job *j) {
     capture_close(j->capture);
+    nb_watch_destroy(j->watch);
+    socket_table_destroy(j->sockets);
+    free(j->tagged);
     (void)pthread_mutex_destroy(&j->lock);
     (void)pthread_cond_destroy(&j->changed);
     if (j->news_fd >= 0)
@@ -311,12 +421,14 @@ static int names_copy(struct job_names *to, const struct job_names *from) {
 
 static int memory_make(struct job *j, const struct job_params *p) {
     j->expression = strdup(p->expression);
+    j->tagged = malloc(CAPTURE_SNAP_MAX);
     j->fill = (struct pcapng){malloc(PART_SIZE), 0, PART_SIZE};
     j->ready = (struct pcapng){malloc(PART_SIZE), 0, PART_SIZE};
     j->news_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     j->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    bool good = j->expression != NULL && j->fill.data != NULL && j->ready.data != NULL && j->news_fd >= 0 &&
-                j->stop_fd >= 0 && names_copy(&j->names, p->names) == 0;
+    bool good = j->expression != NULL && j->tagged != NULL && socket_table_create(&j->sockets) == 0 &&
+                j->fill.data != NULL && j->ready.data != NULL && j->news_fd >= 0 && j->stop_fd >= 0 &&
+                names_copy(&j->names, p->names) == 0;
     return good ? 0 : -ENOMEM;
 }
 
@@ -328,6 +440,8 @@ int job_create(const struct job_params *p, struct job **ret_job) {
     j->owners = p->owners;
     j->params = p->capture;
     j->params.limit = p->packets;
+    j->params.snaplen = p->capture.snaplen != 0 ? p->capture.snaplen : CAPTURE_SNAP_MAX;
+    j->watching = *p->watch;
     j->packets_max = p->packets;
     j->duration_ns = p->duration_ns;
     j->news_fd = j->stop_fd = -1;
@@ -381,11 +495,38 @@ const char *job_error(const struct job *j) {
     return j->error;
 }
 
+/* Not to see the kernel's packets is no reason not to capture. */
+static void watch_begin(struct job *j) {
+    const struct job_watch *w = &j->watching;
+    struct nb_error err = {""};
+    int error = 0;
+    for (uint32_t slot = 0; slot < PORT_SLOT_MAX && error == 0; slot++) {
+        if (w->ifindex[slot] == 0)
+            continue;
+        if (j->watch == NULL)
+            error = nb_watch_create(j->params.snaplen, w->own, w->own_count, &j->watch, &err);
+        if (error == 0)
+            error = nb_watch_add(j->watch, w->ifindex[slot], w->in, w->out, &err);
+    }
+    if (error == 0)
+        return;
+    nb_watch_destroy(j->watch);
+    j->watch = NULL;
+    (void)snprintf(j->notice, sizeof j->notice, "packets of kernel sockets are not shown: %s", err.text);
+}
+
+const char *job_notice(const struct job *j) {
+    return j->notice;
+}
+
 int job_begin(struct job *j) {
     uint32_t at;
-    int error = capture_open(j->host, &j->params, &j->capture, &at);
+    int error = program_load(&j->program, j->params.code, j->params.count, &at);
+    if (error == 0)
+        error = capture_open(j->host, &j->params, &j->capture, &at);
     if (error != 0)
         return error;
+    watch_begin(j);
     (void)pthread_mutex_lock(&j->lock);
     j->state = JOB_RUNNING;
     (void)pthread_cond_broadcast(&j->changed);

@@ -12,6 +12,7 @@
 
 #include "control/identity/owner.h"
 #include "dataplane/capture/capture.h"
+#include "dataplane/port/port.h"
 
 struct job;
 
@@ -19,6 +20,14 @@ struct job_names {
     char port[PORT_SLOT_MAX][16]; /* "" = none */
     char (*rule)[64];             /* by the number that the filter engine knows it by; copied */
     uint32_t rule_count;
+};
+
+/* Packets of the kernel's own stack on interfaces that usherd runs. */
+struct job_watch {
+    uint32_t ifindex[PORT_SLOT_MAX]; /* by slot; 0 = not this one */
+    bool in, out;
+    uint64_t own[PORT_SLOT_MAX * PORT_QUEUE_MAX]; /* cookies of our ports' sockets */
+    size_t own_count;
 };
 
 struct job_params {
@@ -29,6 +38,7 @@ struct job_params {
     uint64_t packets;     /* 0 = no limit */
     uint64_t duration_ns; /* 0 = no limit */
     const struct job_names *names;
+    const struct job_watch *watch;
 };
 
 enum job_state {
@@ -53,6 +63,8 @@ void job_destroy(struct job *j);
 int job_fd(const struct job *j);
 enum job_state job_look(struct job *j);
 const char *job_error(const struct job *j);
+/* Why packets of the kernel's own stack are not shown; "" = they are, or are not asked for. After job_begin(). */
+const char *job_notice(const struct job *j);
 /* The taps are on from now on. 0, -EMFILE: too many captures, or another error of capture_open(). */
 int job_begin(struct job *j);
 /* False: none is ready. */

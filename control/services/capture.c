@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "control/capture/filter.h"
 #include "control/capture/job.h"
@@ -14,6 +15,7 @@
 #include "control/policing.h"
 #include "control/policy/policy.h"
 #include "control/services/service_internal.h"
+#include "dataplane/port/port.h"
 #include "usher/control/v1/capture.pb-c.h"
 
 struct capturing {
@@ -93,18 +95,39 @@ static void names_fill(struct rpc_call *c, const struct service *s, struct job_n
         (void)snprintf(ret_names->rule[i], sizeof ret_names->rule[i], "%s", policy_rule_name(policy, i));
 }
 
+/* Our packet ports' own socket is what their queues wait on; other kinds wait on something that has no cookie, and send
+ * where the kernel's hooks do not see it. A tap's other end is the kernel: what it would show is shown already. */
+static void watch_fill(const struct service *s, const struct job_params *p, struct job_watch *w) {
+    w->in = (p->capture.points >> TAP_RX & 1) != 0;
+    w->out = (p->capture.points >> TAP_TX & 1) != 0;
+    for (uint32_t slot = 0; slot < PORT_SLOT_MAX; slot++) {
+        const struct interface *face = interfaces_slot(s->u->interfaces, slot);
+        const struct port *port = face != NULL ? runtime_port(s->u->rt, slot) : NULL;
+        bool wanted = p->capture.ports == 0 || (p->capture.ports >> slot & 1) != 0;
+        for (uint32_t q = 0; port != NULL && q < port->queue_count; q++) {
+            socklen_t size = sizeof w->own[0];
+            if (getsockopt(port->queue[q]->event_fd, SOL_SOCKET, SO_COOKIE, &w->own[w->own_count], &size) == 0)
+                w->own_count++;
+        }
+        if (port != NULL && wanted && (w->in || w->out) && strcmp(port->ops->kind, "tap") != 0)
+            w->ifindex[slot] = face->ifindex;
+    }
+}
+
 static enum rpc_code start_open(struct rpc_call *c, void *arg, const void *request, void *state) {
     const PB(StartCaptureRequest) *q = request;
     const struct service *s = arg;
     struct capturing *k = state;
     struct job_names names = {.rule_count = 0};
+    struct job_watch watch = {.own_count = 0};
     struct job_params p = {.host = s->captures,
                            .owners = s->u->owners,
                            .capture = {.snaplen = q->snaplen, .sample = q->sample, .ring_bytes = q->buffer_bytes},
                            .expression = q->filter,
                            .packets = q->packets,
                            .duration_ns = (uint64_t)q->duration_ms * 1000000u,
-                           .names = &names};
+                           .names = &names,
+                           .watch = &watch};
     rpc_audit(c, q->filter[0] != '\0' ? q->filter : "every packet", NULL, NULL);
     enum rpc_code code = sizes_check(c, q);
     if (code == RPC_OK)
@@ -114,6 +137,8 @@ static enum rpc_code start_open(struct rpc_call *c, void *arg, const void *reque
     if (code != RPC_OK)
         return code;
     names_fill(c, s, &names);
+    if (!q->without_kernel)
+        watch_fill(s, &p, &watch);
     k->call = c;
     int error = job_create(&p, &k->job);
     if (error == 0)
@@ -156,6 +181,7 @@ static enum rpc_next start_next(struct rpc_call *c, void *arg, void *state) {
     m.packets = part.packets;
     m.lost = part.lost;
     m.seen = part.seen;
+    m.notice = PB_TEXT(job_notice(k->job));
     rpc_answer(c, &m.base);
     job_part_done(k->job);
     return RPC_NEXT_SENT;

@@ -28,7 +28,8 @@ enum {
     AT_SAMPLE,
     AT_BUFFER,
     AT_FILE_SIZE,
-    AT_FILES
+    AT_FILES,
+    AT_NO_KERNEL
 };
 
 const struct option_def capture_options[] = {
@@ -43,6 +44,7 @@ const struct option_def capture_options[] = {
     {"buffer", 0, "MIB", NULL, "room in usherd for packets that wait to be read, for each shard (default 4)", NULL},
     {"file-size", 0, "MIB", NULL, "with -w: begin a new file, FILE.0, FILE.1 ..., after so much", NULL},
     {"files", 0, "N", NULL, "with --file-size: overwrite the oldest of N files", NULL},
+    {"no-kernel", 0, NULL, NULL, "without what kernel sockets send past Usher or receive", NULL},
     {.name = NULL}};
 
 #define NAMES_MAX 16u
@@ -53,6 +55,7 @@ struct capture_run {
     char interface[BLOCK_INTERFACE_MAX][32];
     uint32_t interfaces;
     int error;
+    bool noticed;
 };
 
 /* What the last part said; read when a signal ends usherctl. */
@@ -116,6 +119,9 @@ static bool on_capture_part(void *arg, const ProtobufCMessage *message) {
     packets = part->packets;
     lost = part->lost;
     seen = part->seen;
+    if (part->notice[0] != '\0' && !k->noticed)
+        (void)fprintf(stderr, "usherctl: %s\n", part->notice);
+    k->noticed = true;
     if (k->files == NULL) {
         lines(k, part->pcapng.data, part->pcapng.len);
         return ferror(k->ctl->screen.out) == 0;
@@ -224,6 +230,7 @@ static int capture_start(struct ctl *c, const struct numbers *n, struct capture_
     q.snaplen = (uint32_t)n->snaplen;
     q.packets = n->count;
     q.duration_ms = (uint32_t)n->duration_s * 1000u;
+    q.without_kernel = c->given.second[AT_NO_KERNEL] != NULL;
     q.sample = (uint32_t)n->sample;
     q.buffer_bytes = (uint32_t)n->buffer_mib << 20;
     c->watch_ns = 1; /* one JSON object a line */

@@ -95,7 +95,8 @@ const struct command commands[] = {
     {"capture", "[FILTER]", 0, ARG_MAX, "Packets as they pass, each with its owner",
      "FILTER is an expression of pcap-filter(7): usherctl capture -w - 'tcp port 80' | tcpdump -r - shows them in "
      "tcpdump. Every packet carries a comment with the process, user, program and cgroup it belongs to, and why it was "
-     "dropped. What is captured is what usherd carries: received, sent, between programs of this host, and dropped. "
+     "dropped. What is captured is what usherd carries: received, sent, between programs of this host, and dropped; "
+     "and what kernel sockets send or receive on the interfaces that usherd runs. "
      "Until Ctrl-C.",
      "operator", NULL, true, capture_options, run_capture},
     {"config", "", 0, 0, "The settings in force",

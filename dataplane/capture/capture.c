@@ -85,32 +85,13 @@ static void bytes_commit(struct bytes *b, uint32_t size) {
 
 /* ---- whose it is ---- */
 
-/* Where the transport header of an IP packet begins, and its protocol; 0 when the head has none. */
-static uint32_t transport_of(const uint8_t *ip, uint32_t len, struct flow *flow) {
-    if (len >= IP4_LEN && ip[0] >> 4 == 4) {
-        uint32_t head = (uint32_t)(ip[0] & 0xf) * 4;
-        bool later = (be16_load(ip + 6) & 0x1fff) != 0;
-        flow->remote = ipaddr_from_v4(ip + 12);
-        flow->local = ipaddr_from_v4(ip + 16);
-        flow->proto = ip[9];
-        return later || head < IP4_LEN ? 0 : head;
-    }
-    if (len >= IP6_LEN && ip[0] >> 4 == 6) {
-        flow->remote = ipaddr_from_v6(ip + 8);
-        flow->local = ipaddr_from_v6(ip + 24);
-        flow->proto = ip[6];
-        return IP6_LEN;
-    }
-    return 0;
-}
-
 /* A received packet is nobody's before its transport has seen it: the transport is asked, about a copy. Sockets of
  * another shard are not known here. */
 static void owner_ask(struct shard *sh, const struct pkt *p, const struct frame *f, struct capture_record *r) {
     struct pkt copy = *p, *one = &copy;
     const uint8_t *ip = f->head + ETH_LEN;
     uint32_t len = f->head_len > ETH_LEN ? f->head_len - ETH_LEN : 0;
-    uint32_t l4 = transport_of(ip, len, &copy.flow);
+    uint32_t l4 = frame_flow(ip, len, &copy.flow);
     if (l4 == 0 || l4 > len)
         return;
     r->proto = copy.flow.proto;

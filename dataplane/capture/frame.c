@@ -179,6 +179,52 @@ void frame_of(struct frame *f, const struct pkt *p, enum tap_point point, bool l
     f->head_len = f->piece_count > 0 ? f->piece[0].len : 0;
 }
 
+void frame_of_bytes(struct frame *f, const uint8_t *bytes, uint32_t len, const uint16_t *tag) {
+    f->length = f->piece_count = 0;
+    f->flags = 0;
+    if (tag != NULL && len >= ETH_LEN) {
+        memcpy(f->made, bytes, 12);
+        be16_store(f->made + 12, ETHERTYPE_VLAN);
+        be16_store(f->made + 14, *tag);
+        piece_add(f, f->made, 16);
+        piece_add(f, bytes + 12, len - 12);
+    } else {
+        piece_add(f, bytes, len);
+    }
+    f->head = f->piece_count > 0 ? f->piece[0].base : NULL;
+    f->head_len = f->piece_count > 0 ? f->piece[0].len : 0;
+}
+
+static uint32_t ip_flow(const uint8_t *ip, uint32_t len, struct flow *flow) {
+    if (len >= IP4_LEN && ip[0] >> 4 == 4) {
+        uint32_t head = (uint32_t)(ip[0] & 0xf) * 4;
+        bool later = (be16_load(ip + 6) & 0x1fff) != 0;
+        flow->remote = ipaddr_from_v4(ip + 12);
+        flow->local = ipaddr_from_v4(ip + 16);
+        flow->proto = ip[9];
+        return later || head < IP4_LEN ? 0 : head;
+    }
+    if (len >= IP6_LEN && ip[0] >> 4 == 6) {
+        flow->remote = ipaddr_from_v6(ip + 8);
+        flow->local = ipaddr_from_v6(ip + 24);
+        flow->proto = ip[6];
+        return IP6_LEN;
+    }
+    return 0;
+}
+
+uint32_t frame_flow(const uint8_t *ip, uint32_t len, struct flow *ret_flow) {
+    *ret_flow = (struct flow){.proto = 0};
+    uint32_t l4 = ip_flow(ip, len, ret_flow);
+    if (l4 == 0 || l4 > len)
+        return 0;
+    if ((ret_flow->proto == PROTO_TCP || ret_flow->proto == PROTO_UDP) && len - l4 >= 4) {
+        ret_flow->remote_port = be16_load(ip + l4);
+        ret_flow->local_port = be16_load(ip + l4 + 2);
+    }
+    return l4;
+}
+
 bool frame_read(const struct frame *f, uint32_t at, uint8_t *to, uint32_t size) {
     for (uint32_t i = 0; i < f->piece_count && size > 0; i++) {
         const struct frame_piece *piece = &f->piece[i];

@@ -46,6 +46,13 @@ struct frame {
 /* `l3`: its port has no link header. Touches line 0 of the packet, and line 1 where it says so above. */
 void frame_of(struct frame *f, const struct pkt *p, enum tap_point point, bool l3);
 
+/* The same for bytes that are no packet of ours; `tag`: a VLAN tag that is not among them is put back. */
+void frame_of_bytes(struct frame *f, const uint8_t *bytes, uint32_t len, const uint16_t *tag);
+
+/* Where the transport header of the IP packet in `ip` begins, and the flow as the receiver sees it: addresses,
+ * protocol, and ports where there are any. 0 when it has none to see. */
+uint32_t frame_flow(const uint8_t *ip, uint32_t len, struct flow *ret_flow);
+
 /* Copies `size` bytes at `at`; false when they are not all there. */
 bool frame_read(const struct frame *f, uint32_t at, uint8_t *to, uint32_t size);
 

@@ -166,5 +166,116 @@ def only_operators_may(rig):
     p.end(2)
 
 
+# ---- kernel sockets, which go past Usher ----
+
+SENDS = """
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(("%s", %d))
+while True:
+    s.send(b"past usher")
+    time.sleep(0.02)
+"""
+
+SERVES = """
+import socket
+s = socket.create_server(("%s", %d))
+while True:
+    c, _ = s.accept()
+    c.send(c.recv(100))
+    c.close()
+"""
+
+FLOODS = """
+import socket, struct, time
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("va", 0))
+mac = bytes([2, 0, 0, 0, 0, 1])
+for i in range(1 << 30):
+    asks = struct.pack(">HHBBH", 1, 0x800, 6, 4, 1) + mac + bytes([10, 99, 0, 1])
+    s.send(bytes([255] * 6) + mac + b"\\x08\\x06" + asks + bytes(6) + bytes([10, 99, 1, i % 256]))
+    time.sleep(0.005)
+"""
+
+
+def python(rig, text, *become):
+    return rig.start_command("a", [*become, "/usr/bin/python3", "-c", text])
+
+
+def kernel_sockets_have_owners_too(rig):
+    rig.kernel_echo("b", 9000)
+    rig.usherd()
+    p, path = captures(rig, "udp port 9000 or tcp port 8888")
+    alone, alone_path = captures(rig, "--no-kernel", "udp port 9000")
+    sender = python(rig, SENDS % (B4, 9000), "setpriv", f"--reuid={STRANGER}", "--clear-groups")
+    server = python(rig, SERVES % (A4, 8888))
+
+    def answers():
+        try:
+            s = rig.kernel_socket("b", socket.AF_INET, socket.SOCK_STREAM)
+            s.connect((A4, 8888))
+            s.send(b"hello")
+            return s.recv(10) == b"hello"
+        except ConnectionRefusedError:
+            return False
+    until("the server answers", answers)
+
+    def known(packets):
+        """Each way: the sender's datagrams and their answers, and the server's connection."""
+        found = {(g.words.get("pid"), g.out) for g in packets if g.words["engine"] == "kernel"}
+        return {(str(pid), out) for pid in (sender.pid, server.pid) for out in (True, False)} <= found
+    got = sees(path, "kernel sockets are named", known)
+    mine = next(g for g in got if g.words.get("pid") == str(sender.pid) and g.out)
+    check(mine.words["uid"] == str(STRANGER) and mine.words["comm"] == "python3" and
+          mine.comment.startswith("sent past Usher by python3"), mine.words)
+    rig.ping("--count", 1, f"{B4}:9000", answered=1)
+    got = sees(alone_path, "usher's own packets are there", lambda packets: len(packets) >= 2)
+    check(all(g.words["comm"] == "udp-ping" for g in got), "nothing of the kernel's, nothing twice")
+    both = [g for g in read_pcapng(path) if g.words.get("comm") == "udp-ping"]
+    check(len(both) == 2 and all(g.words["engine"] == "udp" for g in both), "usher's packets are not shown twice")
+
+
+class Users:
+    """Three users made for the test."""
+
+    def __init__(self, rig):
+        self.names = {who: f"{rig.tag}{who}" for who in ("alice", "bob", "charlie")}
+
+    def __enter__(self):
+        for name in self.names.values():
+            run(["useradd", "--no-create-home", "--no-user-group", "--shell", "/usr/sbin/nologin", name])
+        return self
+
+    def __exit__(self, *_):
+        for name in self.names.values():
+            run(["userdel", "--force", name], ok=None)
+
+    def become(self, who, *more):
+        return ["setpriv", f"--reuid={self.names[who]}", "--clear-groups", *more]
+
+
+def alice_finds_who_floods(rig):
+    """Story 1: bob's program floods with ARP past Usher, charlie's with odd UDP through it. Alice, who may not ask
+    them, finds process, user and cgroup, by one capture each."""
+    rig.kernel_echo("b", 666)
+    with Users(rig) as users:
+        usherd = rig.usherd("interfaces: [{name: va}]\nkeeper: {mode: off}\nsessions: {mode: 0666}\n"
+                            f"control: {{mode: 0666, roles: [{{role: operator, users: [{users.names['alice']}]}}]}}\n")
+        os.chmod(rig.dir, 0o755)
+        bob = python(rig, FLOODS, *users.become("bob", "--inh-caps=+net_raw", "--ambient-caps=+net_raw"))
+        charlie = rig.start_command("a", [*users.become("charlie"), f"{rig.bin}/udp-ping", "--socket", rig.session,
+                                          "--interval", "5000", "--count", "100000", f"{B4}:666"])
+        for who, flooder, expression in (("bob", bob, "arp and ether src 02:00:00:00:00:01"),
+                                         ("charlie", charlie, "udp port 666")):
+            found = rig.start_command("a", [*users.become("alice"), f"{rig.bin}/usherctl", "--socket",
+                                            f"{rig.dir}/run/control.sock", "capture", "-c", "20", expression])
+            check(found.end(0) == 0, found.text())
+            line = next((l for l in found.lines if f"pid {flooder.pid}, user {users.names[who]} (" in l), None)
+            check(line is not None and ", cgroup /" in line and "va out " in line, found.text())
+            flooder.end()
+        check(f"audit: {users.names['alice']} (operator" in usherd.text(), "alice's captures are on record")
+
+
 sys.exit(main([is_what_the_other_end_saw, streams_are_what_the_other_end_saw, tools_read_it, drops_have_reasons,
-               files_make_a_ring, hostile_expressions_are_refused, many_at_once_are_limited, only_operators_may]))
+               files_make_a_ring, hostile_expressions_are_refused, many_at_once_are_limited, only_operators_may,
+               kernel_sockets_have_owners_too, alice_finds_who_floods]))
