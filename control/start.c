@@ -29,6 +29,7 @@
 #include "control/metrics/server.h"
 #include "control/netlink/follow.h"
 #include "control/policing.h"
+#include "control/recovery.h"
 #include "control/reserved.h"
 #include "control/rights.h"
 #include "control/services/service.h"
@@ -203,19 +204,30 @@ static bool kept_as(const struct store_fd *list, size_t count, const char *name,
     return false;
 }
 
-/* Makes the store hold exactly the fds that keep the claims alive. */
-static void store_sync(struct usherd *u) {
+/* The fds that keep the claims alive, and those that connections live in. */
+static size_t store_list(const struct usherd *u, struct store_fd *ret) {
     struct nb_fd fds[KEPT_MAX];
+    struct runtime_heirloom heirlooms[SHARD_MAX * 2];
+    size_t n = nb_claims_fds(u->nb, fds, KEPT_MAX), more = runtime_heirlooms(u->rt, heirlooms, ARRAY_LEN(heirlooms));
+    n = n < KEPT_MAX - more ? n : KEPT_MAX - more;
+    for (size_t i = 0; i < n; i++) {
+        ret[i].fd = fds[i].fd;
+        (void)snprintf(ret[i].name, sizeof ret[i].name, "%.47s", fds[i].name);
+    }
+    for (size_t i = 0; i < more; i++) {
+        ret[n + i].fd = heirlooms[i].fd;
+        (void)snprintf(ret[n + i].name, sizeof ret[n + i].name, "%.47s", heirlooms[i].name);
+    }
+    return n + more;
+}
+
+/* Makes the store hold exactly these. */
+static void store_sync(struct usherd *u) {
     struct store_fd now[KEPT_MAX];
     if (u->store == NULL)
         return;
-    size_t n = nb_claims_fds(u->nb, fds, KEPT_MAX);
-    n = n < KEPT_MAX ? n : KEPT_MAX;
+    size_t n = store_list(u, now);
     int error = 0;
-    for (size_t i = 0; i < n; i++) {
-        now[i].fd = fds[i].fd;
-        (void)snprintf(now[i].name, sizeof now[i].name, "%s", fds[i].name);
-    }
     for (size_t i = 0; i < u->kept_count; i++) {
         if (!kept_as(now, n, u->kept[i].name, -1))
             (void)store_drop(u->store, u->kept[i].name);
@@ -261,7 +273,10 @@ static int runtime_begin(struct usherd *u, char *err) {
         .worker_begins = confine_worker,
     };
     int error = runtime_create(&c, &u->rt, &e);
-    return error == 0 ? 0 : fail(err, error, "%s", e.text);
+    if (error != 0)
+        return fail(err, error, "%s", e.text);
+    recovery_inherit(u);
+    return 0;
 }
 
 static void runtime_end(struct usherd *u) {
@@ -310,6 +325,8 @@ static int engines_begin(struct usherd *u, char *err) {
         error = runtime_engine_find(u->rt, "ip", &u->ip_engine) | runtime_engine_find(u->rt, "udp", &u->udp_engine);
     if (error == 0 && runtime_engine_find(u->rt, "tcp", &tcp) == 0)
         error = ports_share(u, tcp);
+    if (error == 0)
+        error = recovery_open(u);
     u->echo_engine = UINT32_MAX;
     (void)runtime_engine_find(u->rt, "echo", &u->echo_engine);
     return error;
@@ -336,20 +353,6 @@ static void ports_end(struct usherd *u) {
 
 /* ---- claims ---- */
 
-/* No session survives the daemon yet, so nobody is behind a predecessor's claims: the kernel, and through its sockets
- * the programs themselves, get those ports back. */
-static void claims_drop(struct nb_claims *nb) {
-    struct nb_claim some[64];
-    size_t n;
-    while ((n = nb_claims_list(nb, some, ARRAY_LEN(some))) > 0) {
-        n = n < ARRAY_LEN(some) ? n : ARRAY_LEN(some);
-        for (size_t i = 0; i < n; i++) {
-            if (nb_claims_del(nb, &some[i]) != 0)
-                return;
-        }
-    }
-}
-
 static int claims_adopt(struct usherd *u) {
     struct nb_fd fds[KEPT_MAX];
     struct nb_error e = {""};
@@ -364,7 +367,7 @@ static int claims_adopt(struct usherd *u) {
     }
     log_info("adopt", "%zu kernel objects of the predecessor were taken over", u->inherited_count);
     u->inherited_count = 0; /* they belong to the claims now */
-    claims_drop(u->nb);
+    u->recovers = true;
     return 0;
 }
 
@@ -564,6 +567,7 @@ static int broker_begin(struct usherd *u, char *err) {
                    .streams_per_uid = u->cfg.sessions.streams_per_uid,
                    .tx_bytes = u->cfg.sessions.tx_bytes,
                    .rx_bytes = u->cfg.sessions.rx_bytes},
+        .comeback_ms = store_choose(&u->cfg) != STORE_NONE ? (uint32_t)(u->cfg.keeper.recovery_grace_ns / 1000000) : 0,
         .netns_cookie = u->netns_cookie,
         .judge = view_judge,
         .how = view_how,
@@ -653,6 +657,7 @@ static const struct step steps[] = {
     {"workers", workers_begin, workers_end},
     {"echo service", echo_begin, echo_end},
     {"session socket", broker_begin, broker_end},
+    {"recovery", recovery_begin, recovery_end},
     {"metrics", metrics_begin, metrics_end},
     {"service manager", manager_begin, manager_end},
     {"control service", service_begin, service_end},
@@ -664,6 +669,11 @@ static void undo(struct usherd *u, size_t count) {
         if (steps[count].end != NULL)
             steps[count].end(u);
     }
+}
+
+void usherd_keep(struct usherd *u) {
+    u->kept_count = 0; /* a number may stand for another file by now */
+    store_sync(u);
 }
 
 int usherd_begin(struct usherd *u) {

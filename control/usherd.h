@@ -47,6 +47,8 @@ struct usherd {
     size_t inherited_count;
     struct store_fd kept[KEPT_MAX]; /* what the store holds now */
     size_t kept_count;
+    bool recovers; /* a predecessor's clients may be on their way back */
+    sd_event_source *recovery_timer;
     struct runtime *rt;
     uint32_t ip_engine, udp_engine, echo_engine;
     struct nb_claims *nb;
@@ -64,6 +66,8 @@ struct usherd {
 
 /* Runs all steps in order. 0, or -errno with everything undone again and logged. */
 int usherd_begin(struct usherd *u);
+/* The store learns of new fds. */
+void usherd_keep(struct usherd *u);
 /* Undoes all steps in reverse. */
 void usherd_end(struct usherd *u);
 /* Undoes what a dead usherd of this network namespace left; 0 or -errno, logged. */

@@ -121,6 +121,7 @@ enum ush_op {
     USH_OP_INFO = 7,    /* CQ_INFO answers, if the completion ring has room; who waits in vain asks again */
     USH_OP_RETURN = 8,  /* an accepted stream that the program never saw: another listener of its port gets it, with the
                            len bytes at off that were received; else it is aborted. The client is done with it */
+    USH_OP_RESUME = 9,  /* after coming back: a stream of before goes on under its handle. RESUMED or ERROR answers */
 };
 
 #define USH_RETURN_MAX 65536u /* bytes that may go back with a stream */
@@ -214,6 +215,12 @@ struct ush_sqe {
             int64_t value;
             uint8_t name[12];
         } stream; /* SHUTDOWN, CLOSE, OPTION, INFO */
+        struct {
+            uint32_t handle;
+            uint32_t rx_bytes; /* of the stream that have come out of the completion ring, modulo 2^32 */
+            uint16_t local_port, remote_port; /* host order */
+            uint8_t local[16], remote[16];    /* v4-mapped for IPv4 */
+        } resume;
     };
 };
 
@@ -244,6 +251,7 @@ enum ush_event {
     USH_EVENT_CLOSED,    /* nothing of the stream is left: its buffers are the client's again */
     USH_EVENT_URGENT,    /* extra = bytes of the stream up to and with its urgent one, modulo 2^32. They may have come
                             already, or are still to come. Of several that found no room the last one is told */
+    USH_EVENT_RESUMED,   /* value = bytes sent that usherd has, modulo 2^32: the client sends again what came after */
 };
 
 /* What a stream tells about itself. */
@@ -304,6 +312,23 @@ struct ush_cqe {
             uint32_t error; /* ENOTCONN: no such stream (any more); ENOBUFS: no cell */
         } info;
     };
+};
+
+/* A client comes back to an usherd that has taken the place of the one it attached to, with the memory it has. It says
+ * in a file of its own (a memfd, beside Attach) where its rings stand and which cells it still holds. What it had
+ * submitted and not seen consumed is void; it has taken all completions. Behind this struct, for each of the
+ * `set_count` sets: a bit for each multiple of rx_cell_min in the RX region, 1 = a cell that begins there is the
+ * client's; in words of 64, the least bit first. */
+#define USH_COMEBACK_MAGIC 0x3142434852485355ull /* "USHRHCB1" */
+struct ush_comeback {
+    uint64_t magic;
+    uint32_t set_count, pad;
+    struct {
+        uint32_t set;    /* its number */
+        uint32_t sq_pos; /* submission ring 0 goes on here; the others are to be made anew */
+        uint32_t cq_pos;
+        uint32_t pad;
+    } set[USH_SET_MAX];
 };
 
 _Static_assert(sizeof(struct ush_sqe) == USH_LINE, "one line per submission");

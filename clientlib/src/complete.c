@@ -54,6 +54,9 @@ static enum verdict take_recv(struct usher_context *ctx, struct client_set *s, c
         return SKIP;
     }
     struct usher_socket *sock = client_by_handle(ctx, handle);
+    client_held_set(ctx, s, cell);
+    if (LIKELY(sock) && sock->st)
+        sock->st->rx_total += len;
     if (UNLIKELY(!sock || (sock->st && sock->st->left))) {
         if (!sock && ctx->opening)
             return STOP; /* perhaps of the socket whose answer is being read by another thread */
@@ -211,6 +214,8 @@ uint32_t client_take(struct usher_context *ctx, struct usher_event *ret_events, 
     uint32_t got = 0;
     if (UNLIKELY(ctx->closes_due != 0))
         client_stream_closes(ctx);
+    if (UNLIKELY(ctx->agains != 0))
+        client_again(ctx);
     if (UNLIKELY(ctx->parked != NULL))
         got = client_take_parked(ctx, ret_events, n);
     if (LIKELY(got < n))

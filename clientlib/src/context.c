@@ -27,7 +27,7 @@ int client_forked(void) {
                                     "usher_context_open()");
 }
 
-static void close_fd(int *fd) {
+void client_close_fd(int *fd) {
     if (*fd >= 0)
         close(*fd);
     *fd = -1;
@@ -52,13 +52,14 @@ static void after_fork_child(void) {
     for (struct usher_context *c = all_contexts; c; c = c->list_next) {
         for (struct usher_socket *s = c->sockets; s; s = s->next)
             if (!s->borrowed)
-                close_fd(&s->fd);
+                client_close_fd(&s->fd);
         for (uint32_t i = 0; i < c->set_count; i++)
-            close_fd(&c->sets[i]->kick_fd);
-        close_fd(&c->session_fd);
-        close_fd(&c->wake_fd);
-        close_fd(&c->epoll_fd);
-        close_fd(&c->timer_fd);
+            client_close_fd(&c->sets[i]->kick_fd);
+        client_close_fd(&c->session_fd);
+        client_close_fd(&c->wake_fd);
+        client_close_fd(&c->epoll_fd);
+        client_close_fd(&c->timer_fd);
+        client_close_fd(&c->memfd);
         if (c->base)
             munmap(c->base, c->h.total_size);
         c->base = NULL;
@@ -120,22 +121,40 @@ static int connect_fail(int err, const char *path) {
     }
 }
 
-static int connect_session(struct usher_context *ctx, const char *path) {
+int client_session_connect(struct usher_context *ctx, const char *path, int *ret_fd) {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    (void)ctx;
     if (strlen(path) >= sizeof(sa.sun_path))
         return client_fail(-ENAMETOOLONG, "the path of usherd's socket is longer than %zu bytes: %s",
                            sizeof(sa.sun_path) - 1, path);
     memcpy(sa.sun_path, path, strlen(path) + 1);
-    ctx->session_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (ctx->session_fd < 0)
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0)
         return client_fail(-errno, "socket for usherd's session: %s", strerror(errno));
-    ctx->session_fd = client_place_fd(ctx->session_fd);
+    fd = client_place_fd(fd);
     const struct timeval patience = {.tv_sec = 5};
-    setsockopt(ctx->session_fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    setsockopt(ctx->session_fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-    if (connect(ctx->session_fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
-        return connect_fail(errno, path);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+    if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
+        int err = errno;
+        close(fd);
+        return connect_fail(err, path);
+    }
+    *ret_fd = fd;
     return 0;
+}
+
+static int watch(struct usher_context *ctx, int fd, uint32_t events, uint64_t tag) {
+    struct epoll_event ev = {.events = events, .data.u64 = tag};
+    if (epoll_ctl(ctx->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0)
+        return client_fail(-errno, "watching the session's file descriptors: %s", strerror(errno));
+    return 0;
+}
+
+/* usherd never speaks unasked, but for its farewell: only its end is of interest. */
+int client_session_watch(struct usher_context *ctx) {
+    int err = watch(ctx, ctx->wake_fd, EPOLLIN, TAG_WAKE);
+    return err ? err : watch(ctx, ctx->session_fd, EPOLLRDHUP, TAG_SESSION);
 }
 
 static int make_epoll(struct usher_context *ctx) {
@@ -143,21 +162,8 @@ static int make_epoll(struct usher_context *ctx) {
     ctx->timer_fd = client_place_fd(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     if (ctx->epoll_fd < 0 || ctx->timer_fd < 0)
         return client_fail(-errno, "epoll and timer of the session: %s", strerror(errno));
-    const struct {
-        int fd;
-        uint32_t events;
-        uint64_t tag;
-    } watch[] = {
-        {ctx->wake_fd, EPOLLIN, TAG_WAKE},
-        {ctx->session_fd, EPOLLRDHUP, TAG_SESSION}, /* usherd never speaks unasked: only its end is of interest */
-        {ctx->timer_fd, EPOLLIN, TAG_TIMER},
-    };
-    for (size_t i = 0; i < sizeof(watch) / sizeof(watch[0]); i++) {
-        struct epoll_event ev = {.events = watch[i].events, .data.u64 = watch[i].tag};
-        if (epoll_ctl(ctx->epoll_fd, EPOLL_CTL_ADD, watch[i].fd, &ev) < 0)
-            return client_fail(-errno, "watching the session's file descriptors: %s", strerror(errno));
-    }
-    return 0;
+    int err = client_session_watch(ctx);
+    return err ? err : watch(ctx, ctx->timer_fd, EPOLLIN, TAG_TIMER);
 }
 
 static int spin_wish(const struct usher_context_params *p) {
@@ -173,16 +179,23 @@ static int spin_wish(const struct usher_context_params *p) {
 
 static int attach(struct usher_context *ctx, const struct usher_context_params *p) {
     const char *path = p->socket_path ? p->socket_path : secure_getenv("USHER_SOCKET");
-    int err = connect_session(ctx, path && *path ? path : CLIENT_DEFAULT_PATH);
+    path = path && *path ? path : CLIENT_DEFAULT_PATH;
+    int err = client_session_connect(ctx, path, &ctx->session_fd);
     if (err)
         return err;
+    snprintf(ctx->path, sizeof(ctx->path), "%s", path);
+    snprintf(ctx->label, sizeof(ctx->label), "%s", p->label ? p->label : program_invocation_short_name);
     struct client_answer a = {0};
-    err = client_rpc_attach(ctx, p, p->label ? p->label : program_invocation_short_name, &a);
+    ctx->returning = true; /* nobody waits for a successor of one that did not even answer */
+    err = client_rpc_attach(ctx, p, ctx->label, &a);
+    ctx->returning = false;
     if (err)
         return err == -ENETDOWN ? client_fail(-ECONNREFUSED, "usherd closed the session while attaching; its log says "
                                                              "why (usherctl log, or journalctl -u usherd)")
                                 : err;
-    ctx->memfd = a.fds[0];
+    ctx->memfd = client_place_fd(a.fds[0]);
+    ctx->comeback_ms = a.comeback_ms;
+    memcpy(ctx->key, a.key, sizeof(ctx->key));
     ctx->wake_fd = client_place_fd(a.fds[1]);
     ctx->session_id = a.session_id;
     memcpy(ctx->daemon_version, a.version, sizeof(ctx->daemon_version));
@@ -192,7 +205,8 @@ static int attach(struct usher_context *ctx, const struct usher_context_params *
                            "the older of the two",
                            a.version, a.abi, USH_ABI_MIN, USH_ABI_MAX);
     err = client_shm_map(ctx, ctx->memfd);
-    close_fd(&ctx->memfd);
+    if (ctx->comeback_ms == 0)
+        client_close_fd(&ctx->memfd);
     return err ? err : make_epoll(ctx);
 }
 
@@ -207,14 +221,14 @@ static void context_free(struct usher_context *ctx) {
     client_park_fini(ctx);
     client_kbuf_fini(ctx);
     client_shm_unmap(ctx);
-    close_fd(&ctx->session_fd);
-    close_fd(&ctx->wake_fd);
-    close_fd(&ctx->epoll_fd);
-    close_fd(&ctx->timer_fd);
-    close_fd(&ctx->memfd);
+    client_close_fd(&ctx->session_fd);
+    client_close_fd(&ctx->wake_fd);
+    client_close_fd(&ctx->epoll_fd);
+    client_close_fd(&ctx->timer_fd);
+    client_close_fd(&ctx->memfd);
     for (struct client_port *p; (p = ctx->ports_due) != NULL; free(p)) { /* usherd gives them up with the session */
         ctx->ports_due = p->next;
-        close_fd(&p->fd);
+        client_close_fd(&p->fd);
     }
     free(ctx->scratch);
     free(ctx);
@@ -245,6 +259,8 @@ int usher_context_open(const struct usher_context_params *params, struct usher_c
 /* Datagrams that are under way still go: by usherd, or by the kernel when it gives them back. An exchange for each
  * socket that has some, none for the others. */
 static void let_go(struct usher_context *ctx) {
+    if (ctx->away)
+        return;
     for (struct usher_socket *s = ctx->sockets, *next; s; s = next) {
         next = s->next;
         if (s->set && !s->st && s->sent != __atomic_load_n(&ctx->shared_sockets[s->handle].tx_done, __ATOMIC_ACQUIRE))
@@ -265,8 +281,7 @@ void usher_context_close(struct usher_context *ctx) {
     context_free(ctx);
 }
 
-/* Buffers that usherd will never give back come home: nobody reads them any more. */
-static void reclaim(struct usher_context *ctx) {
+void client_reclaim(struct usher_context *ctx) {
     for (uint32_t i = 0; i < ctx->set_count; i++) {
         struct client_set *s = ctx->sets[i];
         for (; s->sq_reaped != s->sq_pos; s->sq_reaped++) {
@@ -275,7 +290,10 @@ static void reclaim(struct usher_context *ctx) {
                 txbuf_give(&ctx->txbuf, buf);
         }
         s->release_count = 0;
+        s->release_bytes = s->owed = 0;
         s->kick_due = false;
+        if (ctx->away) /* looks full: the fast path need not ask */
+            s->sq_reaped = s->sq_pos - s->sq_mask - 1;
     }
     txbuf_return_all(&ctx->txbuf);
     ctx->tx_freed = true;
@@ -284,16 +302,24 @@ static void reclaim(struct usher_context *ctx) {
 void client_go_down(struct usher_context *ctx, const char *why) {
     if (ctx->down)
         return;
+    if (ctx->away) { /* reclaimed already */
+        for (uint32_t i = 0; i < ctx->set_count; i++)
+            ctx->sets[i]->sq_reaped = ctx->sets[i]->sq_pos;
+        __atomic_store_n(&ctx->away, false, __ATOMIC_RELAXED);
+    }
     __atomic_store_n(&ctx->down, true, __ATOMIC_RELAXED);
     ctx->down_event = ctx->down_errno = true;
     if (ctx->epoll_fd >= 0) {
-        epoll_ctl(ctx->epoll_fd, EPOLL_CTL_DEL, ctx->session_fd, NULL);
-        epoll_ctl(ctx->epoll_fd, EPOLL_CTL_DEL, ctx->wake_fd, NULL);
+        if (ctx->session_fd >= 0)
+            epoll_ctl(ctx->epoll_fd, EPOLL_CTL_DEL, ctx->session_fd, NULL);
+        if (ctx->wake_fd >= 0)
+            epoll_ctl(ctx->epoll_fd, EPOLL_CTL_DEL, ctx->wake_fd, NULL);
     }
     for (struct usher_socket *s = ctx->sockets; s; s = s->next)
         client_socket_to_kernel(s, why);
-    reclaim(ctx);
+    client_reclaim(ctx);
     /* It may be us who give up: usherd then ends the session, and the ports are the kernel sockets' again. */
-    shutdown(ctx->session_fd, SHUT_RDWR);
+    if (ctx->session_fd >= 0)
+        shutdown(ctx->session_fd, SHUT_RDWR);
     client_waiters_wake(ctx);
 }

@@ -55,6 +55,7 @@ struct client_set {
     bool kick_due;
     bool streams; /* it has had one: what is given back opens a window */
     int kick_fd;
+    uint64_t *held; /* a bit for each place where a cell may begin: we have it */
 } __attribute__((aligned(64)));
 
 /* A received datagram or event that waits in private memory, because somebody else's recvfrom() found it. */
@@ -106,6 +107,10 @@ struct client_stream {
     bool by_kernel; /* has an option that only the kernel honours */
     bool fastopen;  /* may send before it is connected */
     bool deaf;      /* shut down for reading: what waits is read, then the end */
+    uint8_t again;  /* enum client_again */
+    uint32_t again_at; /* bytes of ours that usherd has */
+    uint32_t sent_from; /* where the oldest buffer in `sent` begins */
+    uint32_t rx_total; /* bytes taken from the ring, modulo 2^32 */
     int linger;     /* seconds; -1 = off */
     struct client_port *port;
     uint32_t option_count;
@@ -114,6 +119,15 @@ struct client_stream {
     struct usher_stream_info *info; /* the last answer, and how many there were */
     uint32_t info_count;
     int info_error;
+};
+
+/* A stream after its usherd was succeeded by another. */
+enum client_again {
+    AGAIN_NOT,     /* nothing is due */
+    AGAIN_CONNECT, /* it was connecting: from the start */
+    AGAIN_RESUME,  /* to be asked for */
+    AGAIN_WAIT,    /* asked */
+    AGAIN_SEND,    /* what usherd has not, goes again, and the end of it if there was one */
 };
 
 struct client_group {
@@ -182,6 +196,14 @@ struct usher_context {
     bool asleep;       /* the leader sleeps */
     bool kick_due;     /* some set has entries the worker may sleep over */
     bool down;         /* usherd is gone */
+    bool away;         /* it is gone, a successor may come; see comeback.c */
+    bool returning;    /* ... and is being talked to. Under rpc_lock */
+    bool farewell;     /* it has said that it ends the session. Under rpc_lock */
+    int64_t away_until, away_next;
+    uint32_t comeback_ms;
+    uint32_t agains;   /* streams with something due */
+    uint8_t key[16];
+    char path[108], label[64];
     bool down_event;   /* EV_DOWN is owed */
     bool down_errno;   /* -ENETDOWN is owed */
     bool tx_wanted;    /* a tx_alloc failed: EV_TX_FREE is owed as soon as a block is free */
@@ -270,8 +292,45 @@ static inline void client_relock(struct usher_context *ctx)
     if (!client_is_single(ctx))
         client_lock_take(&ctx->lock);
 }
+void client_close_fd(int *fd);
+/* Of session_fd; closed on failure. 0 or -errno. */
+int client_session_connect(struct usher_context *ctx, const char *path, int *ret_fd);
+int client_session_watch(struct usher_context *ctx);
+/* What was submitted and will never be looked at: its buffers come home. */
+void client_reclaim(struct usher_context *ctx);
 /* usherd is gone: sockets go on over the kernel. Under the lock. */
 void client_go_down(struct usher_context *ctx, const char *why);
+
+/* ---- comeback.c ---- */
+/* The session's socket has ended. Under both locks. */
+void client_lost(struct usher_context *ctx, const char *why);
+/* Something happened to it, as epoll says. Under the lock, which is given away meanwhile. */
+void client_session_news(struct usher_context *ctx);
+/* Looks whether a successor is there, now and then. The same. */
+void client_comeback_look(struct usher_context *ctx);
+/* Waits for one, under rpc_lock only; returns when it is there or usherd counts as gone. */
+void client_comeback_wait(struct usher_context *ctx);
+/* Streams with something due go on as far as the rings have room. Under the lock. */
+void client_again(struct usher_context *ctx);
+bool client_again_event(struct usher_socket *sock, uint32_t taken);
+void client_again_over(struct usher_socket *sock);
+
+static inline void client_held_set(struct usher_context *ctx, struct client_set *s, uint32_t cell)
+{
+    uint32_t at = cell >> ctx->cell_shift;
+    s->held[at / 64] |= UINT64_C(1) << (at % 64);
+}
+
+static inline void client_held_clear(struct usher_context *ctx, struct client_set *s, uint32_t cell)
+{
+    uint32_t at = cell >> ctx->cell_shift;
+    s->held[at / 64] &= ~(UINT64_C(1) << (at % 64));
+}
+
+static inline uint64_t client_held_words(const struct usher_context *ctx)
+{
+    return ((ctx->h.rx_size >> ctx->cell_shift) + 63) / 64;
+}
 
 /* ---- shm.c ---- */
 int client_shm_map(struct usher_context *ctx, int memfd);
@@ -347,6 +406,8 @@ static inline void client_rpc_begin(struct usher_context *ctx)
 {
     if (!client_is_single(ctx))
         client_lock_take(&ctx->rpc_lock);
+    if (UNLIKELY(__atomic_load_n(&ctx->away, __ATOMIC_RELAXED)))
+        client_comeback_wait(ctx);
 }
 
 static inline void client_rpc_end(struct usher_context *ctx)
@@ -360,11 +421,15 @@ struct client_answer {
     uint32_t abi, handle, set, rx_quota, tx_limit, index;
     uint64_t session_id;
     char text[256], reason[128], version[32];
-    int fds[2];
+    int fds[1 + USH_SET_MAX];
     uint32_t fd_count;
+    uint32_t comeback_ms;
+    uint8_t key[16];
 };
 int client_rpc_attach(struct usher_context *ctx, const struct usher_context_params *p, const char *label,
                       struct client_answer *ret_answer);
+/* Attaches again, with the memory it has; `file` holds a struct ush_comeback. */
+int client_rpc_return(struct usher_context *ctx, int file, struct client_answer *ret_answer);
 /* Of a stream that is bound and does not listen: for a connection to its peer. */
 int client_rpc_open(struct usher_context *ctx, const struct usher_socket *sock, struct client_answer *ret_answer);
 int client_rpc_update(struct usher_context *ctx, const struct usher_socket *sock, struct client_answer *ret_answer);
@@ -383,6 +448,8 @@ int client_socket_announce(struct usher_socket *sock);
 int client_socket_adopt(struct usher_context *ctx, int fd, int family, int type, struct usher_socket **ret_sock);
 /* The program's socket listens: asks usherd to carry it. Without the lock. */
 int client_stream_listen(struct usher_socket *sock);
+/* Under rpc_lock: a successor has never heard of it. */
+void client_socket_reopen(struct usher_socket *sock);
 /* Does usherd carry it now? Takes the lock. */
 bool client_socket_is_carried(struct usher_socket *sock);
 /* Completions that are in the ring already still reach it. Under the lock. */
@@ -416,6 +483,11 @@ void client_stream_closes(struct usher_context *ctx);
 bool client_stream_op(struct usher_socket *sock, uint8_t op, uint8_t flags);
 void client_stream_refuse(struct usher_context *ctx, struct client_set *s, uint32_t handle);
 void client_stream_down(struct usher_socket *sock);
+/* CONNECT as if for the first time. False: no room in the ring. */
+bool client_stream_reconnect(struct usher_socket *sock);
+bool client_stream_say_close(struct usher_socket *sock);
+/* Nobody names the handle any more. */
+void client_stream_detach(struct usher_socket *sock);
 /* Waits, as SO_LINGER asks, until the peer has everything. */
 void client_stream_linger(struct usher_socket *sock);
 /* Without the lock. */

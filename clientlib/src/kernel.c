@@ -290,13 +290,15 @@ static uint32_t socket_ready(struct usher_socket *sock, uint32_t events, struct 
 uint32_t client_look(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n) {
     struct epoll_event ready[LOOK_MAX];
     uint32_t got = 0;
+    if (UNLIKELY(ctx->away))
+        client_comeback_look(ctx);
     int count = epoll_wait(ctx->epoll_fd, ready, LOOK_MAX, 0);
     for (int i = 0; i < count; i++) {
         uint64_t tag = ready[i].data.u64;
         if (tag >= TAG_COUNT)
             got += socket_ready(ready[i].data.ptr, ready[i].events, ret_events + got, n - got);
         else if (tag == TAG_SESSION)
-            client_go_down(ctx, "it closed the session");
+            client_session_news(ctx);
         else if (ctx->asleep)
             continue; /* taken from under a sleeping leader, its wake-up would be lost */
         else if (tag == TAG_WAKE)

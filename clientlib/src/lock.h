@@ -26,6 +26,12 @@ static inline void client_lock_take(struct client_lock *l)
         client_lock_slow(l);
 }
 
+static inline int client_lock_try(struct client_lock *l)
+{
+    uint32_t was = LOCK_FREE;
+    return __atomic_compare_exchange_n(&l->word, &was, LOCK_HELD, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+
 static inline void client_lock_give(struct client_lock *l)
 {
     if (__builtin_expect(__atomic_exchange_n(&l->word, LOCK_FREE, __ATOMIC_RELEASE) == LOCK_SLEEPERS, 0))

@@ -11,7 +11,7 @@
 
 #define MESSAGE_MAX 4096
 #define REQUEST_MAX 512
-#define FDS_MAX     4
+#define FDS_MAX     (2 + USH_SET_MAX)
 
 /* Field numbers of session.proto; the test compares them with the generated descriptors. */
 enum request_field {
@@ -25,26 +25,32 @@ enum request_field {
 };
 enum response_field { RESP_ID = 1, RESP_ERROR = 2, RESP_TEXT = 3, RESP_ATTACH = 4, RESP_SOCKET = 5, RESP_RING = 6 };
 
-static int lost(struct usher_context *ctx, const char *why) {
+static int lost(struct usher_context *ctx, int err, const char *why) {
+    if (ctx->returning)
+        return client_fail(-ENETDOWN, "usherd's successor is gone: %s", why);
     client_relock(ctx);
-    client_go_down(ctx, why);
+    if (err == -EAGAIN || err == -EPROTO)
+        client_go_down(ctx, why); /* it is there and cannot be talked to */
+    else
+        client_lost(ctx, why);
     client_leave(ctx);
     return client_fail(-ENETDOWN, "usherd is gone: %s; sockets go on over the kernel", why);
 }
 
-static int send_request(struct usher_context *ctx, const struct pb_writer *w, uint8_t *buf, int fd) {
+static int send_request(struct usher_context *ctx, const struct pb_writer *w, uint8_t *buf, const int fds[2]) {
     union {
         struct cmsghdr h;
-        char space[CMSG_SPACE(sizeof(int))];
+        char space[CMSG_SPACE(2 * sizeof(int))];
     } control = {0};
+    size_t fd_bytes = fds[0] < 0 ? 0 : fds[1] < 0 ? sizeof(int) : 2 * sizeof(int);
     struct iovec iov = {buf, (size_t)(w->at - buf)};
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
-    if (fd >= 0) {
+    if (fd_bytes) {
         m.msg_control = control.space;
-        m.msg_controllen = sizeof(control.space);
+        m.msg_controllen = CMSG_SPACE(fd_bytes);
         struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-        *c = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
-        memcpy(CMSG_DATA(c), &fd, sizeof(int));
+        *c = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(fd_bytes)};
+        memcpy(CMSG_DATA(c), fds, fd_bytes);
     }
     ssize_t n;
     do
@@ -85,6 +91,10 @@ static int parse_body(const struct pb_field *body, enum response_field kind, str
             a->session_id = f.value;
         else if (kind == RESP_ATTACH && f.number == 3)
             pb_text(&f, a->version, sizeof(a->version));
+        else if (kind == RESP_ATTACH && f.number == 4)
+            a->comeback_ms = (uint32_t)f.value;
+        else if (kind == RESP_ATTACH && f.number == 5 && f.len == sizeof(a->key))
+            memcpy(a->key, f.data, f.len);
         else if (kind == RESP_RING && f.number == 1)
             a->index = (uint32_t)f.value;
         else if (kind == RESP_SOCKET && f.number == 4)
@@ -158,7 +168,7 @@ static const char *lost_text(int err) {
 
 /* One request whose body is field `kind`. */
 static int exchange(struct usher_context *ctx, enum request_field kind, const struct pb_writer *body,
-                    const uint8_t *body_start, int fd, struct client_answer *a) {
+                    const uint8_t *body_start, const int fds[2], struct client_answer *a) {
     uint8_t buf[REQUEST_MAX];
     struct pb_writer w = {buf, buf + sizeof(buf), body->overflow};
     uint32_t id = ++ctx->rpc_id ? ctx->rpc_id : ++ctx->rpc_id, got = 0;
@@ -166,16 +176,17 @@ static int exchange(struct usher_context *ctx, enum request_field kind, const st
     pb_put_bytes(&w, kind, body_start, (size_t)(body->at - body_start));
     if (w.overflow)
         return client_fail(-EMSGSIZE, "a request to usherd would be too long");
-    int err = __atomic_load_n(&ctx->down, __ATOMIC_RELAXED) ? -ECONNRESET : send_request(ctx, &w, buf, fd);
+    int err = __atomic_load_n(&ctx->down, __ATOMIC_RELAXED) ? -ECONNRESET : send_request(ctx, &w, buf, fds);
     while (!err) {
         err = recv_answer(ctx, &got, a);
         if (!err && got == id)
             break;
+        ctx->farewell |= !err && got == 0;
         if (!err)
             drop_fds(a); /* the answer to a request that was given up */
     }
     if (err)
-        return lost(ctx, lost_text(err));
+        return lost(ctx, err, lost_text(err));
     if (a->error) {
         drop_fds(a);
         int e = a->error > 0 && a->error < 4096 ? -a->error : -EPROTO;
@@ -195,7 +206,7 @@ static void body_init(struct body *b) {
 
 static int body_send(struct usher_context *ctx, enum request_field kind, struct body *b, int fd,
                      struct client_answer *a) {
-    return exchange(ctx, kind, &b->w, b->buf, fd, a);
+    return exchange(ctx, kind, &b->w, b->buf, (const int[]){fd, -1}, a);
 }
 
 int client_rpc_attach(struct usher_context *ctx, const struct usher_context_params *p, const char *label,
@@ -211,11 +222,33 @@ int client_rpc_attach(struct usher_context *ctx, const struct usher_context_para
     int err = body_send(ctx, REQ_ATTACH, &b, -1, ret_answer);
     if (err)
         return err;
+    while (ret_answer->fd_count > 2)
+        close(ret_answer->fds[--ret_answer->fd_count]);
     if (ret_answer->fd_count != 2) {
         drop_fds(ret_answer);
         return client_fail(-EPROTO, "usherd's answer to attach came without its two file descriptors");
     }
     return 0;
+}
+
+int client_rpc_return(struct usher_context *ctx, int file, struct client_answer *ret_answer) {
+    const int fds[2] = {ctx->memfd, file};
+    struct body b;
+    body_init(&b);
+    pb_put_uint(&b.w, 1, ctx->h.abi);
+    pb_put_uint(&b.w, 2, ctx->h.abi);
+    pb_put_uint(&b.w, 3, ctx->h.tx_size);
+    pb_put_uint(&b.w, 4, ctx->h.rx_size);
+    pb_put_uint(&b.w, 5, ctx->h.socket_max);
+    pb_put_bytes(&b.w, 6, ctx->label, strnlen(ctx->label, sizeof(ctx->label) - 1));
+    pb_put_bytes(&b.w, 7, ctx->key, sizeof(ctx->key));
+    int err = exchange(ctx, REQ_ATTACH, &b.w, b.buf, fds, ret_answer);
+    if (!err && ret_answer->fd_count != 1 + ctx->set_count) {
+        drop_fds(ret_answer);
+        err = client_fail(-EPROTO, "usherd's answer to a client that came back has %u file descriptors",
+                          ret_answer->fd_count);
+    }
+    return err;
 }
 
 static void put_stream(struct pb_writer *w, const struct usher_socket *sock) {

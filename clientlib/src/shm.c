@@ -129,6 +129,7 @@ static void set_free(struct client_set *s) {
         close(s->kick_fd);
     free(s->sq_buf);
     free(s->release);
+    free(s->held);
     free(s);
 }
 
@@ -166,7 +167,8 @@ int client_set_add(struct usher_context *ctx, uint32_t index, int kick_fd) {
     s->release_room = 64;
     s->release = calloc(s->release_room, sizeof(uint32_t));
     s->sq_buf = calloc(ctx->h.sq_entries, sizeof(uint32_t));
-    if (!s->release || !s->sq_buf) {
+    s->held = calloc(client_held_words(ctx), sizeof(uint64_t));
+    if (!s->release || !s->sq_buf || !s->held) {
         set_free(s);
         return client_fail(-ENOMEM, "no memory for a ring set");
     }

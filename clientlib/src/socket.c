@@ -269,6 +269,18 @@ int client_socket_announce(struct usher_socket *sock) {
     return 0;
 }
 
+void client_socket_reopen(struct usher_socket *sock) {
+    struct usher_context *ctx = sock->ctx;
+    struct client_answer a = {0};
+    int err = client_rpc_open(ctx, sock, &a);
+    client_relock(ctx);
+    take_answer(sock, err, &a);
+    while (a.fd_count)
+        close(a.fds[--a.fd_count]);
+    client_leave(ctx);
+    replay_groups(sock);
+}
+
 /* Of a stream: its listener, or (a fresh kernel socket, of no context) the set where streams connect. */
 int client_stream_announce(struct usher_socket *sock) {
     struct usher_context *ctx = sock->ctx;

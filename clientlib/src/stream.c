@@ -40,6 +40,7 @@ void client_stream_free(struct usher_socket *sock) {
         return;
     if (sock->st->close_due)
         sock->ctx->closes_due--;
+    client_again_over(sock);
     if (sock->st->port) { /* the port stays the kernel socket's until usherd has heard that it is over */
         sock->st->port->fd = sock->fd;
         sock->fd = -1;
@@ -67,8 +68,7 @@ static void attach(struct usher_socket *sock, struct client_set *set, uint32_t h
     client_socket_reason(sock, "");
 }
 
-/* Nobody names the handle any more. */
-static void detach(struct usher_socket *sock) {
+void client_stream_detach(struct usher_socket *sock) {
     struct usher_context *ctx = sock->ctx;
     if (!sock->known)
         return;
@@ -97,7 +97,7 @@ bool client_stream_op(struct usher_socket *sock, uint8_t op, uint8_t flags) {
     return true;
 }
 
-static bool say_close(struct usher_socket *sock) {
+bool client_stream_say_close(struct usher_socket *sock) {
     struct client_stream *st = sock->st;
     uint8_t flags = (uint8_t)((st->linger == 0 ? USH_CLOSE_ABORT : 0) | (st->unread ? USH_CLOSE_UNREAD : 0));
     bool said = client_stream_op(sock, USH_OP_CLOSE, flags);
@@ -113,9 +113,11 @@ bool client_stream_leave(struct usher_socket *sock) {
     sock->st->left = true;
     if (!sock->known || !sock->set)
         return true;
-    bool said = say_close(sock);
+    if (sock->st->again) /* said when it stands where it stood */
+        return false;
+    bool said = client_stream_say_close(sock);
     if (said && sock->st->gone) {
-        detach(sock);
+        client_stream_detach(sock);
         return true;
     }
     return false;
@@ -124,8 +126,8 @@ bool client_stream_leave(struct usher_socket *sock) {
 void client_stream_closes(struct usher_context *ctx) {
     for (struct usher_socket *s = ctx->sockets, *next; s; s = next) {
         next = s->next;
-        if (s->st && s->st->close_due && s->set && say_close(s) && s->st->gone) {
-            detach(s);
+        if (s->st && s->st->close_due && s->set && client_stream_say_close(s) && s->st->gone) {
+            client_stream_detach(s);
             client_socket_free(s);
         }
     }
@@ -137,6 +139,7 @@ void client_stream_down(struct usher_socket *sock) {
     if (!st || st->listening || !sock->set)
         return;
     give_all(sock);
+    client_again_over(sock);
     st->gone = st->eof = true;
     st->open = st->connecting = false;
     const struct usher_event ev = {.type = USHER_EV_ERROR, .error = ENETDOWN, .sock = sock};
@@ -153,7 +156,7 @@ static int submit_connect(struct usher_socket *sock, struct client_set *set) {
     attach(sock, set, USH_HANDLE(index, ++ctx->stream_generation[index - ctx->h.socket_max]), 0);
     struct ush_sqe *e = client_stream_options_ahead(sock) ? client_sq_slot(ctx, set) : NULL;
     if (!e) {
-        detach(sock);
+        client_stream_detach(sock);
         return client_fail_fast(-EAGAIN, "the submission ring is full: poll, then try again");
     }
     sock->tx_limit = 64u << 10;
@@ -171,6 +174,12 @@ static int submit_connect(struct usher_socket *sock, struct client_set *set) {
     st->connecting = true;
     client_stream_options_late(sock);
     return 0;
+}
+
+bool client_stream_reconnect(struct usher_socket *sock) {
+    struct client_set *set = sock->set;
+    client_stream_detach(sock);
+    return submit_connect(sock, set) == 0;
 }
 
 /* Asks once where streams connect; the answer is remembered, also a refusal. Without the lock. */
@@ -221,6 +230,10 @@ int client_stream_connect(struct usher_socket *sock, const struct sockaddr *addr
         return client_fail(-EISCONN, "connect: the stream is connecting, connected or listening already");
     client_addr_map(m.family, m.peer, st->peer);
     st->peer_port = m.peer_port;
+    if (UNLIKELY(__atomic_load_n(&ctx->away, __ATOMIC_RELAXED))) { /* waits until it is known who carries it */
+        client_rpc_begin(ctx);
+        client_rpc_end(ctx);
+    }
     int err = choose_set(sock, m.scope != 0, &set);
     if (err)
         return err;
@@ -248,6 +261,8 @@ static void fill_peer(const struct usher_socket *sock, struct usher_msg *m) {
 
 static bool on_connected(struct usher_socket *sock, const struct ush_cqe *e, struct usher_event *ret_ev) {
     struct client_stream *st = sock->st;
+    if (st->open) /* said again after a comeback */
+        return false;
     memcpy(st->local, e->event.addr, 16);
     st->local_port = e->event.port;
     sock->tx_limit = e->event.extra && e->event.extra < INT32_MAX ? e->event.extra : sock->tx_limit;
@@ -299,7 +314,7 @@ static bool on_error(struct usher_socket *sock, const struct ush_cqe *e, struct 
 static bool retry_by_kernel(struct usher_socket *sock, struct usher_event *ret_ev) {
     sock->st->quiet = false;
     client_stream_op(sock, USH_OP_CLOSE, 0);
-    detach(sock);
+    client_stream_detach(sock);
     int err = client_kstream_connect(sock);
     ret_ev->type = USHER_EV_ERROR;
     ret_ev->error = -err;
@@ -310,13 +325,14 @@ static bool on_closed(struct usher_socket *sock, const struct ush_cqe *e, struct
     struct client_stream *st = sock->st;
     (void)e;
     give_all(sock);
+    client_again_over(sock);
     if (st->quiet)
         return retry_by_kernel(sock, ret_ev);
     bool cut = st->open && !st->eof; /* no word of its peer's end: usherd has ended it */
     st->gone = true;
     st->open = st->connecting = false;
     if (st->left && !st->close_due) {
-        detach(sock);
+        client_stream_detach(sock);
         client_socket_free(sock);
         return false;
     }
@@ -341,10 +357,16 @@ static bool on_writable(struct usher_socket *sock, const struct ush_cqe *e, stru
     return false;
 }
 
+static bool on_resumed(struct usher_socket *sock, const struct ush_cqe *e, struct usher_event *ret_ev) {
+    (void)ret_ev;
+    return client_again_event(sock, e->event.value);
+}
+
 bool client_stream_event(struct usher_socket *sock, const struct ush_cqe *e, struct usher_event *ret_ev) {
     static bool (*const on[])(struct usher_socket *, const struct ush_cqe *, struct usher_event *) = {
-        [USH_EVENT_ERROR] = on_error,   [USH_EVENT_WRITABLE] = on_writable, [USH_EVENT_CONNECTED] = on_connected,
-        [USH_EVENT_HANGUP] = on_hangup, [USH_EVENT_CLOSED] = on_closed,     [USH_EVENT_URGENT] = on_urgent,
+        [USH_EVENT_ERROR] = on_error,     [USH_EVENT_WRITABLE] = on_writable, [USH_EVENT_CONNECTED] = on_connected,
+        [USH_EVENT_HANGUP] = on_hangup,   [USH_EVENT_CLOSED] = on_closed,     [USH_EVENT_URGENT] = on_urgent,
+        [USH_EVENT_RESUMED] = on_resumed,
     };
     if (e->flags >= sizeof(on) / sizeof(on[0]) || !on[e->flags])
         return false;
@@ -423,6 +445,7 @@ void client_stream_reap(struct usher_socket *sock) {
         const struct client_sent *s = &st->sent[st->sent_head & (st->sent_room - 1)];
         if ((int32_t)(done - s->end) < 0)
             return;
+        st->sent_from = s->end;
         txbuf_give(&ctx->txbuf, s->off);
         ctx->tx_freed = true;
     }
@@ -489,7 +512,7 @@ int client_stream_send(struct usher_socket *sock, const struct usher_msg *m, uin
             ctx->tx_freed = true;
         return err;
     }
-    bool credit = has_credit(sock, m->len);
+    bool credit = !st->again && has_credit(sock, m->len);
     struct ush_sqe *e = credit ? client_sq_slot(ctx, sock->set) : NULL;
     if (UNLIKELY(!e)) {
         client_block_socket(sock);
@@ -517,7 +540,7 @@ static int shut_sending(struct usher_socket *sock) {
     struct client_stream *st = sock->st;
     if (!sock->set)
         return client_kstream_tail(sock) && shutdown(sock->fd, SHUT_WR) == 0 ? 0 : -EAGAIN;
-    if (!st->shut && !client_stream_op(sock, USH_OP_SHUTDOWN, 0))
+    if (!st->shut && !st->again && !client_stream_op(sock, USH_OP_SHUTDOWN, 0))
         return client_fail_fast(-EAGAIN, "the submission ring is full: poll, then try again");
     st->shut = true;
     return 0;

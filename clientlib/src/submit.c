@@ -27,6 +27,8 @@ void client_sq_reap(struct usher_context *ctx, struct client_set *s) {
 
 struct ush_sqe *client_sq_slot(struct usher_context *ctx, struct client_set *s) {
     if (UNLIKELY(s->sq_pos - s->sq_reaped > s->sq_mask)) {
+        if (ctx->away) /* client_reclaim() has made it look full */
+            return NULL;
         client_sq_reap(ctx, s);
         if (ctx->down || s->sq_pos - s->sq_reaped > s->sq_mask)
             return NULL;
@@ -55,6 +57,7 @@ static bool release_grow(struct client_set *s) {
 void client_release_cell(struct usher_context *ctx, struct client_set *s, uint32_t cell, uint32_t len) {
     if (UNLIKELY(ctx->down))
         return;
+    client_held_clear(ctx, s, cell);
     /* The list outgrows an entry only while usherd does not drain the ring. */
     if (UNLIKELY(s->release_count == s->release_room) && !release_grow(s))
         return;
@@ -135,6 +138,8 @@ static bool is_writable(struct usher_socket *sock) {
     struct client_set *s = sock->set;
     if (!s)
         return true;
+    if (UNLIKELY(sock->ctx->away || (sock->st && sock->st->again)))
+        return false;
     client_sq_reap(sock->ctx, s);
     if (!sock->set) /* that found usherd gone */
         return true;
@@ -170,7 +175,7 @@ uint32_t client_take_writable(struct usher_context *ctx, struct usher_event *ret
 }
 
 bool client_tx_available(struct usher_context *ctx) {
-    for (uint32_t i = 0; i < ctx->set_count; i++) {
+    for (uint32_t i = 0; i < ctx->set_count && !ctx->away; i++) {
         client_sq_reap(ctx, ctx->sets[i]);
         client_bounce_scan(ctx, ctx->sets[i]);
     }

@@ -139,7 +139,7 @@ void client_disarm(struct usher_context *ctx) {
 bool client_sleep_announce(struct usher_context *ctx) {
     if (ctx->wake_taken) /* while no ticket is odd: a byte for the next one stays */
         client_drain_wake(ctx);
-    if (ctx->down)
+    if (ctx->down || ctx->away)
         return true;
     client_release_flush_all(ctx);
     client_kick(ctx);
@@ -154,7 +154,7 @@ bool client_sleep_announce(struct usher_context *ctx) {
 }
 
 bool client_sleep_nags(struct usher_context *ctx) {
-    return ctx->blocked || ctx->tx_wanted || ctx->closes_due;
+    return ctx->blocked || ctx->tx_wanted || ctx->closes_due || ctx->away || ctx->agains;
 }
 
 /* ---- sleeping ---- */

@@ -48,6 +48,7 @@ struct broker_params {
     const char *group; /* "" = leave */
     uint32_t mode;     /* permission bits */
     struct broker_limits limits;
+    uint32_t comeback_ms; /* for so long clients may come back to a successor; 0 = they cannot */
     uint64_t netns_cookie;
     broker_judge_fn *judge;
     broker_how_fn *how;
@@ -55,7 +56,7 @@ struct broker_params {
 };
 
 int broker_create(const struct broker_params *params, struct broker **ret_broker, char *err, size_t err_size);
-/* Ends every session with DETACH_DAEMON_STOPS and removes the socket's path. */
+/* Ends every session with DETACH_DAEMON_STOPS, of which their clients are told, and removes the socket's path. */
 void broker_destroy(struct broker *b);
 /* Lets no new session attach, or lets them again. */
 void broker_drain(struct broker *b, bool drain);

@@ -92,7 +92,7 @@ struct incoming {
 /* An answer on its way; fds are closed after sending. */
 struct outgoing {
     struct response response;
-    int fds[2];
+    int fds[2 + USH_SET_MAX];
     uint32_t fd_count;
 };
 

@@ -147,7 +147,13 @@ static Resp *receive(int fd) {
         reply_fd_count = (uint32_t)((h->cmsg_len - CMSG_LEN(0)) / sizeof(int));
         memcpy(reply_fds, CMSG_DATA(h), reply_fd_count * sizeof(int));
     }
-    return usher__session__v1__response__unpack(NULL, (size_t)n, bytes);
+    Resp *resp = usher__session__v1__response__unpack(NULL, (size_t)n, bytes);
+    if (resp == NULL || resp->id != 0)
+        return resp;
+    cr_assert_eq(resp->error, ESHUTDOWN, "a farewell says that it is one");
+    cr_assert_eq(recv(fd, bytes, sizeof bytes, MSG_DONTWAIT), 0, "and is the last word");
+    usher__session__v1__response__free_unpacked(resp, NULL);
+    return NULL;
 }
 
 static Resp *ask_with(int fd, Req *r, const int *fds, uint32_t fd_count) {

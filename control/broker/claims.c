@@ -85,7 +85,8 @@ static int hook_set(struct claim_table *t, const struct claim_entry *e, bool add
     if (e->port == 0)
         return add ? nb_claims_addr_add(t->nb, &addr) : nb_claims_addr_del(t->nb, &addr);
     struct nb_claim claim = {.addr = addr, .port = e->port, .port_last = e->port_last, .proto = e->proto};
-    return add ? nb_claims_add(t->nb, &claim) : nb_claims_del(t->nb, &claim);
+    int err = add ? nb_claims_add(t->nb, &claim) : nb_claims_del(t->nb, &claim);
+    return add && err == -EEXIST ? 0 : err; /* a predecessor's: its owner is back */
 }
 
 static int entry_take(struct claim_table *t, struct claim_entry key) {
@@ -209,6 +210,30 @@ int claim_group_take(struct claim_table *t, const struct ipaddr *group) {
 
 void claim_group_give(struct claim_table *t, const struct ipaddr *group) {
     entry_give(t, (struct claim_entry){.addr = *group});
+}
+
+static bool is_taken(const struct claim_table *t, const struct nb_claim *c) {
+    struct claim_entry key = {.port = c->port, .port_last = c->port_last, .proto = c->proto};
+    memcpy(key.addr.b, c->addr.b, sizeof key.addr.b);
+    for (uint32_t i = 0; i < t->range_count && c->port_last != 0; i++) {
+        if (t->range[i].port == c->port && t->range[i].port_last == c->port_last && t->range[i].proto == c->proto)
+            return true;
+    }
+    return c->port_last == 0 && *link_find(t, &key) != NIL;
+}
+
+uint32_t claim_sweep(struct claim_table *t) {
+    size_t n = nb_claims_list(t->nb, NULL, 0), dropped = 0;
+    struct nb_claim *all = calloc(n + 1, sizeof *all);
+    if (all == NULL)
+        return 0;
+    size_t have = nb_claims_list(t->nb, all, n);
+    for (size_t i = 0; i < have && i < n; i++) {
+        if (!is_taken(t, &all[i]))
+            dropped += nb_claims_del(t->nb, &all[i]) == 0;
+    }
+    free(all);
+    return (uint32_t)dropped;
 }
 
 uint32_t claim_table_count(const struct claim_table *t) {

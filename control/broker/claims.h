@@ -39,6 +39,8 @@ int claim_range_take(struct claim_table *t, uint8_t proto, uint16_t low, uint16_
 int claim_group_take(struct claim_table *t, const struct ipaddr *group);
 void claim_group_give(struct claim_table *t, const struct ipaddr *group);
 
+/* Drops a predecessor's claims that nobody has taken again; returns how many. */
+uint32_t claim_sweep(struct claim_table *t);
 uint32_t claim_table_count(const struct claim_table *t);
 
 #endif

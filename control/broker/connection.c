@@ -83,7 +83,7 @@ static bool message_send(struct connection *c, struct outgoing *out) {
     uint8_t bytes[WIRE_MESSAGE_MAX];
     union {
         struct cmsghdr align;
-        char bytes[CMSG_SPACE(2 * sizeof(int))];
+        char bytes[CMSG_SPACE(sizeof out->fds)];
     } control;
     struct iovec iov = {bytes, wire_encode(&out->response, bytes)};
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
@@ -98,7 +98,7 @@ static bool message_send(struct connection *c, struct outgoing *out) {
         memcpy(CMSG_DATA(h), out->fds, out->fd_count * sizeof(int));
     }
     bool sent = sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
-    if (!sent && errno == EAGAIN)
+    if (!sent && errno == EAGAIN && out->response.id != 0) /* a farewell may go unheard */
         c->broker->stats.slow_clients++;
     fds_close(out->fds, &out->fd_count);
     return sent;
@@ -234,8 +234,17 @@ int connection_create(struct broker *b, int fd) {
     return 0;
 }
 
+/* Without these words the client would wait for a successor. */
+static void farewell(struct connection *c, enum detach_reason why) {
+    struct outgoing out = {.response = {.error = ESHUTDOWN}};
+    (void)snprintf(out.response.text, sizeof out.response.text, "%s", detach_reason_text(why));
+    (void)message_send(c, &out);
+}
+
 void connection_end(struct connection *c, enum detach_reason why) {
     struct broker *b = c->broker;
+    if (c->session != NULL)
+        farewell(c, why);
     struct connection **link = &b->connections;
     while (*link != c)
         link = &(*link)->next;

@@ -7,12 +7,14 @@
  * dataplane's socket.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "control/broker/broker_internal.h"
@@ -21,9 +23,10 @@
 #include "control/log.h"
 #include "proto/usher_shm.h"
 
-#define TX_BYTES_MIN    65536u
-#define MEMBERSHIPS_MAX 64u /* of one session */
-#define OWNER_FULL_TEXT "usherd's table of owners is full; close some sessions"
+#define TX_BYTES_MIN       65536u
+#define MEMBERSHIPS_MAX    64u /* of one session */
+#define COMEBACK_BYTES_MAX (1 << 24)
+#define OWNER_FULL_TEXT    "usherd's table of owners is full; close some sessions"
 
 static int refuse(struct outgoing *out, int error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
@@ -89,10 +92,39 @@ static int owner_refresh(struct connection *c, struct owner *ret_owner, uint32_t
     return 0;
 }
 
-static int session_make(struct connection *c, const struct request *r, uint32_t abi, struct session_fds *ret_fds) {
+/* ---- coming back ---- */
+
+/* What it brings; the bits of held[] are the caller's to free. */
+static int comeback_read(const struct incoming *in, const struct request *r, struct session_comeback *ret) {
+    struct stat st;
+    const size_t head = sizeof ret->rings;
+    *ret = (struct session_comeback){.memfd = in->fds[0]};
+    memcpy(&ret->key, r->attach.key, sizeof ret->key);
+    if (in->fd_count != 2 || fcntl(in->fds[1], F_GET_SEALS) < 0 || fstat(in->fds[1], &st) != 0 ||
+        pread(in->fds[1], &ret->rings, head, 0) != (ssize_t)head || ret->rings.magic != USH_COMEBACK_MAGIC ||
+        ret->rings.set_count > USH_SET_MAX || st.st_size < (off_t)head || st.st_size > COMEBACK_BYTES_MAX)
+        return -EBADMSG;
+    if (ret->rings.set_count == 0)
+        return 0;
+    ret->held_words = ((uint64_t)st.st_size - head) / sizeof(uint64_t) / ret->rings.set_count;
+    size_t bytes = ret->held_words * sizeof(uint64_t) * ret->rings.set_count;
+    uint64_t *all = malloc(bytes + 1);
+    if (all == NULL)
+        return -ENOMEM;
+    ret->held[0] = all;
+    if (pread(in->fds[1], all, bytes, (off_t)head) != (ssize_t)bytes)
+        return -EBADMSG;
+    for (uint32_t i = 1; i < ret->rings.set_count; i++)
+        ret->held[i] = all + i * ret->held_words;
+    return 0;
+}
+
+static int session_make(struct connection *c, const struct request *r, uint32_t abi,
+                        const struct session_comeback *back, struct session_fds *ret_fds) {
     const struct broker_limits *l = &c->broker->params.limits;
     uint32_t socket_max = (uint32_t)bounded(r->attach.socket_max, 1, l->sockets);
     struct session_params params = {
+        .back = back,
         .abi = abi,
         .tx_bytes = bounded(r->attach.tx_bytes, TX_BYTES_MIN, l->tx_bytes),
         .rx_bytes = bounded(r->attach.rx_bytes, TX_BYTES_MIN, l->rx_bytes),
@@ -129,12 +161,47 @@ static void attach_done(struct connection *c, const struct request *r, const str
     out->response.kind = RESPONSE_ATTACH;
     out->response.attach.abi = abi;
     out->response.attach.session_id = c->session_id;
-    log_info("session.attach", "session %" PRIu64 ": pid %u uid %u %s (%s) label \"%s\"", c->session_id, o->pid, o->uid,
-             o->comm, o->exe, c->label);
+    out->response.attach.comeback_ms = b->params.comeback_ms;
+    struct session_key key = session_key_of(c->session);
+    memcpy(out->response.attach.key, &key, sizeof out->response.attach.key);
+    log_info("session.attach", "session %" PRIu64 ": pid %u uid %u %s (%s) label \"%s\"%s", c->session_id, o->pid,
+             o->uid, o->comm, o->exe, c->label, r->attach.back ? ", back again" : "");
+}
+
+/* Where streams connect was asked for in its former life; the ports are claimed for all of them. */
+static int stream_ports_claim(struct broker *b) {
+    if (b->stream_ports_claimed || b->params.stream_port_high == 0)
+        return 0;
+    int err = claim_range_take(b->params.claims, IPPROTO_TCP, b->params.stream_port_low, b->params.stream_port_high);
+    b->stream_ports_claimed = err == 0;
+    return err;
+}
+
+static void fds_pass(const struct session_fds *fds, uint32_t sets, struct outgoing *out) {
+    if (fds->memfd >= 0)
+        out->fds[out->fd_count++] = fds->memfd;
+    out->fds[out->fd_count++] = fds->wake_peer;
+    for (uint32_t i = 0; i < sets; i++)
+        out->fds[out->fd_count++] = fds->kick[i];
+}
+
+static int attach_as(struct connection *c, const struct request *r, uint32_t abi, struct incoming *in,
+                     struct session_fds *ret_fds, uint32_t *ret_sets) {
+    struct session_comeback back;
+    if (!r->attach.back)
+        return session_make(c, r, abi, NULL, ret_fds);
+    int err = comeback_read(in, r, &back);
+    if (err == 0)
+        err = session_make(c, r, abi, &back, ret_fds);
+    if (err == 0 && back.rings.set_count > 0)
+        (void)stream_ports_claim(c->broker);
+    *ret_sets = back.rings.set_count;
+    free((void *)(uintptr_t)back.held[0]);
+    return err;
 }
 
 static int run_attach(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
-    (void)in;
+    uint32_t sets = 0;
     if (c->session != NULL)
         return refuse(out, EALREADY, "this connection is attached already");
     if (r->attach.abi_min > USH_ABI_MAX || r->attach.abi_max < USH_ABI_MIN || r->attach.abi_min > r->attach.abi_max)
@@ -152,14 +219,12 @@ static int run_attach(struct connection *c, const struct request *r, struct inco
         return refuse(out, ENOBUFS, OWNER_FULL_TEXT);
     if (err != 0)
         return DETACH_CLIENT_DIED;
-    err = session_make(c, r, abi, &fds);
+    err = attach_as(c, r, abi, in, &fds, &sets);
     if (err != 0) {
         owner_release(c->broker->params.owners, c->owner);
         return refuse(out, err, "the session cannot be made: %s", strerror(-err));
     }
-    out->fds[0] = fds.memfd;
-    out->fds[1] = fds.wake_peer;
-    out->fd_count = 2;
+    fds_pass(&fds, sets, out);
     attach_done(c, r, &owner, abi, out);
     return -1;
 }
@@ -316,9 +381,8 @@ static void stream_set_make(struct connection *c, struct outgoing *out) {
     struct broker *b = c->broker;
     struct session_socket made;
     int err = session_stream_set(c->session, &made);
-    if (err == 0 && !b->stream_ports_claimed && b->params.stream_port_high != 0) {
-        err = claim_range_take(b->params.claims, IPPROTO_TCP, b->params.stream_port_low, b->params.stream_port_high);
-        b->stream_ports_claimed = err == 0;
+    if (err == 0) {
+        err = stream_ports_claim(b);
         if (err != 0 && made.kick_fd >= 0)
             (void)close(made.kick_fd);
     }

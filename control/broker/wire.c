@@ -137,6 +137,11 @@ static int take_attach(const Usher__Session__V1__AttachRequest *m, struct reques
     if (n >= WIRE_LABEL_MAX)
         return -EBADMSG;
     memcpy(r->attach.label, m->label, n + 1);
+    if (m->key.len != 0 && m->key.len != sizeof r->attach.key)
+        return -EBADMSG;
+    r->attach.back = m->key.len != 0;
+    if (r->attach.back)
+        memcpy(r->attach.key, m->key.data, m->key.len);
     return 0;
 }
 
@@ -273,6 +278,9 @@ size_t wire_encode(const struct response *r, uint8_t ret_bytes[WIRE_MESSAGE_MAX]
         attach.abi = r->attach.abi;
         attach.session_id = r->attach.session_id;
         attach.daemon_version = (char *)USHER_VERSION;
+        attach.comeback_ms = r->attach.comeback_ms;
+        attach.key.data = (uint8_t *)r->attach.key;
+        attach.key.len = sizeof r->attach.key;
         m.attach = &attach;
         m.body_case = USHER__SESSION__V1__RESPONSE__BODY_ATTACH;
     } else if (r->kind == RESPONSE_SOCKET) {

@@ -44,6 +44,8 @@ struct request {
             uint32_t abi_min, abi_max, socket_max;
             uint64_t tx_bytes, rx_bytes;
             char label[WIRE_LABEL_MAX];
+            bool back; /* with `key` and two fds */
+            uint8_t key[16];
         } attach;
         struct {
             uint32_t rx_quota, tx_limit, spread;
@@ -84,6 +86,8 @@ struct response {
         struct {
             uint32_t abi;
             uint64_t session_id;
+            uint32_t comeback_ms;
+            uint8_t key[16];
         } attach;
         struct {
             uint32_t handle, set, rx_quota, tx_limit;

@@ -132,6 +132,7 @@ void runtime_destroy(struct runtime *rt) {
         module_unload(&rt->engine[i]);
     if (rt->event_fd >= 0)
         close(rt->event_fd);
+    heirlooms_drop(rt);
     free(rt->steer);
     free(rt);
 }

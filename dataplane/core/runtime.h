@@ -94,6 +94,28 @@ struct runtime_upgrade_report {
 int runtime_engine_upgrade(struct runtime *rt, uint32_t engine, const struct runtime_upgrade *how,
                            struct runtime_upgrade_report *ret_report, struct runtime_error *err);
 
+/* What outlives the process: the memory of stream transports, and by which key a client that comes back shows which of
+ * the connections are its own. Whoever keeps these fds can give them to a successor. */
+struct runtime_heirloom {
+    char name[40]; /* stable; begins with RUNTIME_HEIRLOOM */
+    int fd;        /* the runtime's */
+};
+#define RUNTIME_HEIRLOOM "dataplane."
+uint32_t runtime_heirlooms(const struct runtime *rt, struct runtime_heirloom *ret_heirlooms, uint32_t max);
+/* Before engines are loaded. Takes the fd. */
+void runtime_inherit(struct runtime *rt, const char *name, int fd);
+
+/* After all engines are loaded, before the workers start: the connections of a predecessor stand still from now on,
+ * until their owners come back (session.h). */
+struct runtime_estate {
+    uint32_t arenas;  /* that were taken over */
+    uint32_t refused; /* that were damaged, or of another layout */
+    uint32_t lost;    /* connections in the former that did not pass the check */
+};
+int runtime_estate_open(struct runtime *rt, struct runtime_estate *ret_estate);
+/* The time is up: what nobody came for is reset. Returns how many that were. */
+uint32_t runtime_estate_close(struct runtime *rt);
+
 /* Memory for the queues of a port that is to be created: pool of queue i, by frame size class. */
 struct pktmem;
 struct pktmem *runtime_port_mem(struct runtime *rt, uint32_t shard, bool large);
@@ -146,6 +168,7 @@ uint32_t runtime_stuck_workers(struct runtime *rt);
 struct shard_stats {
     uint64_t drops[DROP_COUNT];
     uint64_t rx_packets, tx_packets, local_packets, to_sessions, from_sessions, cross_shard;
+    uint64_t streams_resumed, streams_lost; /* of clients that came back */
     uint32_t pool_small_free, pool_large_free, sessions;
 };
 /* Reads counters that the worker writes; each is exact, the set is not a snapshot. */

@@ -260,6 +260,7 @@ int shard_node_add(struct shard *sh, const struct engine_ops *ops, uint32_t engi
     int error = node_state_create(nd, ops, cfg, seed);
     if (error < 0)
         return error;
+    heirloom_adopt(sh->rt, sh->index, nd);
     uint64_t *counters = calloc(ops->counter_count + 1, sizeof *counters);
     nd->io = (struct engine_io){.pool = &sh->small.pool,
                                 .pool_large = &sh->large.pool,
@@ -372,6 +373,10 @@ static int memory_create(struct shard *sh, const struct runtime_config *cfg) {
     sh->set = calloc(cfg->session_max, sizeof(struct sess_set *));
     sh->regions = calloc(cfg->session_max, sizeof *sh->regions);
     sh->slot_taken = calloc(cfg->session_max, sizeof *sh->slot_taken);
+    error = arena_memory_create(&sh->key_memory, "keys", cfg->session_max * sizeof(struct session_key));
+    sh->keys = sh->key_memory.base;
+    if (error < 0)
+        return error;
     sh->accept = calloc(NOTICE_VEC_MAX, sizeof *sh->accept);
     if (sh->tx == NULL || sh->set == NULL || sh->regions == NULL || sh->slot_taken == NULL || sh->accept == NULL)
         return -ENOMEM;
@@ -395,7 +400,7 @@ int shard_create(struct runtime *rt, uint32_t index, const struct runtime_config
     sh->shard_count = rt->shard_count;
     sh->session_max = cfg->session_max;
     sh->steer = rt->steer;
-    sh->small.memfd = sh->large.memfd = -1;
+    sh->small.memfd = sh->large.memfd = sh->key_memory.memfd = sh->old_key_memory.memfd = -1;
     memset(sh->stage_node, NODE_NONE, sizeof sh->stage_node);
     memset(sh->proto_node, NODE_NONE, sizeof sh->proto_node);
     memset(sh->tx_queue, NODE_NONE, sizeof sh->tx_queue);
@@ -427,6 +432,8 @@ void shard_destroy(struct shard *sh) {
     free(sh->set);
     free(sh->regions);
     free(sh->slot_taken);
+    arena_memory_destroy(&sh->key_memory);
+    arena_memory_destroy(&sh->old_key_memory);
     free(sh->accept);
     pktmem_destroy(&sh->small);
     pktmem_destroy(&sh->large);

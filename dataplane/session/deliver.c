@@ -173,7 +173,7 @@ void session_deliver(struct shard *sh, struct pkt **pkts, uint32_t n) {
 
 /* By bit. */
 static const uint8_t event_map[] = {USH_EVENT_ACCEPT, USH_EVENT_CONNECTED, USH_EVENT_WRITABLE, USH_EVENT_URGENT,
-                                    USH_EVENT_HANGUP, USH_EVENT_ERROR,     USH_EVENT_CLOSED};
+                                    USH_EVENT_HANGUP, USH_EVENT_ERROR,     USH_EVENT_CLOSED,   USH_EVENT_RESUMED};
 
 static uint8_t event_of(uint32_t bit) {
     return event_map[__builtin_ctz(bit)];
@@ -367,6 +367,8 @@ bool session_events_tell(struct shard *sh, struct sess_set *set, uint32_t index,
             n.extra = (sk->flags & SOCK_REFUSED) != 0;
         if (bit == EV_URGENT)
             n.extra = sk->urgent;
+        if (bit == EV_RESUMED)
+            n.value = sk->tx_done + sk->tx_flight; /* nothing was sent since: the client waits for this */
         struct flow ends;
         if ((bit & EV_OPENING) && stream_ends(sh, sk, &ends)) {
             n.addr = bit == EV_ACCEPT ? ends.remote : ends.local;

@@ -9,10 +9,11 @@
  */
 #include "dataplane/session/session_internal.h"
 
-#define CELL_NIL   UINT16_MAX
-#define SLAB_NIL   UINT32_MAX
-#define SLAB_PLACE (SLAB_BYTES >> CELL_SHIFT) /* places in a slab where a cell may begin */
-#define STEAL_LOOK 8u
+#define CELL_NIL    UINT16_MAX
+#define SLAB_NIL    UINT32_MAX
+#define SLAB_PLACE  (SLAB_BYTES >> CELL_SHIFT) /* places in a slab where a cell may begin */
+#define STEAL_LOOK  8u
+#define HELD_BEFORE 0xffffffu /* no socket has this handle: nobody is credited when the cell comes back */
 
 static const uint8_t class_shift[CELL_CLASSES] = {8, 11, 14, 16};
 
@@ -83,6 +84,24 @@ static void slab_put(struct cells *c, uint32_t s) {
     /* Counted first: the count never falls below what is there. */
     __atomic_fetch_add(c->pool_free, 1, __ATOMIC_RELAXED);
     __atomic_fetch_or(&c->pool[s / 64], 1ull << (s % 64), __ATOMIC_RELEASE);
+}
+
+/* What is free between the cells that are held stays unused until all of them are back. */
+void cells_hold(struct cells *c, uint32_t off) {
+    uint32_t s = off >> SLAB_SHIFT;
+    if (s >= c->slab_count || off % (1u << CELL_SHIFT) != 0)
+        return;
+    struct slab *slab = &c->slab[s];
+    uint64_t bit = 1ull << (s % 64);
+    if (__atomic_fetch_and(&c->pool[s / 64], ~bit, __ATOMIC_ACQUIRE) & bit) {
+        __atomic_fetch_sub(c->pool_free, 1, __ATOMIC_RELAXED);
+        *slab = (struct slab){.cls = SLAB_256, .set = (uint8_t)c->set, .carved = SLAB_PLACE, .free_head = CELL_NIL};
+    }
+    struct cell_word *word = &c->word[off >> CELL_SHIFT];
+    if (slab->set != c->set || word->lent != 0)
+        return;
+    *word = (struct cell_word){HELD_BEFORE, 1};
+    slab->count = ++slab->lent; /* full: it is looked at again when the first one is back */
 }
 
 /* The region is used up: an empty slab that another class kept back will do. Such a one is the last of its class, or

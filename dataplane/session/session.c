@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -78,16 +79,23 @@ static uint32_t slab_count(const struct session *s) {
     return (uint32_t)(s->layout.rx_size >> SLAB_SHIFT);
 }
 
-static int memory_map(struct session *s) {
+static int memory_make(struct session *s) {
     s->size = s->layout.total_size;
     s->memfd = sealed_memfd_create("usher-session", s->size);
     if (s->memfd < 0)
         return s->memfd;
+    return 0;
+}
+
+static int memory_map(struct session *s, const struct session_comeback *back) {
+    int error = back != NULL ? session_comeback_map(s, back) : memory_make(s);
+    if (error < 0)
+        return error;
     void *base = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, s->memfd, 0);
     if (base == MAP_FAILED)
         return -errno;
     s->base = base;
-    int error = session_guard_add(s->base, s->size, &s->guard);
+    error = session_guard_add(s->base, s->size, &s->guard);
     s->guarded = error == 0;
     if (error == 0)
         memcpy(s->base, &s->layout, sizeof s->layout);
@@ -131,6 +139,10 @@ void session_quota_release(struct session_quota *q) {
 
 uint32_t session_quota_used(const struct session_quota *q) {
     return __atomic_load_n(&q->used, __ATOMIC_RELAXED);
+}
+
+struct session_key session_key_of(const struct session *s) {
+    return s->key;
 }
 
 void session_owner_set(struct session *s, uint32_t owner) {
@@ -179,14 +191,19 @@ int session_create(struct runtime *rt, const struct session_params *params, stru
     s->detach_why = DETACH_COUNT;
     layout_plan(&s->layout, params);
     int pair[2] = {-1, -1}, memfd = -1;
-    int error = memory_map(s);
+    int error = getrandom(&s->key, sizeof s->key, 0) == sizeof s->key ? memory_map(s, params->back) : -EIO;
     if (error == 0)
         error = private_get(s);
     if (error == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
         error = -errno;
-    if (error == 0 && (memfd = fcntl(s->memfd, F_DUPFD_CLOEXEC, 0)) < 0)
+    if (error == 0 && params->back == NULL && (memfd = fcntl(s->memfd, F_DUPFD_CLOEXEC, 0)) < 0)
         error = -errno;
     s->wake_fd = pair[0];
+    *ret_fds = (struct session_fds){.memfd = memfd, .wake_peer = pair[1]};
+    s->back = params->back;
+    if (error == 0 && s->back != NULL)
+        error = session_comeback_sets(s, ret_fds);
+    s->back = NULL;
     if (error < 0) {
         if (pair[1] >= 0)
             close(pair[1]);
@@ -194,7 +211,6 @@ int session_create(struct runtime *rt, const struct session_params *params, stru
         return error;
     }
     *ret_session = s;
-    *ret_fds = (struct session_fds){.memfd = memfd, .wake_peer = pair[1]};
     return 0;
 }
 
@@ -221,11 +237,14 @@ static void set_fill(struct sess_set *set, struct session *s, uint32_t index, ui
     set->quota = s->quota;
     set->wake_fd = s->wake_fd;
     set->event_head = USH_NONE;
+    set->old_slot = USH_NONE;
     set->ahead_handle = USH_NONE;
     set->sq_count = 1;
     for (uint32_t q = 0; q < USH_SQ_MAX; q++)
         set->sq[q].ring = (struct ush_sqe *)(base + ush_sq_off(SESS_CQ_ENTRIES, SESS_SQ_ENTRIES, q));
     cells_init(&set->cells, s->slab, s->cell_word, s->slab_pool, &s->slab_pool_free, slab_count(s), index);
+    if (s->back != NULL)
+        session_comeback_set(set, s);
 }
 
 static uint32_t slot_find(const struct shard *sh) {
@@ -265,6 +284,7 @@ int session_set_make(struct session *s, uint32_t shard) {
         return error;
     }
     sh->slot_taken[slot] = true;
+    sh->keys[slot] = s->key;
     s->set[shard] = set;
     return 0;
 }
@@ -342,8 +362,10 @@ void session_reap(struct runtime *rt) {
         }
         *link = s->next;
         for (uint32_t i = 0; i < rt->shard_count; i++) {
-            if (s->set[i] != NULL)
-                rt->shard[i]->slot_taken[s->set[i]->slot] = false;
+            if (s->set[i] == NULL)
+                continue;
+            rt->shard[i]->slot_taken[s->set[i]->slot] = false;
+            rt->shard[i]->keys[s->set[i]->slot] = (struct session_key){{0, 0}};
         }
         session_free(s);
     }

@@ -12,6 +12,7 @@
 #define USHER_DATAPLANE_SESSION_SESSION_H
 
 #include "dataplane/core/runtime.h"
+#include "proto/usher_shm.h"
 
 struct session;
 
@@ -23,7 +24,21 @@ enum detach_reason {
 };
 const char *detach_reason_text(enum detach_reason r);
 
+struct session_key {
+    uint64_t k[2];
+};
+
+/* What a client that comes back brings; all of it is its word. */
+struct session_comeback {
+    struct session_key key; /* of the session it had */
+    int memfd;              /* that session's memory; borrowed */
+    struct ush_comeback rings;
+    const uint64_t *held[USH_SET_MAX]; /* by place in rings.set */
+    uint64_t held_words;               /* of each */
+};
+
 struct session_params {
+    const struct session_comeback *back; /* NULL: it is new */
     uint32_t abi;
     uint64_t tx_bytes, rx_bytes; /* rounded up to pages, bounded by the daemon's limits */
     uint32_t socket_max;
@@ -39,13 +54,17 @@ void session_quota_release(struct session_quota *q);
 uint32_t session_quota_used(const struct session_quota *q);
 
 struct session_fds {
-    int memfd;     /* sealed against resizing; for the client */
+    int memfd;     /* sealed against resizing; for the client. -1: it has it */
     int wake_peer; /* the client's end of the wake socket; for the client */
+    int kick[USH_SET_MAX]; /* of one that came back: by place in rings.set */
 };
 
-/* The fds in ret_fds are the caller's. */
+/* The fds in ret_fds are the caller's. -ESTALE: it comes back with memory that this daemon would not have made; it may
+ * attach as a new one. */
 int session_create(struct runtime *rt, const struct session_params *params, struct session **ret_session,
                    struct session_fds *ret_fds);
+/* With it the client may come back to a successor that has inherited runtime_heirlooms(). */
+struct session_key session_key_of(const struct session *s);
 /* Streams that the client connects from now on are `owner`'s. */
 void session_owner_set(struct session *s, uint32_t owner);
 /* Closes all sockets, waits until no worker touches the memory, gives everything back. Works on detached ones too. */

@@ -83,6 +83,8 @@ uint64_t cells_room(const struct cells *c);
 /* Offset of a cell for `len` bytes, lent to `handle` from now on; USH_NONE when the region is full. *ret_size is what
  * it counts against the socket's quota. */
 uint32_t cells_take(struct cells *c, uint32_t len, uint32_t handle, uint32_t *ret_size);
+/* The client, which came back, has the cell at `off` already. Before the set is polled. */
+void cells_hold(struct cells *c, uint32_t off);
 /* The client gives `off` back. Hostile: returns the handle it was lent to, or USH_NONE when it was not. */
 uint32_t cells_give(struct cells *c, uint32_t off, uint32_t *ret_size, uint32_t *ret_len);
 
@@ -91,7 +93,7 @@ uint32_t cells_give(struct cells *c, uint32_t off, uint32_t *ret_size, uint32_t 
 enum sess_sock_state { SOCK_FREE = 0, SOCK_OPEN, SOCK_CLOSING, SOCK_CLOSED };
 /* In the order in which they are told. */
 enum sess_event_bit { EV_ACCEPT = 1 << 0, EV_CONNECTED = 1 << 1, EV_WRITABLE = 1 << 2, EV_URGENT = 1 << 3,
-    EV_HANGUP = 1 << 4, EV_ERROR = 1 << 5, EV_CLOSED = 1 << 6 };
+    EV_HANGUP = 1 << 4, EV_ERROR = 1 << 5, EV_CLOSED = 1 << 6, EV_RESUMED = 1 << 7 };
 #define EV_OPENING (EV_ACCEPT | EV_CONNECTED) /* before any byte of the stream */
 
 enum sess_socket_flag {
@@ -115,7 +117,7 @@ struct sess_socket {
     uint32_t owner;
     union {
         uint32_t rx_quota;
-        uint32_t listener; /* of an accepted stream: handle of its listener */
+        uint32_t listener; /* of an accepted stream: handle of its listener, USH_NONE once that is history */
     };
     uint32_t rx_held;
     uint32_t tx_limit, tx_flight, tx_done;
@@ -195,6 +197,7 @@ struct sess_set {
     uint64_t *accept_pool; /* the session's: 1 = index free; sets take and give atomically */
     uint32_t ahead_handle; /* the CONNECT that is to have the options in `ahead`; USH_NONE = none */
     struct tcp_options ahead;
+    uint32_t old_slot; /* of a client that came back: what its streams' sinks name; USH_NONE = it did not */
     struct sess_set *linger_next;
     ns_t linger_until;    /* when what the client closed and left behind is aborted */
     /* kicks */
@@ -237,6 +240,13 @@ void session_detach(struct shard *sh, struct sess_set *set, enum detach_reason w
 /* Tells clients on which core their sets are served now. */
 void session_cpu_set(struct shard *sh, int cpu);
 
+/* A stream's record, which the caller has taken out of SOCK_FREE. */
+struct sess_socket *stream_record_fill(struct sess_set *set, uint32_t handle, uint32_t owner, uint8_t flags);
+/* Counts it against its user; false: that is one too many, and it is to be ended by stream_refused(). */
+bool stream_quota_take(const struct sess_set *set);
+/* It could not even begin: the client learns why, and that nothing of it is left. */
+void stream_refused(struct shard *sh, struct sess_set *set, uint32_t handle, const struct notice *why);
+
 /* ---- worker: stream.c ---- */
 
 /* Entries of the ring that name a stream; as the functions in set.c. */
@@ -244,6 +254,7 @@ uint32_t stream_take_send(struct shard *sh, struct sess_set *set, const struct u
 uint32_t stream_take_connect(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
 uint32_t stream_take_shutdown(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
 uint32_t stream_take_close(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
+uint32_t stream_take_resume(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
 /* The live stream of this set with exactly this handle, or NULL. */
 struct sess_socket *stream_find(const struct sess_set *set, uint32_t handle);
 /* A notice about a stream. True when it is dealt with. */
@@ -358,6 +369,8 @@ struct session {
     struct ush_header layout; /* private copy */
     uint32_t owner; /* control writes, workers read */
     struct session_quota *quota;
+    struct session_key key;
+    const struct session_comeback *back; /* while it is being made */
     struct sess_set *set[USH_SET_MAX];
     struct sess_socket *socket;
     struct sess_flow *flow;
@@ -379,6 +392,11 @@ struct session {
     uint32_t set_alive;   /* sets that shards still hold (atomic) */
     struct session *next; /* in the runtime's list of detached or of destroyed sessions */
 };
+
+/* comeback.c */
+int session_comeback_map(struct session *s, const struct session_comeback *back);
+void session_comeback_set(struct sess_set *set, const struct session *s);
+int session_comeback_sets(struct session *s, struct session_fds *ret_fds);
 
 /* session.c */
 int session_set_make(struct session *s, uint32_t shard);

@@ -156,6 +156,7 @@ static take_fn *const take[] = {
     [USH_OP_OPTION] = stream_take_option,
     [USH_OP_INFO] = stream_take_info,
     [USH_OP_RETURN] = stream_take_return,
+    [USH_OP_RESUME] = stream_take_resume,
 };
 
 /* ---- one ring ---- */

@@ -34,7 +34,7 @@ static uint64_t sink_of(const struct sess_set *set, uint32_t handle) {
 /* ---- records ---- */
 
 /* One stream more of its user's; quota_give() counts it out again. False: that is one too many. */
-static bool quota_take(const struct sess_set *set) {
+bool stream_quota_take(const struct sess_set *set) {
     struct session_quota *q = set->quota;
     return q == NULL || __atomic_add_fetch(&q->used, 1, __ATOMIC_RELAXED) <= q->max;
 }
@@ -45,7 +45,7 @@ static void quota_give(const struct sess_set *set) {
 }
 
 /* The record is ours already (state OPEN); fills the rest. */
-static struct sess_socket *record_fill(struct sess_set *set, uint32_t handle, uint32_t owner, uint8_t flags) {
+struct sess_socket *stream_record_fill(struct sess_set *set, uint32_t handle, uint32_t owner, uint8_t flags) {
     uint32_t index = USH_HANDLE_INDEX(handle);
     struct sess_socket *sk = &set->socket[index];
     *sk = (struct sess_socket){.state = SOCK_OPEN,
@@ -135,15 +135,18 @@ uint32_t stream_take_send(struct shard *sh, struct sess_set *set, const struct u
     return SQE_TAKEN;
 }
 
+void stream_refused(struct shard *sh, struct sess_set *set, uint32_t handle, const struct notice *why) {
+    stream_engine_done(set, &set->socket[USH_HANDLE_INDEX(handle)]);
+    session_event(sh, set, handle, EV_ERROR, why);
+    session_event(sh, set, handle, EV_CLOSED, &(struct notice){.kind = NOTICE_CLOSED});
+}
+
 /* CONNECT could not even begin: the client learns why, and that nothing of it is left. From a port of its choice it has
  * no second try by the kernel: usherd has that port now. */
 static void connect_refused(struct shard *sh, struct sess_set *set, uint32_t handle, int error, bool bound) {
-    struct sess_socket *sk = &set->socket[USH_HANDLE_INDEX(handle)];
-    stream_engine_done(set, sk);
-    sk->flags |= bound ? 0 : SOCK_REFUSED;
+    set->socket[USH_HANDLE_INDEX(handle)].flags |= bound ? 0 : SOCK_REFUSED;
     const struct notice n = {.value = (uint32_t)-error, .extra = !bound};
-    session_event(sh, set, handle, EV_ERROR, &n);
-    session_event(sh, set, handle, EV_CLOSED, &(struct notice){.kind = NOTICE_CLOSED});
+    stream_refused(sh, set, handle, &n);
 }
 
 /* On this host only what usherd itself serves is reached through it; the kernel's own listeners are the kernel's. */
@@ -199,8 +202,9 @@ uint32_t stream_take_connect(struct shard *sh, struct sess_set *set, const struc
     if (UNLIKELY(!__atomic_compare_exchange_n(&set->socket[index].state, &expected, SOCK_OPEN, false, __ATOMIC_ACQUIRE,
                                               __ATOMIC_RELAXED)))
         return DETACH_BAD_CONNECT;
-    bool over = !quota_take(set);
-    struct sess_socket *sk = record_fill(set, handle, __atomic_load_n(&set->session->owner, __ATOMIC_RELAXED), 0);
+    bool over = !stream_quota_take(set);
+    struct sess_socket *sk =
+        stream_record_fill(set, handle, __atomic_load_n(&set->session->owner, __ATOMIC_RELAXED), 0);
     struct tcp_cmd_connect cmd = {.cmd = {TCP_CMD_CONNECT, sizeof cmd},
                                   .flow = {.remote_port = e->connect.port, .proto = PROTO_TCP},
                                   .sink = sink_of(set, handle),
@@ -372,7 +376,7 @@ static void accept_refuse(struct shard *sh, uint32_t sock) {
 }
 
 uint32_t stream_handle_take(struct sess_set *set) {
-    uint32_t handle = quota_take(set) ? accept_take(set) : USH_NONE;
+    uint32_t handle = stream_quota_take(set) ? accept_take(set) : USH_NONE;
     if (handle == USH_NONE)
         quota_give(set);
     return handle;
@@ -381,7 +385,7 @@ uint32_t stream_handle_take(struct sess_set *set) {
 struct sess_socket *stream_accept_tell(struct shard *sh, struct sess_set *set, uint32_t handle,
                                        const struct notice *n) {
     uint32_t listener = SINK_HANDLE(n->sink);
-    struct sess_socket *sk = record_fill(set, handle, set->socket[listener].owner, SOCK_ACCEPTED);
+    struct sess_socket *sk = stream_record_fill(set, handle, set->socket[listener].owner, SOCK_ACCEPTED);
     sk->listener = listener;
     sk->sock = n->extra;
     const struct notice told = {.extra = sk->tx_limit, .addr = n->addr, .port = n->port};

@@ -124,6 +124,7 @@ static void derive(struct tcp_engine *st) {
         st->rcv_wscale++;
     st->wait_head = st->wait_tail = TCP_NIL;
     st->grave = TCP_NIL;
+    st->quiet = false;
     st->ooo_packets = 0;
     st->rx_held = 0;
 }

@@ -311,7 +311,8 @@ struct tcp_engine {
     uint16_t port_low, port_high;
     uint8_t cc_default;
     uint8_t rcv_wscale;
-    uint8_t pad[2];
+    bool quiet; /* derived: owners may be on their way back, so no stray segment is answered */
+    uint8_t pad;
     ns_t turn;           /* derived: the turn in which ... */
     uint32_t turn_bytes; /* ... so many bytes were sent to this host itself */
 };

@@ -204,7 +204,8 @@ void tcp_build_send(struct tcp_ctx *x, struct tcp_conn *c, const struct tcp_buil
 
 /* RFC 9293 section 3.10.7.1: the numbers make it acceptable to whoever sent the segment. */
 void tcp_send_stray_reset(struct tcp_ctx *x, const struct tcp_rx *rx) {
-    if ((rx->flags & TCP_RST) || (rx->p->flags & PKT_BROADCAST) || ipaddr_is_multicast(&rx->p->flow.local))
+    bool everybodys = (rx->p->flags & PKT_BROADCAST) || ipaddr_is_multicast(&rx->p->flow.local);
+    if (x->st->quiet || (rx->flags & TCP_RST) || everybodys)
         return;
     struct tcp_head h = {.flow = &rx->p->flow, .sock = TCP_NIL};
     if (rx->flags & TCP_ACK) {

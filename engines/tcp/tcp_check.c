@@ -125,6 +125,8 @@ static int check_conn(struct tcp_engine *st, uint32_t i, uint32_t *segs, uint32_
         return broken;
     if (!in_index(st, &st->conn_ix, i))
         return BROKEN_INDEX;
+    if (tcp_is_frozen(st, c))
+        return 0; /* not on the wheel, whatever it waits for */
     bool watched = c->rtx != TCP_RTX_NONE && (c->flags & TCP_F_ARMED) && wheel_armed(tcp_wheel(st), i);
     if (c->snd_una != c->snd_nxt && !watched)
         return BROKEN_TIMER;

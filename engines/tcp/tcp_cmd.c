@@ -238,31 +238,43 @@ static void rewind_rx(struct tcp_ctx *x, struct tcp_conn *c, uint32_t lost) {
     c->rcv_acked = seq_min(c->rcv_acked, c->rcv_nxt);
 }
 
-static int cmd_sync(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
-    const struct tcp_cmd_sync *a = (const struct tcp_cmd_sync *)cmd;
-    struct tcp_conn *c = find(x, a->sock, a->sink);
-    if (c == NULL)
-        return -ENOENT;
+static bool sync_lost(const struct tcp_conn *c, uint64_t rx_bytes, uint32_t *ret_lost) {
     bool fin = c->flags & TCP_F_FIN_RCVD, open = c->state >= TCP_STATE_ESTABLISHED;
-    uint32_t lost = open ? c->rcv_nxt - c->irs - 1 - fin - (uint32_t)a->rx_bytes : 0;
-    if (lost > INT32_MAX || a->held > INT32_MAX)
+    *ret_lost = open ? c->rcv_nxt - c->irs - 1 - fin - (uint32_t)rx_bytes : 0;
+    return *ret_lost <= INT32_MAX;
+}
+
+int tcp_sync(struct tcp_ctx *x, struct tcp_conn *c, uint64_t rx_bytes, uint32_t held, struct tcp_resumed *ret) {
+    uint32_t lost, acked = seq_min(c->snd_una, c->snd_end) - c->iss;
+    if (!sync_lost(c, rx_bytes, &lost) || held > INT32_MAX)
         return -EINVAL;
-    (void)tcp_begin(x, a->sock);
-    x->st->rx_held += a->held - c->rcv_held;
-    c->rcv_held = a->held;
+    x->st->rx_held += held - c->rcv_held;
+    c->rcv_held = held;
     c->tx_done = 0; /* the reply says it all */
-    r->value = c->snd_end - c->iss - 1;
-    r->value64 = (uint64_t)tcp_cold(x->st, c)->tx_high << 32 | (seq_min(c->snd_una, c->snd_end) - c->iss);
-    r->value64 -= r->value64 > 0;
-    if (open && !(c->flags & TCP_F_PASSIVE))
+    *ret = (struct tcp_resumed){tcp_index(x->st, c), c->snd_end - c->iss - 1, acked - (acked > 0)};
+    if (c->state >= TCP_STATE_ESTABLISHED && !(c->flags & TCP_F_PASSIVE))
         tcp_notice(x, c, NOTICE_CONNECTED, 0, c->mss);
     if (lost != 0)
         rewind_rx(x, c, lost);
-    else if (fin && !(c->flags & TCP_F_ORPHAN))
+    else if ((c->flags & TCP_F_FIN_RCVD) && !(c->flags & TCP_F_ORPHAN))
         tcp_notice(x, c, NOTICE_HANGUP, 0, 0);
+    return 0;
+}
+
+static int cmd_sync(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
+    const struct tcp_cmd_sync *a = (const struct tcp_cmd_sync *)cmd;
+    struct tcp_conn *c = find(x, a->sock, a->sink);
+    struct tcp_resumed result = {0};
+    if (c == NULL)
+        return -ENOENT;
+    uint64_t high = (uint64_t)tcp_cold(x->st, c)->tx_high << 32;
+    (void)tcp_begin(x, a->sock);
+    int error = tcp_sync(x, c, a->rx_bytes, a->held, &result);
+    r->value = result.taken;
+    r->value64 = high | result.acked;
     tcp_flush_conn(x, c);
     tcp_end(x);
-    return 0;
+    return error;
 }
 
 static int cmd_ports(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
@@ -337,6 +349,8 @@ static const struct command commands[] = {
     [TCP_CMD_PORTS] = {sizeof(struct tcp_cmd_ports), cmd_ports},
     [TCP_CMD_HEIR] = {sizeof(struct tcp_cmd_sock), cmd_heir},
     [TCP_CMD_GIVE] = {sizeof(struct tcp_cmd_give), cmd_give},
+    [TCP_CMD_FREEZE] = {sizeof(struct tcp_cmd_freeze), tcp_cmd_freeze_run},
+    [TCP_CMD_RESUME] = {sizeof(struct tcp_cmd_resume), tcp_cmd_resume_run},
 };
 
 void tcp_command(void *state, struct engine_io *io, const struct engine_cmd *cmd, struct engine_reply *ret_reply) {

@@ -56,6 +56,8 @@ enum tcp_cmd_id {
     TCP_CMD_PORTS,      /* struct tcp_cmd_ports */
     TCP_CMD_HEIR,       /* struct tcp_cmd_sock: reply.value64 = sink of a listener that its SYN would go to now */
     TCP_CMD_GIVE,       /* struct tcp_cmd_give */
+    TCP_CMD_FREEZE,     /* struct tcp_cmd_freeze, after recover() in a new process */
+    TCP_CMD_RESUME,     /* struct tcp_cmd_resume */
 };
 
 enum tcp_option {
@@ -235,6 +237,32 @@ struct tcp_cmd_sync {
     uint32_t held;
     uint64_t sink;
     uint64_t rx_bytes;
+};
+
+/* After recover() in a process whose clients have yet to come back. on: every connection stands still, unheard and
+ * silent, until its owner resumes it; listeners and half-open connections go; and no stray segment is answered by a
+ * reset, for its owner may be on the way. Off: that is over, and a connection that nobody has resumed is reset, some
+ * in each call: reply.value = how many, 0 when there are no more. */
+struct tcp_cmd_freeze {
+    struct engine_cmd cmd;
+    bool on;
+};
+
+/* The owner of a frozen connection is back. It goes on under `sink`, as after TCP_CMD_SYNC, whose arguments and notices
+ * these are. -ENOENT: there is no such connection, or it is not `old_sink`'s; -EADDRINUSE: its place was taken. */
+struct tcp_resumed {
+    uint32_t sock;
+    uint32_t taken; /* bytes of the send stream that the engine has, modulo 2^32 */
+    uint32_t acked; /* bytes the peer has acknowledged, modulo 2^32 */
+};
+struct tcp_cmd_resume {
+    struct engine_cmd cmd;
+    struct flow flow;
+    uint64_t old_sink, sink;
+    uint32_t owner;
+    uint32_t held;
+    uint64_t rx_bytes;
+    struct tcp_resumed *result;
 };
 
 /* The range of local ports of this shard, for outgoing connections. */

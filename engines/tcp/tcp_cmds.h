@@ -16,6 +16,14 @@ int tcp_cmd_option_run(struct tcp_ctx *x, const struct engine_cmd *cmd, struct e
 int tcp_cmd_info_run(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r);
 int tcp_cmd_stats_run(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r);
 
+/* tcp_cmd.c: TCP_CMD_SYNC, of an open change. -EINVAL: numbers that cannot be. */
+int tcp_sync(struct tcp_ctx *x, struct tcp_conn *c, uint64_t rx_bytes, uint32_t held, struct tcp_resumed *ret);
+
+/* tcp_frozen.c */
+bool tcp_is_frozen(const struct tcp_engine *st, const struct tcp_conn *c);
+int tcp_cmd_freeze_run(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r);
+int tcp_cmd_resume_run(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r);
+
 /* tcp_save.c */
 int64_t tcp_save(const void *state, uint64_t *cursor, uint8_t *buf, size_t size);
 int tcp_load(void *state, uint32_t from_version, const uint8_t *rec, size_t size);

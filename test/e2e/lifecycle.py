@@ -133,6 +133,13 @@ def systemd_is_told(rig):
     usherd.child.terminate()
     hears("STOPPING=1")
     hears("FDSTOREREMOVE=1\nFDNAME=claims")
+    check(any("FDNAME=dataplane.keys.0" in h for h in heard), f"and what connections live in: {heard}")
+    s.settimeout(0.1)
+    while usherd.child.poll() is None: # it waits for room when nobody listens
+        try:
+            s.recv(4096)
+        except TimeoutError:
+            pass
     check(usherd.end() == 0, usherd.text())
     s.close()
 

@@ -202,7 +202,7 @@ enum usher_event_type {
     USHER_EV_CONNECTED, /* the stream is connected; msg.peer, msg.local */
     USHER_EV_ACCEPT,    /* sock listens; msg.sock is the new stream, the program's to close; msg.peer its peer */
     USHER_EV_HANGUP,    /* the stream's peer sends no more; all it sent has come before */
-    USHER_EV_DOWN,      /* usherd is gone; sockets go on over the kernel where they can */
+    USHER_EV_DOWN,      /* usherd is gone and no successor came in time; sockets go on over the kernel where they can */
     USHER_EV_URGENT,    /* the stream's byte number msg.user_data (the first is 1, modulo 2^32) is urgent; it comes in
                            line, before or after this event. Only of streams that usherd carries */
 };

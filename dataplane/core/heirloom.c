@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What one usherd leaves to the next: memfds with the states of stream transports and with the keys of the sessions. An
+ * engine's records are sound at any instruction (engines/arena.h), so it makes no difference whether the predecessor
+ * stopped or was killed. Control thread.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "dataplane/core/runtime_internal.h"
+#include "dataplane/session/session.h"
+#include "engines/tcp/tcp_cmd.h"
+
+static void name_make(char *name, size_t size, const char *what, uint32_t shard) {
+    (void)snprintf(name, size, RUNTIME_HEIRLOOM "%s.%u", what, shard);
+}
+
+/* Connections are what a client cannot make anew: all other sockets it opens again. */
+static bool is_kept(const struct engine_ops *ops) {
+    return ops->stage == STAGE_TRANSPORT && ops->credit != NULL;
+}
+
+static void heirloom_note(const char *what, uint32_t shard, int fd, struct runtime_heirloom *ret, uint32_t max,
+                          uint32_t *count) {
+    if (*count == max)
+        return;
+    name_make(ret[*count].name, sizeof ret[*count].name, what, shard);
+    ret[(*count)++].fd = fd;
+}
+
+uint32_t runtime_heirlooms(const struct runtime *rt, struct runtime_heirloom *ret_heirlooms, uint32_t max) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < rt->shard_count; i++) {
+        const struct shard *sh = rt->shard[i];
+        heirloom_note("keys", i, sh->key_memory.memfd, ret_heirlooms, max, &n);
+        for (uint32_t e = 0; e < rt->engine_count; e++) {
+            if (is_kept(&rt->engine[e].ops))
+                heirloom_note(rt->engine[e].ops.name, i, sh->node[e].arena.memfd, ret_heirlooms, max, &n);
+        }
+    }
+    return n;
+}
+
+void runtime_inherit(struct runtime *rt, const char *name, int fd) {
+    if (rt->heirloom_count == ARRAY_LEN(rt->heirloom)) {
+        close(fd);
+        return;
+    }
+    struct runtime_heirloom *h = &rt->heirloom[rt->heirloom_count++];
+    (void)snprintf(h->name, sizeof h->name, "%s", name);
+    h->fd = fd;
+}
+
+/* The fd of that name, which is the caller's then; -1 when there is none. */
+static int heirloom_take(struct runtime *rt, const char *what, uint32_t shard) {
+    char name[sizeof rt->heirloom[0].name];
+    name_make(name, sizeof name, what, shard);
+    for (uint32_t i = 0; i < rt->heirloom_count; i++) {
+        if (strcmp(rt->heirloom[i].name, name) != 0)
+            continue;
+        int fd = rt->heirloom[i].fd;
+        rt->heirloom[i] = rt->heirloom[--rt->heirloom_count];
+        return fd;
+    }
+    return -1;
+}
+
+void heirlooms_drop(struct runtime *rt) {
+    while (rt->heirloom_count > 0)
+        close(rt->heirloom[--rt->heirloom_count].fd);
+}
+
+void heirloom_adopt(struct runtime *rt, uint32_t shard, struct node *nd) {
+    struct arena_memory a;
+    uint32_t lost = 0;
+    int fd = is_kept(nd->ops) ? heirloom_take(rt, nd->ops->name, shard) : -1;
+    if (fd < 0)
+        return;
+    int error = arena_memory_adopt(&a, fd);
+    if (error < 0)
+        close(fd);
+    else if ((error = nd->ops->recover(a.base, a.size, &lost)) < 0)
+        arena_memory_destroy(&a);
+    if (error < 0) {
+        rt->estate.refused++;
+        return;
+    }
+    arena_memory_destroy(&nd->arena);
+    nd->arena = a;
+    nd->st = a.base;
+    rt->estate.arenas++;
+    rt->estate.lost += lost;
+}
+
+static void keys_inherit(struct runtime *rt, struct shard *sh) {
+    int fd = heirloom_take(rt, "keys", sh->index);
+    if (fd < 0)
+        return;
+    if (arena_memory_adopt(&sh->old_key_memory, fd) < 0) {
+        close(fd);
+        return;
+    }
+    sh->old_keys = sh->old_key_memory.base;
+    sh->old_key_count = (uint32_t)(sh->old_key_memory.size / sizeof *sh->old_keys);
+}
+
+static int freeze(struct runtime *rt, uint32_t shard, bool on, uint32_t *ret_reset) {
+    const struct tcp_cmd_freeze cmd = {.cmd = {TCP_CMD_FREEZE, sizeof cmd}, .on = on};
+    struct engine_reply reply = {.error = 0};
+    uint32_t engine;
+    int error = runtime_engine_find(rt, "tcp", &engine);
+    if (error == 0)
+        error = runtime_command(rt, shard, engine, &cmd.cmd, &reply);
+    *ret_reset = reply.value;
+    return error;
+}
+
+int runtime_estate_open(struct runtime *rt, struct runtime_estate *ret_estate) {
+    uint32_t none;
+    int error = 0;
+    for (uint32_t i = 0; i < rt->shard_count; i++)
+        keys_inherit(rt, rt->shard[i]);
+    heirlooms_drop(rt);
+    for (uint32_t i = 0; i < rt->shard_count && rt->estate.arenas > 0 && error == 0; i++)
+        error = freeze(rt, i, true, &none);
+    *ret_estate = rt->estate;
+    return error;
+}
+
+uint32_t runtime_estate_close(struct runtime *rt) {
+    uint32_t reset = 0, some;
+    for (uint32_t i = 0; i < rt->shard_count && rt->estate.arenas > 0; i++) {
+        while (freeze(rt, i, false, &some) == 0 && some > 0)
+            reset += some;
+        arena_memory_destroy(&rt->shard[i]->old_key_memory);
+        rt->shard[i]->old_keys = NULL;
+        rt->shard[i]->old_key_count = 0;
+    }
+    rt->estate.arenas = 0;
+    return reset;
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Connections that stand still until their owner comes back, under another sink, and those whose owner does not.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+
+#include "engines/tcp/tcp.h"
+#include "engines/tcp/testlink.h"
+
+#define UP   400000u
+#define DOWN 300000u
+
+static const struct link_faults slow = {.delay = NS_PER_MS};
+
+static bool half_way(struct link *l) {
+    return l->host[1].socks[0].adopted && l->host[1].socks[0].rx_bytes > UP / 2;
+}
+
+static uint32_t freeze(struct link *l, uint32_t host, bool on) {
+    const struct tcp_cmd_freeze cmd = {.cmd = {TCP_CMD_FREEZE, sizeof cmd}, .on = on};
+    struct engine_reply r = link_command(l, host, &cmd);
+    cr_assert_eq(r.error, 0);
+    return r.value;
+}
+
+static struct tcp_cmd_resume resume_of(struct link *l, uint32_t host, uint32_t i, struct tcp_resumed *result) {
+    const struct link_sock *s = &l->host[host].socks[i];
+    struct tcp_conn_info info = link_info(l, host, i);
+    return (struct tcp_cmd_resume){.cmd = {TCP_CMD_RESUME, sizeof(struct tcp_cmd_resume)},
+                                   .flow = info.flow,
+                                   .old_sink = s->sink,
+                                   .sink = s->sink,
+                                   .owner = 77,
+                                   .held = (uint32_t)(s->rx_bytes - s->rx_credited),
+                                   .rx_bytes = s->rx_bytes,
+                                   .result = result};
+}
+
+static struct link *stand_still(uint32_t host) {
+    struct link *l = link_stream(5, NULL, &slow, UP, DOWN);
+    cr_assert(link_run(l, l->now + 60 * NS_PER_SEC, half_way));
+    freeze(l, host, true);
+    return l;
+}
+
+Test(frozen, a_stream_goes_on_where_it_stood) {
+    for (uint32_t host = 0; host < 2; host++) {
+        struct link *l = stand_still(host);
+        struct tcp_resumed result;
+        uint64_t before = l->host[1 - host].socks[0].rx_bytes;
+        (void)link_run(l, l->now + 50 * NS_PER_MS, NULL); /* what is on its way arrives */
+        uint64_t after = l->host[1 - host].socks[0].rx_bytes;
+        (void)link_run(l, l->now + 2 * NS_PER_SEC, NULL);
+        cr_assert_eq(l->host[1 - host].socks[0].rx_bytes, after, "a frozen connection sends (%lu)", before);
+        cr_assert_eq(l->host[1 - host].socks[0].error, 0, "its peer was reset");
+        struct tcp_cmd_resume again = resume_of(l, host, 0, &result), wrong = again;
+        wrong.old_sink++;
+        cr_assert_eq(link_command(l, host, &wrong).error, -ENOENT, "somebody else's");
+        wrong = again;
+        wrong.flow.remote_port++;
+        cr_assert_eq(link_command(l, host, &wrong).error, -ENOENT, "no such connection");
+        l->host[host].socks[0].hung_up = false; /* both are said again */
+        l->host[host].socks[0].connected = host == 1;
+        cr_assert_eq(link_command(l, host, &again).error, 0);
+        cr_assert_eq(result.taken, (uint32_t)l->host[host].socks[0].tx_queued);
+        l->host[host].socks[0].tx_done = result.acked;
+        cr_assert_eq(link_command(l, host, &again).error, -ENOENT, "once");
+        cr_assert_eq(freeze(l, host, false), 0, "nothing is left to reset");
+        cr_assert_eq(link_info(l, host, 0).owner, 77);
+        cr_assert(link_run(l, l->now + 600 * NS_PER_SEC, link_all_closed), "the stream ends");
+        const char *why = link_stream_wrong(l, UP, DOWN);
+        cr_assert_null(why, "%s", why);
+        link_destroy(l);
+    }
+}
+
+Test(frozen, what_nobody_comes_for_is_reset) {
+    struct link *l = stand_still(0);
+    (void)link_run(l, l->now + NS_PER_SEC, NULL);
+    cr_assert_eq(l->host[1].socks[0].error, 0);
+    cr_assert_eq(freeze(l, 0, false), 1);
+    cr_assert_eq(freeze(l, 0, false), 0);
+    (void)link_run(l, l->now + NS_PER_SEC, NULL);
+    cr_assert_eq(l->host[1].socks[0].error, ECONNRESET, "%d", l->host[1].socks[0].error);
+    cr_assert_eq(link_stats(l, 0).connections, 0);
+    l->host[0].socks[0].closed = true;
+    link_destroy(l);
+}
+
+Test(frozen, numbers_that_cannot_be_end_it) {
+    struct link *l = stand_still(1);
+    struct tcp_resumed result;
+    struct tcp_cmd_resume bad = resume_of(l, 1, 0, &result);
+    bad.rx_bytes += 1000000; /* more than ever came */
+    cr_assert_eq(link_command(l, 1, &bad).error, -EINVAL);
+    cr_assert_eq(link_stats(l, 1).connections, 0);
+    (void)link_run(l, l->now + NS_PER_SEC, NULL);
+    cr_assert_eq(l->host[0].socks[0].error, ECONNRESET);
+    link_destroy(l);
+}
+
+Test(frozen, listeners_go_and_nobody_is_refused_meanwhile) {
+    struct link *l = link_create(9, NULL, NULL);
+    (void)link_listen(l, 1, 80, NULL);
+    cr_assert_eq(link_stats(l, 1).listeners, 1);
+    freeze(l, 1, true);
+    cr_assert_eq(link_stats(l, 1).listeners, 0);
+    uint32_t c = link_connect(l, 0, 80, 1000, NULL);
+    (void)link_run(l, l->now + 500 * NS_PER_MS, NULL);
+    cr_assert_eq(l->host[0].socks[c].error, 0, "its SYN is not answered");
+    freeze(l, 1, false);
+    (void)link_run(l, l->now + 10 * NS_PER_SEC, NULL);
+    cr_assert_eq(l->host[0].socks[c].error, ECONNREFUSED, "from now on it is");
+    link_destroy(l);
+}
