@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * usherd's main: the command line, then one of four things: check the config, print its manual, clean up after a dead
- * usherd, or run. Running is usherd_begin(), the event loop, usherd_end().
+ * usherd's main: the command line, then one of five things: check the config, print its manual, try whether it
+ * could take over, clean up after a dead usherd, or run. Running is usherd_begin(), the event loop, usherd_end().
  */
 #include <errno.h>
 #include <getopt.h>
@@ -12,11 +12,21 @@
 #include <unistd.h>
 
 #include "control/log.h"
+#include "control/succession.h"
 #include "control/usherd.h"
 
 #define CONFIG_DEFAULT "/etc/usher/usherd.yaml"
 
-enum action { ACTION_RUN, ACTION_CHECK, ACTION_DOC, ACTION_CATALOG, ACTION_CLEANUP, ACTION_HELP, ACTION_VERSION };
+enum action {
+    ACTION_RUN,
+    ACTION_CHECK,
+    ACTION_DOC,
+    ACTION_CATALOG,
+    ACTION_CLEANUP,
+    ACTION_TRY,
+    ACTION_HELP,
+    ACTION_VERSION
+};
 
 struct options {
     enum action action;
@@ -30,6 +40,7 @@ static const char usage[] =
     "  --check-config    check the settings, print them as understood, and end; exit 2 when they are wrong\n"
     "  --config-doc      print the manual page of the settings and end\n"
     "  --event-catalog   print the events that usherd logs as a catalog of the journal and end\n"
+    "  --try             load the engines that the settings name, and end: could this program take over?\n"
     "  --cleanup         remove what a dead usherd left in this network namespace and end\n"
     "  --state-dir DIR   instead of the setting state_dir\n"
     "  --run-dir DIR     instead of the setting run_dir\n"
@@ -38,17 +49,13 @@ static const char usage[] =
     "Exit status: 0 ended in order, 1 could not start, 2 wrong settings or command line.\n";
 
 static bool options_read(int argc, char **argv, struct options *o) {
-    static const struct option list[] = {{"config", required_argument, NULL, 'c'},
-                                         {"check-config", no_argument, NULL, ACTION_CHECK},
-                                         {"config-doc", no_argument, NULL, ACTION_DOC},
-                                         {"event-catalog", no_argument, NULL, ACTION_CATALOG},
-                                         {"cleanup", no_argument, NULL, ACTION_CLEANUP},
-                                         {"state-dir", required_argument, NULL, 's'},
-                                         {"run-dir", required_argument, NULL, 'r'},
-                                         {"foreground", no_argument, NULL, 'f'},
-                                         {"version", no_argument, NULL, ACTION_VERSION},
-                                         {"help", no_argument, NULL, ACTION_HELP},
-                                         {NULL, 0, NULL, 0}};
+    static const struct option list[] = {
+        {"config", required_argument, NULL, 'c'},       {"check-config", no_argument, NULL, ACTION_CHECK},
+        {"config-doc", no_argument, NULL, ACTION_DOC},  {"event-catalog", no_argument, NULL, ACTION_CATALOG},
+        {"cleanup", no_argument, NULL, ACTION_CLEANUP}, {"try", no_argument, NULL, ACTION_TRY},
+        {"state-dir", required_argument, NULL, 's'},    {"run-dir", required_argument, NULL, 'r'},
+        {"foreground", no_argument, NULL, 'f'},         {"version", no_argument, NULL, ACTION_VERSION},
+        {"help", no_argument, NULL, ACTION_HELP},       {NULL, 0, NULL, 0}};
     for (int c; (c = getopt_long(argc, argv, "", list, NULL)) != -1;) {
         if (c == '?')
             return false;
@@ -94,15 +101,18 @@ static bool config_read(const struct options *o, struct usherd *u) {
 static int run(struct usherd *u) {
     if (usherd_begin(u) != 0)
         return 1;
+    succession_through(u);
     (void)sd_notifyf(0, "READY=1\nSTATUS=serving\nMAINPID=%d", (int)getpid());
     int err = sd_event_loop(u->event);
+    if (u->successor[0] != '\0')
+        succession_end(u); /* does not return, as a rule */
     (void)sd_notify(0, "STOPPING=1");
     log_info("stop", "sessions end, the kernel gets its ports back");
     usherd_end(u);
     return err < 0 ? 1 : 0;
 }
 
-int main(int argc, char **argv) {
+static int act(int argc, char **argv) {
     static struct usherd usherd;
     struct options o = {0};
     if (!options_read(argc, argv, &o)) {
@@ -128,7 +138,18 @@ int main(int argc, char **argv) {
         log_error("start", "/proc is not mounted (%s); mount it", strerror(errno));
         return 1;
     }
+    usherd.arguments = argv;
+    if (o.action == ACTION_TRY)
+        return succession_rehearse(&usherd);
     if (o.action == ACTION_CLEANUP)
         return usherd_cleanup(&usherd) == 0 ? 0 : 1;
     return run(&usherd);
+}
+
+int main(int argc, char **argv) {
+    succession_begin(argv);
+    int status = act(argc, argv);
+    if (status != 0)
+        succession_back(); /* if it has come so far only because another one gave way */
+    return status;
 }

@@ -34,6 +34,7 @@
 #include "control/rights.h"
 #include "control/services/service.h"
 #include "control/state/state.h"
+#include "control/succession.h"
 #include "control/usherd.h"
 #include "control/view.h"
 #include "engines/tcp/tcp_cmd.h"
@@ -599,10 +600,17 @@ static void metrics_end(struct usherd *u) {
     metrics_server_destroy(u->metrics);
 }
 
-/* Only what can be judged at any time changes at a reload. */
+/* A new program on disk takes over; else only what can be judged at any time changes at a reload. */
 static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si, void *arg) {
+    struct usherd *u = arg;
+    char err[ERR_SIZE];
     (void)source;
     (void)si;
+    if (succession_wanted(u)) {
+        if (succession_try(u, NULL, err, sizeof err) == 0)
+            return sd_event_exit(u->event, 0);
+        log_error("succession", "%s; this usherd goes on", err);
+    }
     manager_reload(arg);
     return 0;
 }
@@ -674,6 +682,29 @@ static void undo(struct usherd *u, size_t count) {
 void usherd_keep(struct usherd *u) {
     u->kept_count = 0; /* a number may stand for another file by now */
     store_sync(u);
+}
+
+bool usherd_keeps_by_systemd(const struct usherd *u) {
+    return store_choose(&u->cfg) == STORE_SYSTEMD;
+}
+
+void usherd_leave(struct usherd *u) {
+    keep_end(u);
+    service_end(u);
+    workers_end(u);
+    store_close(u->store, false);
+    u->store = NULL;
+}
+
+int usherd_engines_try(struct usherd *u, struct runtime_error *err) {
+    char why[ERR_SIZE] = "";
+    int error = runtime_begin(u, why);
+    for (uint32_t i = 0; i < u->cfg.engines.load_count && error == 0; i++)
+        error = engine_begin(u, u->cfg.engines.load[i].text, why);
+    if (error != 0)
+        (void)snprintf(err->text, sizeof err->text, "%.250s", why);
+    runtime_destroy(u->rt);
+    return error;
 }
 
 int usherd_begin(struct usherd *u) {

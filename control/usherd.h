@@ -47,6 +47,9 @@ struct usherd {
     size_t inherited_count;
     struct store_fd kept[KEPT_MAX]; /* what the store holds now */
     size_t kept_count;
+    char **arguments; /* of this program */
+    char successor[256]; /* what it becomes when the loop has ended; "" = it ends */
+    char succession[160]; /* how it followed another, for people; "" = it did not */
     bool recovers; /* a predecessor's clients may be on their way back */
     sd_event_source *recovery_timer;
     struct runtime *rt;
@@ -66,6 +69,12 @@ struct usherd {
 
 /* Runs all steps in order. 0, or -errno with everything undone again and logged. */
 int usherd_begin(struct usherd *u);
+/* For a successor: answers have left, workers stand, sessions are left alone, the store holds on. */
+void usherd_leave(struct usherd *u);
+/* systemd's store, which gives nothing to whoever this process becomes. */
+bool usherd_keeps_by_systemd(const struct usherd *u);
+/* Loads the engines of the settings, and lets them go again. */
+int usherd_engines_try(struct usherd *u, struct runtime_error *err);
 /* The store learns of new fds. */
 void usherd_keep(struct usherd *u);
 /* Undoes all steps in reverse. */

@@ -69,10 +69,11 @@ kill -STOP "$before"
 wait_for 30 other_pid "$before"
 said "Watchdog timeout"
 
-# An upgrade restarts it while the doors stay open.
+# An upgrade has the new program take over, in the same process.
 before=$(pid)
 dpkg -i --force-confold /build/packages/*.deb
-wait_for 20 other_pid "$before"
+wait_for 20 said "took over from usherd"
+[ "$(pid)" = "$before" ]
 usherctl status
 
 # A purge leaves nothing.

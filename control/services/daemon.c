@@ -12,6 +12,7 @@
 #include "control/broker/broker.h"
 #include "control/broker/claims.h"
 #include "control/services/service_internal.h"
+#include "control/succession.h"
 #include "proto/usher_shm.h"
 #include "usher/control/v1/daemon.pb-c.h"
 
@@ -72,6 +73,7 @@ static enum rpc_code get_info(struct rpc_call *c, void *arg, const void *request
     r->keeper = PB_TEXT(s->u->store != NULL ? store_text(s->u->store) : "nobody");
     r->caller = caller_message(c);
     r->log_level = PB_TEXT(levels[s->u->cfg.log.level]);
+    r->succession = s->u->succession;
     rpc_answer(c, &r->base);
     return RPC_OK;
 }
@@ -185,6 +187,27 @@ static enum rpc_code stop(struct rpc_call *c, void *arg, const void *request) {
     return RPC_OK;
 }
 
+static enum rpc_code upgrade(struct rpc_call *c, void *arg, const void *request) {
+    const struct service *s = arg;
+    const PB(UpgradeRequest) *q = request;
+    PB(UpgradeResponse) *r = PB_NEW(c, UpgradeResponse, upgrade_response);
+    char err[400];
+    const char *path = q->program[0] != '\0' ? q->program : NULL;
+    if (path != NULL && path[0] != '/')
+        return rpc_fail(c, RPC_INVALID_ARGUMENT, "PATH_RELATIVE", "program",
+                        "\"%.200s\" is no absolute path; name the program from the root of usherd's host", path);
+    rpc_audit(c, "usherd", USHER_VERSION, path != NULL ? path : s->u->self);
+    if (s->u->cfg.keeper.mode == KEEPER_OFF)
+        return rpc_fail(c, RPC_FAILED_PRECONDITION, "KEEPER_OFF", "program",
+                        "nobody keeps what connections live in: set keeper.mode to auto, or restart usherd");
+    if (succession_try(s->u, path, err, sizeof err) != 0)
+        return rpc_fail(c, RPC_FAILED_PRECONDITION, "UPGRADE_REFUSED", "program", "%s", err);
+    r->program = PB_TEXT(s->u->successor);
+    rpc_answer(c, &r->base);
+    (void)sd_event_exit(s->u->event, 0);
+    return RPC_OK;
+}
+
 const struct rpc_method daemon_methods[] = {
     {.name = "GetInfo", PB_REQUEST(get_info_request), .role = RPC_ROLE_VIEWER, .unary = get_info},
     {.name = "GetConfig", PB_REQUEST(get_config_request), .role = RPC_ROLE_VIEWER, .unary = get_config},
@@ -195,6 +218,7 @@ const struct rpc_method daemon_methods[] = {
      .change = true,
      .unary = set_log_level},
     {.name = "Drain", PB_REQUEST(drain_request), .role = RPC_ROLE_OPERATOR, .change = true, .unary = drain},
+    {.name = "Upgrade", PB_REQUEST(upgrade_request), .role = RPC_ROLE_ADMIN, .change = true, .unary = upgrade},
     {.name = "Shutdown", PB_REQUEST(shutdown_request), .role = RPC_ROLE_ADMIN, .change = true, .unary = stop},
 };
 const size_t daemon_method_count = ARRAY_LEN(daemon_methods);

@@ -4,11 +4,14 @@
  */
 #include <limits.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "control/usherctl/ctl.h"
 #include "control/usherctl/lists.h"
 #include "control/usherctl/reflect.h"
+
+#define UPGRADE_WAIT_NS 30000000000ull
 
 static const char *const modes[] = {"", "auto", "dedicated", "spreading", "compacting"};
 
@@ -164,6 +167,53 @@ int run_shutdown(struct ctl *c) {
         (void)fprintf(c->screen.out, "usherd stops; the kernel gets its ports back\n");
     ctl_free(a);
     return 0;
+}
+
+/* The next usherd's word about itself; NULL: it does not serve yet. */
+static PB(GetInfoResponse) * info_again(struct ctl *c, uint64_t before_ns) {
+    const PB(GetInfoRequest) request = USHER__CONTROL__V1__GET_INFO_REQUEST__INIT;
+    client_close(c->client);
+    c->client = NULL;
+    PB(GetInfoResponse) *a = ctl_call(c, PB_METHOD(Daemon, GetInfo, get_info_response), &request);
+    if (a != NULL && a->started_unix_ns != before_ns)
+        return a;
+    ctl_free(a);
+    return NULL;
+}
+
+static int upgrade_wait(struct ctl *c, uint64_t before_ns) {
+    const struct timespec nap = {.tv_nsec = 100000000};
+    PB(GetInfoResponse) *a = NULL;
+    for (uint64_t end = ctl_now_unix_ns() + UPGRADE_WAIT_NS; a == NULL && ctl_now_unix_ns() < end;) {
+        (void)nanosleep(&nap, NULL);
+        a = info_again(c, before_ns);
+    }
+    if (a == NULL)
+        return -1;
+    bool back = strncmp(a->succession, "back again", 10) == 0;
+    if (back)
+        fault_set(&c->fault, EXIT_FAILED, "usherd %s is %s", a->version, a->succession);
+    else if (!told(c, a))
+        (void)fprintf(c->screen.out, "usherd %s %s\n", a->version, a->succession);
+    ctl_free(a);
+    return back ? -1 : 0;
+}
+
+int run_upgrade(struct ctl *c) {
+    const PB(GetInfoRequest) ask = USHER__CONTROL__V1__GET_INFO_REQUEST__INIT;
+    PB(UpgradeRequest) request = USHER__CONTROL__V1__UPGRADE_REQUEST__INIT;
+    char path[2 * PATH_MAX];
+    PB(GetInfoResponse) *before = ctl_call(c, PB_METHOD(Daemon, GetInfo, get_info_response), &ask);
+    if (before == NULL)
+        return -1;
+    uint64_t before_ns = before->started_unix_ns;
+    ctl_free(before);
+    request.program = module_path(c->given.args[0], path, sizeof path);
+    PB(UpgradeResponse) *a = ctl_call(c, PB_METHOD(Daemon, Upgrade, upgrade_response), &request);
+    if (a == NULL)
+        return -1;
+    ctl_free(a);
+    return upgrade_wait(c, before_ns);
 }
 
 int run_log_level(struct ctl *c) {

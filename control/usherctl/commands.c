@@ -170,6 +170,10 @@ const struct command commands[] = {
     {"shutdown", "", 0, 0, "Stop usherd in order",
      "Refused while programs are attached, unless forced. Under systemd use `systemctl stop usherd`.",
      "admin", NULL, false, force_option, run_shutdown},
+    {"upgrade", "[PROGRAM]", 0, 1, "Put another usherd in the place of the one that runs",
+     "Programs stay attached and notice a pause. Without PROGRAM the file that usherd was started from is run anew. "
+     "What cannot start leaves the old usherd serving, or brings it back.",
+     "admin", "FILE", false, NULL, run_upgrade},
     {"completion", "SHELL", 1, 1, "Print completion for bash, zsh or fish",
      "For bash: usherctl completion bash > /usr/share/bash-completion/completions/usherctl",
      "", "bash zsh fish", false, NULL, run_completion},

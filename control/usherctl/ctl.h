@@ -102,6 +102,7 @@ int run_move_shard(struct ctl *c);
 int run_kill_session(struct ctl *c);
 int run_kill_socket(struct ctl *c);
 int run_engine(struct ctl *c);
+int run_upgrade(struct ctl *c);
 int run_drain(struct ctl *c);
 int run_resume(struct ctl *c);
 int run_shutdown(struct ctl *c);

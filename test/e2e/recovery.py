@@ -4,13 +4,15 @@
 
     host a: usherd + programs        host b: kernel peers
 """
+import fcntl
+import glob
 import os
-import random
 import signal
 import socket
 import sys
+import threading
 
-from rig import A4, B4, check, main, run, until
+from rig import A4, Process, check, main, run, until
 from upgrade import Stream
 
 CONFIG = "interfaces: [{name: va}]\nkeeper: {mode: on, recovery_grace: 20s}\n"
@@ -96,6 +98,101 @@ def without_a_successor_the_kernel_goes_on(rig):
     rig.answers("b", A4, 7001)
 
 
+def usherctl(rig, *words, ok=(0,)):
+    return run(rig.inside("a", [f"{rig.bin}/usherctl", "--socket", f"{rig.dir}/run/control.sock", *words]), ok)
+
+
+def a_successor_takes_over(rig):
+    usherd = rig.usherd(CONFIG)
+    carried(rig, "tcp-echo", "0.0.0.0:7002")
+    carried(rig, "udp-echo", "0.0.0.0:7001")
+    streams = [Stream(rig, 7002) for _ in range(4)]
+    for _ in range(3):
+        for s in streams:
+            s.goes_on()
+        done = usherctl(rig, "upgrade")
+        check("took over from usherd" in done.stdout, done.stdout)
+        for s in streams:
+            s.goes_on()
+        rig.answers("b", A4, 7001)
+    for s in streams:
+        s.end()
+    check("1 connections did not" not in usherd.text(), usherd.text())
+    check(usherd.end() == 0, usherd.text())
+
+
+def under_systemd_it_hands_on_what_the_store_has(rig):
+    """The fd store gives nothing to whoever a running service becomes."""
+    path = rig.path("notify")
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.bind(path)
+    told.settimeout(0.2)
+    rig.sockets.append(told)
+
+    def listen():
+        while not rig.stopping:
+            try:
+                told.recv(4096)
+            except OSError:
+                pass
+    threading.Thread(target=listen, daemon=True).start()
+    usherd = Process(rig.inside("a", ["env", f"NOTIFY_SOCKET={path}", "INVOCATION_ID=1", f"{rig.bin}/usherd",
+                                      *rig.usherd_args(CONFIG.replace("mode: on", "mode: auto"))]))
+    rig.processes.append(usherd)
+    usherd.says("info: ready:")
+    check(not rig.keepers(), "systemd's store serves")
+    carried(rig, "tcp-echo", "0.0.0.0:7002")
+    s = Stream(rig, 7002)
+    for _ in range(2):
+        s.goes_on()
+        check("took over from usherd" in usherctl(rig, "upgrade").stdout, usherd.text())
+        s.goes_on()
+    s.end()
+    check(usherd.end() == 0, usherd.text())
+
+
+def program(rig, name, text):
+    path = rig.path(name, f"#!/bin/sh\n{text}\n")
+    os.chmod(path, 0o755)
+    return path
+
+
+def what_cannot_take_over_is_refused(rig):
+    usherd = rig.usherd(CONFIG)
+    carried(rig, "udp-echo", "0.0.0.0:7001")
+    loose = program(rig, "loose", "exit 0")
+    os.chmod(loose, 0o777)
+    for path, why in ((program(rig, "fails", "echo no such thing >&2; exit 1"), "says: no such thing"),
+                      (program(rig, "crashes", "kill -SEGV $$"), "dies or hangs"), ("/nowhere", "cannot find"),
+                      (rig.path("text", "hello"), "only a program"), (loose, "only a program")):
+        done = usherctl(rig, "upgrade", path, ok=None)
+        check(done.returncode != 0 and why in done.stderr, f"{path}: {done.returncode}: {done.stderr}")
+        rig.answers("b", A4, 7001)
+    check(usherd.child.poll() is None and "takes over" not in usherd.text(), usherd.text())
+
+
+def one_that_cannot_start_gives_way_again(rig):
+    """The lock of the state is taken before the successor has it, and given back when it has given up."""
+    usherd = rig.usherd(CONFIG)
+    carried(rig, "tcp-echo", "0.0.0.0:7002")
+    s = Stream(rig, 7002)
+    s.goes_on()
+    (lock,) = glob.glob(f"{rig.dir}/state/*.lock")
+    with open(lock, "r+", encoding="ascii") as f:
+        waiter = threading.Thread(target=fcntl.flock, args=(f, fcntl.LOCK_EX), daemon=True)
+        waiter.start() # first in the queue when the old one lets go
+        asked = rig.start("a", "usherctl", "--socket", f"{rig.dir}/run/control.sock", "upgrade")
+        waiter.join(30)
+        check(not waiter.is_alive(), "the old one does not let go")
+        usherd.says("already runs in this network namespace")
+    check(asked.end(0, 60) != 0 and "its successor failed (it could not start)" in asked.text(), asked.text())
+    s.goes_on()
+    s.end()
+    check(usherd.end() == 0, usherd.text())
+
+
 if __name__ == "__main__":
-    sys.exit(main([streams_outlive_kills, datagrams_and_listeners_come_back, an_orderly_stop_is_no_pause,
+    sys.exit(main([a_successor_takes_over, under_systemd_it_hands_on_what_the_store_has,
+                   what_cannot_take_over_is_refused, one_that_cannot_start_gives_way_again,
+                   streams_outlive_kills, datagrams_and_listeners_come_back, an_orderly_stop_is_no_pause,
                    who_does_not_come_back_is_reset, without_a_successor_the_kernel_goes_on]))
