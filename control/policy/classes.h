@@ -46,7 +46,7 @@ struct class_spec {
     uint32_t depth; /* 1: the root */
     uint32_t weight;
     uint64_t guarantee, ceiling; /* bytes a second, 0: none */
-    uint64_t burst, queue;       /* bytes, 0: the engine's */
+    uint64_t burst, queue;       /* bytes; burst 0: the engine's, queue 0: what the sender's socket may send ahead */
     uint64_t key;                /* the same in every revision that has a class of this name */
     bool picky;                  /* it, or one above it, says whom it takes */
 };

@@ -41,7 +41,7 @@ static int send_node(const struct sending *s, const struct class_spec *c, uint32
         .id = id,
         .parent = c->parent == CLASS_NONE ? QOS_NONE : c->parent,
         .weight = c->weight,
-        .queue_bytes = (uint32_t)c->queue,
+        .queue_bytes = c->queue != 0 ? (uint32_t)c->queue : INT32_MAX,
         .min_rate = c->guarantee,
         .max_rate = c->ceiling,
         .burst = c->burst,

@@ -13,7 +13,7 @@ const struct bench *const bench_table[] = {
     &bench_session_memory,     &bench_idle_cost,     &bench_control_unary,
     &bench_control_noise,      &bench_control_list,  &bench_posix_sockperf_udp,
     &bench_posix_sockperf_tcp, &bench_posix_redis,   &bench_posix_nginx,
-    &bench_posix_one_core,
+    &bench_posix_one_core,     &bench_qos,
 };
 
 const size_t bench_table_count = sizeof(bench_table) / sizeof(bench_table[0]);

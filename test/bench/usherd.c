@@ -35,6 +35,8 @@ static int write_config(const struct usherd_params *p) {
     if (f == NULL)
         return -1;
     (void)fprintf(f, "runtime:\n  mode: %s\n  shards: 1\n  cpus: \"%d\"\n", p->mode, p->core);
+    if (p->policy != NULL)
+        (void)fprintf(f, "  small_buffers: 32768\npolicy: %s\n", p->policy);
     (void)fprintf(f, "interfaces:\n  - name: " SANDBOX_IFNAME "\n");
     (void)fprintf(f, "echo:\n  ports: [%u]\n", USHERD_ECHO_PORT);
     if (p->generate > 0)

@@ -22,6 +22,7 @@ struct usherd_params {
     uint32_t sockets;  /* per session; 0 = default */
     uint32_t udp_sockets; /* of all sessions; 0 = default */
     uint32_t streams;     /* that a session may connect, and accept; not with the two above; 0 = default */
+    const char *policy; /* file; NULL = none, and as many buffers as usual */
     bool control;      /* no limit on how often one may call */
     uint32_t generate; /* window of the echo engine's generator towards USHERD_SERVER_PORT; 0 = none */
 };
