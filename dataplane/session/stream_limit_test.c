@@ -139,6 +139,18 @@ Test(stream_limit, a_sessions_handles) {
 
 /* ---- the shard's packets ---- */
 
+/* A packet as a port brings it, the transport's work done. */
+static void arrives(struct sess_set *set, uint32_t handle, uint32_t len) {
+    struct shard *sh = k.rt->shard[0];
+    struct pkt *p = pkt_alloc(len > 2000 ? &sh->large.pool : &sh->small.pool);
+    cr_assert_not_null(p);
+    memset(p->data, 0x44, len);
+    p->len = len;
+    p->sink = SINK(SINK_SESSION, set->slot, handle);
+    cr_assert_eq(stream_deliver(sh, set, &p, 1), 1);
+    session_flush(sh);
+}
+
 /* Its region is full and its packets fill the shard's pool: the connection that brings one too many ends, the others
  * lose nothing. */
 Test(stream_limit, a_reader_may_not_keep_all_packets) {
@@ -192,18 +204,6 @@ Test(stream_limit, a_reader_may_not_keep_all_packets) {
     finish();
 }
 
-/* A packet as a port brings it, the transport's work done. */
-static void arrives(struct sess_set *set, uint32_t handle, uint32_t len) {
-    struct shard *sh = k.rt->shard[0];
-    struct pkt *p = pkt_alloc(len > 2000 ? &sh->large.pool : &sh->small.pool);
-    cr_assert_not_null(p);
-    memset(p->data, 0x44, len);
-    p->len = len;
-    p->sink = SINK(SINK_SESSION, set->slot, handle);
-    cr_assert_eq(stream_deliver(sh, set, &p, 1), 1);
-    session_flush(sh);
-}
-
 /* What waits together must fit a cell together: a buffer is a little larger than the largest. */
 Test(stream_limit, small_pieces_that_wait_behind_a_large_one_come_through) {
     struct kit_client l, c;
@@ -237,6 +237,35 @@ Test(stream_limit, small_pieces_that_wait_behind_a_large_one_come_through) {
     cr_assert_eq(got, 67000);
     kit_detach(&k, &c);
     kit_detach(&k, &l);
+    finish();
+}
+
+/* Many who do not read share half of the packets; each has some, also who comes last. */
+Test(stream_limit, readers_together_may_not_keep_all_packets) {
+    enum { READERS = 12 };
+    struct kit_client l, c[READERS];
+    struct ush_cqe e;
+    engines(1);
+    const struct shard *sh = k.rt->shard[0];
+    attach(&l, &(struct session_params){0}, true);
+    for (uint32_t i = 0; i < READERS; i++) {
+        attach(&c[i], &(struct session_params){.rx_bytes = 1}, false);
+        fake_client_connect(&c[i].c, handle_of(&c[i], 0), kit_addr(1).b, PORT);
+        cr_assert(take(&c[i], USH_EVENT_CONNECTED, &e));
+    }
+    for (uint32_t i = 0; i < READERS; i++) {
+        struct sess_set *set = sh->set[1 + i];
+        for (uint32_t n = 0; n < 1000; n++)
+            arrives(set, handle_of(&c[i], 0), 2000);
+        cr_assert_geq(set->pend_count[0], 1u, "reader %u", i);
+        cr_assert_leq(set->pend_count[0], sh->small.pool.count / 8);
+    }
+    cr_assert_leq(sh->pending[0], sh->small.pool.count / 2);
+    cr_assert_geq(sh->small.pool.free_count, sh->small.pool.count / 3);
+    for (uint32_t i = 0; i < READERS; i++)
+        kit_detach(&k, &c[i]);
+    kit_detach(&k, &l);
+    cr_assert_eq(sh->pending[0], 0);
     finish();
 }
 
