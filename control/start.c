@@ -582,6 +582,11 @@ static void broker_end(struct usherd *u) {
     u->broker = NULL;
 }
 
+static const struct policy *policy_in_force(void *arg) {
+    const struct usherd *u = arg;
+    return u->policing != NULL ? policing_policy(u->policing) : NULL;
+}
+
 static int metrics_begin(struct usherd *u, char *err) {
     const struct metrics_params p = {
         .event = u->event,
@@ -589,7 +594,11 @@ static int metrics_begin(struct usherd *u, char *err) {
         .group = u->cfg.metrics.group,
         .mode = u->cfg.metrics.mode,
         .fd = listener_passed("metrics", SOCK_STREAM, false),
-        .source = {.rt = u->rt, .broker = &u->broker, .sessions_max = u->cfg.sessions.max},
+        .source = {.rt = u->rt,
+                   .broker = &u->broker,
+                   .sessions_max = u->cfg.sessions.max,
+                   .policy = policy_in_force,
+                   .policy_arg = u},
     };
     if (p.listen[0] == '\0' && p.fd < 0)
         return 0;

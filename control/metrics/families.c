@@ -14,7 +14,10 @@
 #include <unistd.h>
 
 #include "control/metrics/exposition.h"
+#include "control/policy/classes_install.h"
+#include "control/policy/policy.h"
 #include "dataplane/port/port.h"
+#include "engines/qos/qos_cmd.h"
 #include "engines/tcp/tcp_cmd.h"
 
 #define NAME_MAX_METRIC 128
@@ -56,6 +59,18 @@ static void write_rows(FILE *out, const struct row *rows, size_t row_count, cons
 }
 
 /* clang-format off */
+#define CLASS(member) offsetof(struct qos_stat, member)
+static const struct row class_rows[] = {
+    {"usher_class_sent_bytes_total", "Bytes on the wire that the class has sent, or those below it.", METRIC_COUNTER,
+     UNIT_COUNT, CLASS(bytes)},
+    {"usher_class_sent_packets_total", "Packets that the class has sent, or those below it.", METRIC_COUNTER,
+     UNIT_COUNT, CLASS(packets)},
+    {"usher_class_dropped_packets_total", "Packets that found no room in the class.", METRIC_COUNTER, UNIT_COUNT,
+     CLASS(drops)},
+    {"usher_class_waiting_bytes", "Bytes that wait for the class's turn.", METRIC_GAUGE, UNIT_COUNT,
+     CLASS(waiting_bytes)},
+};
+
 #define WORKER(member) offsetof(struct worker_stats, member)
 static const struct row worker_rows[] = {
     {"usher_worker_turns_total", "Turns of the poll loop.", METRIC_COUNTER, UNIT_COUNT, WORKER(turns)},
@@ -253,6 +268,38 @@ static void write_tcp(FILE *out, const struct metrics_source *src) {
     write_rows(out, tcp_rows, ARRAY_LEN(tcp_rows), &all, 1);
 }
 
+/* ---- classes ---- */
+
+struct class_subject {
+    struct label labels[3];
+};
+
+static void write_stats(FILE *out, const struct classes *c, const struct qos_stat *stats) {
+    struct class_subject *of = calloc(c->count, sizeof *of);
+    struct subject *subjects = calloc(c->count, sizeof *subjects);
+    for (uint32_t i = 0; of != NULL && subjects != NULL && i < c->count; i++) {
+        const struct class_spec *s = &c->v[i];
+        of[i].labels[0] = (struct label){"class", s->name};
+        of[i].labels[1] = (struct label){"parent", s->parent == CLASS_NONE ? "" : c->v[s->parent].name};
+        subjects[i] = (struct subject){&stats[i], of[i].labels};
+    }
+    if (of != NULL && subjects != NULL)
+        write_rows(out, class_rows, ARRAY_LEN(class_rows), subjects, c->count);
+    free(subjects);
+    free(of);
+}
+
+static void write_classes(FILE *out, const struct metrics_source *src) {
+    const struct policy *policy = src->policy != NULL ? src->policy(src->policy_arg) : NULL;
+    if (policy == NULL || policy_classes(policy)->count == 0)
+        return;
+    const struct classes *c = policy_classes(policy);
+    struct qos_stat *stats = calloc(c->count, sizeof *stats);
+    if (stats != NULL && classes_stats(src->rt, stats, c->count) == 0)
+        write_stats(out, c, stats);
+    free(stats);
+}
+
 /* ---- sessions ---- */
 
 static void write_one(FILE *out, const char *name, enum metric_type type, const char *help, uint64_t value) {
@@ -331,6 +378,7 @@ void metrics_write(FILE *out, const struct metrics_source *src) {
     for (uint32_t i = 0; runtime_engine_name(src->rt, i) != NULL; i++)
         write_engine(out, src, i);
     write_tcp(out, src);
+    write_classes(out, src);
     write_sessions(out, src);
     write_process(out);
 }

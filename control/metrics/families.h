@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What usherd shows of itself, as metrics. Every label has a bounded set of values: workers, interfaces, reasons,
- * engines; never an address, a port, a user or a program.
+ * engines, the policy's classes; never an address, a port, a user or a program.
  *
  * Thread: control.
  */
@@ -12,13 +12,18 @@
 
 #include "control/broker/broker.h"
 
+struct policy;
+
 struct metrics_source {
     struct runtime *rt;
     struct broker *const *broker; /* *broker may be NULL: it comes last and goes first */
     uint32_t sessions_max;
+    const struct policy *(*policy)(void *arg); /* the one in force, or NULL; NULL: nobody knows */
+    void *policy_arg;
 };
 
-/* Writes all families. Costs one read of each counter and one letter to each shard (the tcp engine's gauges). */
+/* Writes all families. Costs one read of each counter and one letter to each shard (the tcp engine's gauges), one
+ * for 1,024 classes. */
 void metrics_write(FILE *out, const struct metrics_source *src);
 
 #endif
