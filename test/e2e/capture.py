@@ -8,7 +8,7 @@ import socket
 import sys
 
 from pcap import read_pcap, read_pcapng
-from rig import A4, B4, B6, check, main, run, until
+from rig import A4, B4, B6, Users, check, main, run, until
 
 STRANGER = 61235
 
@@ -233,25 +233,6 @@ def kernel_sockets_have_owners_too(rig):
     check(all(g.words["comm"] == "udp-ping" for g in got), "nothing of the kernel's, nothing twice")
     both = [g for g in read_pcapng(path) if g.words.get("comm") == "udp-ping"]
     check(len(both) == 2 and all(g.words["engine"] == "udp" for g in both), "usher's packets are not shown twice")
-
-
-class Users:
-    """Three users made for the test."""
-
-    def __init__(self, rig):
-        self.names = {who: f"{rig.tag}{who}" for who in ("alice", "bob", "charlie")}
-
-    def __enter__(self):
-        for name in self.names.values():
-            run(["useradd", "--no-create-home", "--no-user-group", "--shell", "/usr/sbin/nologin", name])
-        return self
-
-    def __exit__(self, *_):
-        for name in self.names.values():
-            run(["userdel", "--force", name], ok=None)
-
-    def become(self, who, *more):
-        return ["setpriv", f"--reuid={self.names[who]}", "--clear-groups", *more]
 
 
 def alice_finds_who_floods(rig):

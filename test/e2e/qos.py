@@ -10,7 +10,7 @@ import threading
 import time
 
 from posix_rig import words
-from rig import B4, Process, check, main, run, until
+from rig import B4, Process, Users, check, main, run, until
 
 CONFIG = ("interfaces: [{name: va}]\nkeeper: {mode: off}\nsessions: {mode: 0666}\nruntime: {shards: %d}\n"
           "policy: %s\n")
@@ -111,8 +111,9 @@ def sender(rig, port, uid=0, cgroup=None, count=0, hop=False):
     return p
 
 
-def ctl(rig, *words):
-    return run(rig.inside("a", [f"{rig.bin}/usherctl", "--socket", f"{rig.dir}/run/control.sock", *words]))
+def ctl(rig, *args, user="root"):
+    return run(rig.inside("a", ["setpriv", f"--reuid={user}", "--clear-groups", f"{rig.bin}/usherctl", "--socket",
+                                f"{rig.dir}/run/control.sock", *args]))
 
 
 def grown(sinks, total):
@@ -174,18 +175,24 @@ def a_rule_chooses_the_class(rig):
 
 
 def a_game_is_shaped_by_its_cgroup(rig):
-    """A game that asks from a new port all the time keeps to the ceiling of its cgroup; bob and charlie share what it
-    leaves by weight, and all of it when it stops."""
-    ceiling = RATE // 5
-    with Cgroup(rig, "game") as game:
-        classes = (f"    - {{name: game, weight: 10, ceiling: {ceiling * 8}, cgroup: {game.path}}}\n"
-                   f"    - {{name: bob, weight: 1, user: {BOB}}}\n"
-                   f"    - {{name: charlie, weight: 3, user: {CHARLIE}}}\n")
-        rig.usherd(CONFIG % (1, policy(rig, f"qos:\n  rate: {RATE * 8}\n  overhead: 0\n  classes:\n{classes}")))
+    """Story 4: alice brings a policy into force. A game that asks from a new port all the time keeps to the ceiling of
+    its cgroup; bob and charlie share what it leaves by weight, and all of it when it stops."""
+    ceiling, shown = RATE // 5, rig.path("metrics.sock")
+    with Users(rig) as users, Cgroup(rig, "game") as game:
+        alice, bob, charlie = (users.names[who] for who in ("alice", "bob", "charlie"))
+        rig.usherd("interfaces: [{name: va}]\nkeeper: {mode: off}\nsessions: {mode: 0666}\n"
+                   f"metrics: {{listen: {shown}}}\n"
+                   f"control: {{mode: 0666, roles: [{{role: operator, users: [{alice}]}}]}}\n")
+        os.chmod(rig.dir, 0o755)
+        rules = policy(rig, f"qos:\n  rate: {RATE * 8}\n  overhead: 0\n  classes:\n"
+                       f"    - {{name: game, weight: 10, ceiling: {ceiling * 8}, cgroup: {game.path}}}\n"
+                       f"    - {{name: bob, weight: 1, user: {bob}}}\n"
+                       f"    - {{name: charlie, weight: 3, user: {charlie}}}\n")
+        ctl(rig, "policy", "apply", rules, user=alice)
         sinks = [Sink(rig, 9001 + i) for i in range(3)]
-        playing = sender(rig, 9001, ALICE, cgroup=game, hop=True)
-        for i, uid in ((1, BOB), (2, CHARLIE)):
-            sender(rig, 9001 + i, uid)
+        playing = sender(rig, 9001, alice, cgroup=game, hop=True)
+        for i, user in ((1, bob), (2, charlie)):
+            sender(rig, 9001 + i, user)
         got = grown(sinks, 4 * RATE)
         elapsed = time.monotonic() - sinks[0].first
         wire = sinks[0].bytes * (SIZE + 42) // SIZE
@@ -195,7 +202,38 @@ def a_game_is_shaped_by_its_cgroup(rig):
         playing.end(9)
         until("the game's last datagrams have left", lambda: sinks[0].rests())
         near(grown(sinks[1:], 2 * RATE), [1 / 4, 3 / 4], "without the game")
+        metrics = run(["curl", "-s", "--unix-socket", shown, "http://usherd/metrics"]).stdout
+        check('usher_class_sent_bytes_total{class="game",parent="root"} ' in metrics, "metrics name the classes")
+
+
+def a_stream_keeps_to_its_ceiling(rig):
+    """A program on TCP: all of it arrives, no faster than the ceiling, and its segments wait instead of being lost."""
+    ceiling, total = RATE // 2, 2 * RATE
+    rig.usherd(CONFIG % (2, policy(rig, f"qos:\n  classes: [{{name: slow, ceiling: {ceiling * 8}, user: {ALICE}}}]\n")))
+    listener = rig.kernel_socket("b", socket.AF_INET, socket.SOCK_STREAM, timeout=20)
+    listener.bind((B4, 9001))
+    listener.listen(1)
+    os.chmod(rig.dir, 0o755)
+    script = rig.path("stream.py", "import signal, socket, sys\ns = socket.create_connection((sys.argv[1], 9001))\n"
+                      f"s.sendall(bytes({total}))\nprint('sent', flush=True)\nsignal.pause()\n")
+    command = ["setpriv", "--reuid", str(ALICE), "--clear-groups",
+               *words(rig, True, "/usr/bin/python3", [script, B4])]
+    p = Process(rig.inside("a", command))
+    rig.processes.append(p)
+    connection, _ = listener.accept()
+    rig.sockets.append(connection)
+    connection.settimeout(20)
+    began, got = time.monotonic(), 0
+    while got < total:
+        data = connection.recv(1 << 16)
+        check(data, f"the stream ended after {got} bytes")
+        got += len(data)
+        most = ceiling * (time.monotonic() - began) * 1.02 + 4 * 65536 + 65536  # the burst, and a segment
+        check(got <= most, f"{got} bytes, at most {most:.0f} by now")
+    p.says("sent")
+    told = json.loads(ctl(rig, "qos", "-o", "json").stdout)["classes"]
+    check(sum(c["dropped_packets"] for c in told) == 0, told)
 
 
 sys.exit(main([shares_follow_weights_of_users, a_held_sender_loses_nothing, a_rule_chooses_the_class,
-               a_game_is_shaped_by_its_cgroup]))
+               a_stream_keeps_to_its_ceiling, a_game_is_shaped_by_its_cgroup]))

@@ -296,6 +296,25 @@ class Rig:
                      lambda: self.asks(host, address, port) == b"hello")
 
 
+class Users:
+    """Three users made for the test."""
+
+    def __init__(self, rig):
+        self.names = {who: f"{rig.tag}{who}" for who in ("alice", "bob", "charlie")}
+
+    def __enter__(self):
+        for name in self.names.values():
+            run(["useradd", "--no-create-home", "--no-user-group", "--shell", "/usr/sbin/nologin", name])
+        return self
+
+    def __exit__(self, *_):
+        for name in self.names.values():
+            run(["userdel", "--force", name], ok=None)
+
+    def become(self, who, *more):
+        return ["setpriv", f"--reuid={self.names[who]}", "--clear-groups", *more]
+
+
 def main(tests):
     """Runs all, or those named behind the folder of programs; prints what failed."""
     if os.geteuid() != 0:
