@@ -233,7 +233,7 @@ static bool on_kernel_packet(void *arg, const struct nb_watch_packet *p) {
     j->kernel_seen++;
     frame_of_bytes(&f, p->bytes, p->captured, p->has_vlan ? &p->vlan : NULL);
     f.length = p->length + (p->has_vlan ? VLAN_LEN : 0);
-    uint32_t wanted = f.piece_count > 0 ? program_run(&j->program, &f) : 0;
+    uint32_t wanted = f.piece_count > 0 ? capture_program_run(&j->program, &f) : 0;
     if (wanted > 0 && kernel_sampled(j))
         kernel_write(j, p, &f, wanted);
     return part_has_room(j);
@@ -521,7 +521,7 @@ const char *job_notice(const struct job *j) {
 
 int job_begin(struct job *j) {
     uint32_t at;
-    int error = program_load(&j->program, j->params.code, j->params.count, &at);
+    int error = capture_program_load(&j->program, j->params.code, j->params.count, &at);
     if (error == 0)
         error = capture_open(j->host, &j->params, &j->capture, &at);
     if (error != 0)

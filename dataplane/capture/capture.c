@@ -161,7 +161,7 @@ static void record(struct capture *c, struct shard *sh, const struct pkt *p, con
 }
 
 static inline bool wants_port(const struct capture *c, const struct pkt *p) {
-    return c->ports == 0 || p->port >= PORT_SLOT_MAX || (c->ports >> p->port & 1) != 0;
+    return p->port >= PORT_SLOT_MAX || (c->ports >> p->port & 1) != 0;
 }
 
 /* One of `sample` is taken, the first one first. */
@@ -174,20 +174,30 @@ static bool sampled(struct capture *c, struct bytes *b) {
     return c->limit == 0 || b->counts.recorded < c->limit;
 }
 
+/* Nearly all packets of a capture that looks for few end here. */
+static inline bool may_match(const struct capture *c, const struct pkt *p) {
+    return p->len < SHAPE_BYTES || (p->flags & PKT_VLAN) || capture_program_may_match(&c->program, p->data);
+}
+
 static void capture_burst(struct capture *c, struct shard *sh, enum tap_point point, struct pkt *const *pkts,
                           uint32_t n) {
     struct bytes *b = &c->ring[sh->index];
     struct frame f;
     uint64_t before = b->counts.recorded;
     uint32_t seen = 0, matched = 0;
+    /* A burst at an interface is of one interface. */
+    bool l3 = pkts[0]->port < PORT_SLOT_MAX && (sh->port_info[pkts[0]->port].caps & PORT_CAP_L3) != 0;
+    bool frames = (point == TAP_RX || point == TAP_TX) && !l3;
     for (uint32_t i = 0; i < n; i++) {
         const struct pkt *p = pkts[i];
-        bool l3 = p->port < PORT_SLOT_MAX && (sh->port_info[p->port].caps & PORT_CAP_L3) != 0;
-        if (!wants_port(c, p))
+        if (c->ports != 0 && !wants_port(c, p))
             continue;
         seen++;
+        if (LIKELY(frames && !may_match(c, p)))
+            continue;
+        l3 = p->port < PORT_SLOT_MAX && (sh->port_info[p->port].caps & PORT_CAP_L3) != 0;
         frame_of(&f, p, point, l3);
-        uint32_t wanted = program_run(&c->program, &f);
+        uint32_t wanted = capture_program_run(&c->program, &f);
         if (LIKELY(wanted == 0))
             continue;
         matched++;
@@ -299,7 +309,7 @@ int capture_open(struct capture_host *h, const struct capture_params *params, st
     c->sample = params->sample != 0 ? params->sample : 1;
     c->limit = params->limit;
     c->shard_count = runtime_shard_count(h->rt);
-    int error = program_load(&c->program, params->code, params->count, ret_at);
+    int error = capture_program_load(&c->program, params->code, params->count, ret_at);
     if (error == 0)
         error = rings_make(c, params);
     if (error == 0)

@@ -8,8 +8,8 @@
  * reader's; capture_counts() is anybody's. The tap itself runs on workers.
  *
  * Cost: none while nothing is captured, but for the pipeline's one branch a burst at each tap. While a capture is open
- * each packet costs its program, each match the copy; and datagrams between sockets of this host take the way past the
- * link engine, where the taps are.
+ * each packet costs a look at its protocol or a run of the program, and each match the copy; and datagrams between
+ * sockets of this host take the way past the link engine, where the taps are.
  */
 #ifndef USHER_DATAPLANE_CAPTURE_CAPTURE_H
 #define USHER_DATAPLANE_CAPTURE_CAPTURE_H

@@ -144,7 +144,137 @@ static bool operand_is_good(const struct sock_filter *i, enum operand operand, u
     }
 }
 
-int program_load(struct program *p, const struct sock_filter *code, uint32_t count, uint32_t *ret_at) {
+/* ---- jumps, for both ---- */
+
+struct registers {
+    uint32_t a, x;
+    uint32_t mem[BPF_MEMWORDS];
+};
+
+static bool jumps(const struct registers *r, enum program_op op, uint32_t k) {
+    uint32_t with = op >= OP_JEQ_X ? r->x : k;
+    switch (op >= OP_JEQ_X ? op - OP_JEQ_X + OP_JEQ_K : op) {
+    case OP_JEQ_K:
+        return r->a == with;
+    case OP_JGT_K:
+        return r->a > with;
+    case OP_JGE_K:
+        return r->a >= with;
+    default:
+        return (r->a & with) != 0;
+    }
+}
+
+/* ---- what cannot match ---- */
+
+/* What is known of a frame: its Ethernet type, and one byte of its IP header. */
+struct shape {
+    uint16_t type;
+    uint32_t proto_at;
+    uint8_t proto;
+};
+
+/* What is known when an instruction is reached, by whichever way. */
+struct known {
+    bool reached, a_known, x_known;
+    uint32_t a, x;
+};
+
+static void known_join(struct known *to, const struct known *from) {
+    if (!to->reached) {
+        *to = *from;
+        to->reached = true;
+        return;
+    }
+    to->a_known = to->a_known && from->a_known && to->a == from->a;
+    to->x_known = to->x_known && from->x_known && to->x == from->x;
+}
+
+static bool byte_is_known(const struct shape *shape, uint32_t at, uint32_t *ret_byte) {
+    *ret_byte = at == 12 ? shape->type >> 8 : at == 13 ? shape->type & 0xff : shape->proto;
+    return at == 12 || at == 13 || at == shape->proto_at;
+}
+
+/* What an instruction that neither jumps nor returns leaves behind. */
+static void known_step(struct known *n, const struct shape *shape, const struct program_step *s) {
+    switch ((enum program_op)s->op) {
+    case OP_LD_H:
+        n->a_known = s->k == 12;
+        n->a = shape->type;
+        break;
+    case OP_LD_B:
+        n->a_known = byte_is_known(shape, s->k, &n->a);
+        break;
+    case OP_LD_IMM:
+        n->a_known = true;
+        n->a = s->k;
+        break;
+    case OP_LDX_IMM:
+        n->x_known = true;
+        n->x = s->k;
+        break;
+    case OP_TAX:
+        n->x_known = n->a_known;
+        n->x = n->a;
+        break;
+    case OP_TXA:
+        n->a_known = n->x_known;
+        n->a = n->x;
+        break;
+    case OP_ST:
+    case OP_STX:
+        break;
+    case OP_LDX_LEN:
+    case OP_LDX_MEM:
+    case OP_LDX_MSH:
+        n->x_known = false;
+        break;
+    default:
+        n->a_known = false;
+    }
+}
+
+/* Where a jump may lead: bit 0 = jf, bit 1 = jt. */
+static uint32_t ways(const struct known *n, const struct program_step *s) {
+    const struct registers r = {.a = n->a, .x = n->x};
+    bool known = n->a_known && (s->op < OP_JEQ_X || n->x_known);
+    return !known ? 3u : jumps(&r, (enum program_op)s->op, s->k) ? 2u : 1u;
+}
+
+static bool is_jump(uint8_t op) {
+    return op >= OP_JEQ_K && op <= OP_JSET_X;
+}
+
+/* One pass: jumps only go forward, so all that leads to an instruction has been seen when its turn comes. */
+static bool shape_is_possible(const struct program *p, const struct shape *shape) {
+    static const struct known nothing;
+    struct known at[257]; /* a ring: a conditional jump reaches 256 instructions ahead */
+    for (uint32_t i = 0; i < ARRAY_LEN(at); i++)
+        at[i] = nothing;
+    at[0] = (struct known){.reached = true, .a_known = true, .x_known = true};
+    for (uint32_t i = 0; i < p->count; i++) {
+        const struct program_step *s = &p->step[i];
+        struct known n = at[i % ARRAY_LEN(at)];
+        at[i % ARRAY_LEN(at)] = nothing;
+        if (!n.reached)
+            continue;
+        if (s->op == OP_RET_A || (s->op == OP_RET_K && s->k != 0) || (s->op == OP_JA && s->k >= 256))
+            return true; /* or too far to follow */
+        if (s->op == OP_RET_K)
+            continue;
+        uint32_t to = is_jump(s->op) ? ways(&n, s) : 1u;
+        uint32_t jf = is_jump(s->op) ? s->jf : s->op == OP_JA ? s->k : 0;
+        if (!is_jump(s->op) && s->op != OP_JA)
+            known_step(&n, shape, s);
+        if (to & 1)
+            known_join(&at[(i + 1 + jf) % ARRAY_LEN(at)], &n);
+        if (to & 2)
+            known_join(&at[(i + 1 + s->jt) % ARRAY_LEN(at)], &n);
+    }
+    return p->count == 0;
+}
+
+int capture_program_load(struct program *p, const struct sock_filter *code, uint32_t count, uint32_t *ret_at) {
     *ret_at = 0;
     if (count > PROGRAM_MAX)
         return -EINVAL;
@@ -158,6 +288,10 @@ int program_load(struct program *p, const struct sock_filter *code, uint32_t cou
         p->step[at] = (struct program_step){.op = (uint8_t)op, .jt = code[at].jt, .jf = code[at].jf, .k = code[at].k};
     }
     p->count = count;
+    for (uint32_t proto = 0; proto < 256; proto++) {
+        p->possible[SHAPE_IP4][proto] = shape_is_possible(p, &(struct shape){ETHERTYPE_IP4, 23, (uint8_t)proto});
+        p->possible[SHAPE_IP6][proto] = shape_is_possible(p, &(struct shape){ETHERTYPE_IP6, 20, (uint8_t)proto});
+    }
     return 0;
 }
 
@@ -190,11 +324,6 @@ static inline uint32_t shift_left(uint32_t a, uint32_t by) {
 static inline uint32_t shift_right(uint32_t a, uint32_t by) {
     return by < 32 ? a >> by : 0;
 }
-
-struct registers {
-    uint32_t a, x;
-    uint32_t mem[BPF_MEMWORDS];
-};
 
 /* Arithmetic: seldom in filters, so it stays out of the interpreter's switch. False: division by zero. */
 static bool calculate(struct registers *r, enum program_op op, uint32_t k) {
@@ -237,20 +366,6 @@ static bool calculate(struct registers *r, enum program_op op, uint32_t k) {
         r->a = 0u - r->a; /* OP_NEG */
     }
     return true;
-}
-
-static bool jumps(const struct registers *r, enum program_op op, uint32_t k) {
-    uint32_t with = op >= OP_JEQ_X ? r->x : k;
-    switch (op >= OP_JEQ_X ? op - OP_JEQ_X + OP_JEQ_K : op) {
-    case OP_JEQ_K:
-        return r->a == with;
-    case OP_JGT_K:
-        return r->a > with;
-    case OP_JGE_K:
-        return r->a >= with;
-    default:
-        return (r->a & with) != 0;
-    }
 }
 
 /* Everything that neither jumps nor returns. False: the program ends without a match. */
@@ -304,7 +419,7 @@ static bool step(struct registers *r, const struct frame *f, const struct progra
 }
 
 /* The few that nearly every filter consists of are here, the others one call away. */
-uint32_t program_run(const struct program *p, const struct frame *f) {
+uint32_t capture_program_run(const struct program *p, const struct frame *f) {
     struct registers r;
     r.a = r.x = 0;
     if (p->count == 0)

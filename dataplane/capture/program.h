@@ -22,16 +22,31 @@ struct program_step {
     uint32_t k;
 };
 
+enum program_shape { SHAPE_IP4, SHAPE_IP6, SHAPE_COUNT };
+
 struct program {
     uint32_t count;
+    /* By version and by the protocol in the IP header: whether any frame of that shape could match. What the program
+     * does with all other bytes is left open, so this errs on one side only. */
+    bool possible[SHAPE_COUNT][256];
     struct program_step step[PROGRAM_MAX];
 };
 
 /* Takes `count` instructions after having judged each of them; none at all means: everything matches. 0, or -EINVAL
  * with the number of the one that is wrong in *ret_at. */
-int program_load(struct program *p, const struct sock_filter *code, uint32_t count, uint32_t *ret_at);
+int capture_program_load(struct program *p, const struct sock_filter *code, uint32_t count, uint32_t *ret_at);
+
+/* False: it certainly does not match. A few cycles, where running the program costs dozens. `head` has at least
+ * SHAPE_BYTES bytes from the Ethernet header on. */
+#define SHAPE_BYTES 24u
+static inline bool capture_program_may_match(const struct program *p, const uint8_t *head) {
+    uint16_t type = be16_load(head + 12);
+    if (LIKELY(type == ETHERTYPE_IP4))
+        return p->possible[SHAPE_IP4][head[23]];
+    return type != ETHERTYPE_IP6 || p->possible[SHAPE_IP6][head[20]];
+}
 
 /* What the program returns: how many bytes of the frame are wanted, 0 = no match. */
-uint32_t program_run(const struct program *p, const struct frame *f);
+uint32_t capture_program_run(const struct program *p, const struct frame *f);
 
 #endif

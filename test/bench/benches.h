@@ -17,6 +17,7 @@ extern const struct bench bench_idle_cost;
 extern const struct bench bench_session_memory;
 extern const struct bench bench_engine_cost;
 extern const struct bench bench_qos;
+extern const struct bench bench_capture_cost;
 extern const struct bench bench_tcp_rtt;
 extern const struct bench bench_tcp_rpc_rate;
 extern const struct bench bench_tcp_mixed;

@@ -371,6 +371,10 @@ static void echo_turn(struct shard *sh, void *arg) {
         client_release(c);
 }
 
+struct runtime *rig_runtime(struct rig *rig) {
+    return rig->rt;
+}
+
 int rig_echo_turn(struct rig *rig, uint64_t *ret_ticks) {
     if (runtime_call(rig->rt, 0, echo_turn, rig) != 0 || rig->turn_result != 0)
         return -1;

@@ -16,10 +16,12 @@
 enum rig_stage { RIG_IP_IN, RIG_UDP_IN, RIG_UDP_OUT, RIG_IP_OUT, RIG_STAGE_COUNT };
 
 struct rig;
+struct runtime;
 
 /* 0, or -1 with a sentence in err. */
 int rig_create(struct rig **ret_rig, char *err, size_t err_size);
 void rig_destroy(struct rig *rig);
+struct runtime *rig_runtime(struct rig *rig);
 
 /* What one burst cost, in ticks: the poll that takes RIG_BURST datagrams from the port to the session ring (up), the
  * one that takes the answers back (down), and of both the share of each engine. */

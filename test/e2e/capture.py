@@ -95,6 +95,24 @@ def tools_read_it(rig):
     pipe.end(0)
 
 
+def wireshark_has_it_as_an_interface(rig):
+    rig.usherd("interfaces: [{name: va}]\nkeeper: {mode: off}\necho: {ports: [7]}\n")
+    folder = rig.path("extcap")
+    os.mkdir(folder)
+    os.symlink(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../packaging/usher.extcap"),
+               f"{folder}/usher")
+    lines = run(["tshark", "-G", "folders"]).stdout.splitlines()
+    place = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("Extcap path"))
+    # tshark looks in one folder only: ours takes its place in a mount namespace of its own.
+    p = rig.start_command("a", ["env", f"USHERCTL={rig.bin}/usherctl",
+                                f"USHER_CONTROL_SOCKET={rig.dir}/run/control.sock", "unshare", "-m", "sh", "-c",
+                                f"mount --bind {folder} {place} && exec tshark -l -i usher -f 'udp port 7' -c 2 "
+                                "-T fields -e udp.dstport -e frame.comment"])
+    until("tshark shows packets", lambda: rig.asks("b", A4, 7) and "sent by Usher itself" in p.text(), 60)
+    check("7\tfor no socket" in p.text(), p.text())
+    p.end(0)
+
+
 def drops_have_reasons(rig):
     rules = rig.path("rules.yaml", "rules:\n  - {name: no-nine, direction: out, to_port: 9, action: drop}\n")
     rig.usherd(f"interfaces: [{{name: va}}]\nkeeper: {{mode: off}}\npolicy: {rules}\n")
@@ -257,6 +275,7 @@ def alice_finds_who_floods(rig):
         check(f"audit: {users.names['alice']} (operator" in usherd.text(), "alice's captures are on record")
 
 
-sys.exit(main([is_what_the_other_end_saw, streams_are_what_the_other_end_saw, tools_read_it, drops_have_reasons,
+sys.exit(main([is_what_the_other_end_saw, streams_are_what_the_other_end_saw, tools_read_it,
+               wireshark_has_it_as_an_interface, drops_have_reasons,
                files_make_a_ring, hostile_expressions_are_refused, many_at_once_are_limited, only_operators_may,
                kernel_sockets_have_owners_too, alice_finds_who_floods]))
