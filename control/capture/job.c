@@ -47,6 +47,7 @@ struct job {
     struct capture_params params;
     struct job_names names;
     struct job_watch watching;
+    bool sharded;
     char *expression;
     uint64_t packets_max, duration_ns;
     pthread_t thread;
@@ -153,11 +154,6 @@ static void packet_write(struct job *j, const struct capture_record *r, const ui
     j->packets++;
 }
 
-static void record_write(struct job *j, const struct capture_record *r) {
-    const struct known *k = owner_find(j, r->owner);
-    packet_write(j, r, capture_bytes(r), k != NULL ? &k->owner : NULL, k != NULL ? k->user : "");
-}
-
 static bool part_has_room(const struct job *j) {
     return j->fill.len < PART_BYTES && (j->packets_max == 0 || j->packets < j->packets_max);
 }
@@ -237,6 +233,17 @@ static bool on_kernel_packet(void *arg, const struct nb_watch_packet *p) {
     if (wanted > 0 && kernel_sampled(j))
         kernel_write(j, p, &f, wanted);
     return part_has_room(j);
+}
+
+static void record_write(struct job *j, const struct capture_record *r) {
+    const struct known *k = owner_find(j, r->owner);
+    const uint8_t *bytes = capture_bytes(r);
+    const struct owner *o = k != NULL ? &k->owner : NULL;
+    struct flow flow;
+    bool asks = o == NULL && j->sharded && r->point == TAP_RX && r->captured > ETH_LEN;
+    if (asks && frame_flow(bytes + ETH_LEN, r->captured - ETH_LEN, &flow) != 0 && flow.local_port != 0)
+        o = socket_by_flow(j->sockets, &flow);
+    packet_write(j, r, bytes, o, k != NULL ? k->user : o != NULL ? user_of(j, o->uid) : "");
 }
 
 static struct capture_counts counts_of(const struct job *j) {
@@ -442,6 +449,7 @@ int job_create(const struct job_params *p, struct job **ret_job) {
     j->params.limit = p->packets;
     j->params.snaplen = p->capture.snaplen != 0 ? p->capture.snaplen : CAPTURE_SNAP_MAX;
     j->watching = *p->watch;
+    j->sharded = p->sharded;
     j->packets_max = p->packets;
     j->duration_ns = p->duration_ns;
     j->news_fd = j->stop_fd = -1;

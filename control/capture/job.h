@@ -39,6 +39,7 @@ struct job_params {
     uint64_t duration_ns; /* 0 = no limit */
     const struct job_names *names;
     const struct job_watch *watch;
+    bool sharded; /* a shard does not know the sockets of another one: the kernel sockets behind them are asked */
 };
 
 enum job_state {

@@ -127,7 +127,8 @@ static enum rpc_code start_open(struct rpc_call *c, void *arg, const void *reque
                            .packets = q->packets,
                            .duration_ns = (uint64_t)q->duration_ms * 1000000u,
                            .names = &names,
-                           .watch = &watch};
+                           .watch = &watch,
+                           .sharded = runtime_shard_count(s->u->rt) > 1};
     rpc_audit(c, q->filter[0] != '\0' ? q->filter : "every packet", NULL, NULL);
     enum rpc_code code = sizes_check(c, q);
     if (code == RPC_OK)

@@ -61,6 +61,17 @@ def is_what_the_other_end_saw(rig):
               packet.words["verdict"] == "pass" and packet.words["engine"] == "udp", packet.words)
 
 
+def receivers_are_known_across_shards(rig):
+    """Packets come in at one shard; whose they are another may know."""
+    rig.kernel_echo("b", 9000)
+    rig.usherd("interfaces: [{name: va}]\nkeeper: {mode: off}\nruntime: {shards: 2}\n")
+    p, path = captures(rig, "--at", "in", "--no-kernel", "udp port 9000")
+    pings = [rig.client("udp-ping", "--interval", "20000", "--count", "100000", f"{B4}:9000") for _ in range(4)]
+    sees(path, "each program's answers are named",
+         lambda packets: {str(ping.pid) for ping in pings} <= {g.words.get("pid") for g in packets})
+    p.end(2)
+
+
 def streams_are_what_the_other_end_saw(rig):
     rig.kernel_echo("b", 9001, kind=socket.SOCK_STREAM)
     rig.usherd()
@@ -275,7 +286,7 @@ def alice_finds_who_floods(rig):
         check(f"audit: {users.names['alice']} (operator" in usherd.text(), "alice's captures are on record")
 
 
-sys.exit(main([is_what_the_other_end_saw, streams_are_what_the_other_end_saw, tools_read_it,
-               wireshark_has_it_as_an_interface, drops_have_reasons,
-               files_make_a_ring, hostile_expressions_are_refused, many_at_once_are_limited, only_operators_may,
+sys.exit(main([is_what_the_other_end_saw, receivers_are_known_across_shards, streams_are_what_the_other_end_saw,
+               tools_read_it, wireshark_has_it_as_an_interface, drops_have_reasons, files_make_a_ring,
+               hostile_expressions_are_refused, many_at_once_are_limited, only_operators_may,
                kernel_sockets_have_owners_too, alice_finds_who_floods]))
