@@ -70,6 +70,7 @@ struct ush_header {
 /* What this usherd can beyond the first of its ABI. */
 enum ush_feature {
     USH_FEATURE_RETURN = 1 << 0,
+    USH_FEATURE_SHARE = 1 << 1, /* PARK, and ShareRequest */
 };
 
 #define USH_HANDLE_INDEX(handle) ((handle) & 0xffffffu)
@@ -83,7 +84,8 @@ struct ush_socket {
     uint32_t error;      /* last asynchronous errno, 0 = none; also sent as CQ_EVENT */
     uint32_t state;      /* enum ush_socket_state */
     uint32_t tx_limit;   /* streams: bytes that may be in flight now; follows the path. 0 = as was said at first */
-    uint32_t reserved[3];
+    uint32_t recall;     /* streams that are shared: 1 = another process wants it, PARK it. Said with WRITABLE */
+    uint32_t reserved[2];
 };
 
 enum ush_socket_state { USH_SOCKET_FREE = 0, USH_SOCKET_OPEN, USH_SOCKET_CLOSED };
@@ -122,6 +124,8 @@ enum ush_op {
     USH_OP_RETURN = 8,  /* an accepted stream that the program never saw: another listener of its port gets it, with the
                            len bytes at off that were received; else it is aborted. The client is done with it */
     USH_OP_RESUME = 9,  /* after coming back: a stream of before goes on under its handle. RESUMED or ERROR answers */
+    USH_OP_PARK = 10,   /* a stream that another process shall have: PARKED answers once all that came has been told and
+                           all that was sent is acknowledged. Then ShareRequest; the handle is gone with its answer */
 };
 
 #define USH_RETURN_MAX 65536u /* bytes that may go back with a stream */
@@ -246,12 +250,14 @@ enum ush_event {
     USH_EVENT_ERROR = 1, /* value = errno; extra = 1: CONNECT found no way through usherd, the kernel may have one */
     USH_EVENT_WRITABLE,  /* tx_done has moved and the socket was out of credit */
     USH_EVENT_CONNECTED, /* addr, port = the local end; extra = tx_limit to begin with */
-    USH_EVENT_ACCEPT,    /* handle = listener's; value = the new stream's; addr, port = its peer; extra = tx_limit */
+    USH_EVENT_ACCEPT,    /* handle = listener's; value = the new stream's; addr, port = its peer; extra = tx_limit.
+                            handle = USH_NONE: ShareRequest has brought it */
     USH_EVENT_HANGUP,    /* the peer will send no more; all it sent has come before */
     USH_EVENT_CLOSED,    /* nothing of the stream is left: its buffers are the client's again */
     USH_EVENT_URGENT,    /* extra = bytes of the stream up to and with its urgent one, modulo 2^32. They may have come
                             already, or are still to come. Of several that found no room the last one is told */
     USH_EVENT_RESUMED,   /* value = bytes sent that usherd has, modulo 2^32: the client sends again what came after */
+    USH_EVENT_PARKED,
 };
 
 /* What a stream tells about itself. */

@@ -55,8 +55,11 @@ ssize_t POSIX_CALL writev(int fd, const struct iovec *iov, int n) {
 ssize_t POSIX_CALL sendmsg(int fd, const struct msghdr *msg, int flags) {
     struct posix_sock *s = enter_sender(fd);
     struct msghdr h;
-    if (LIKELY(!s))
+    if (LIKELY(!s)) {
+        if (UNLIKELY(posix.objects && posix_copy(&h, msg, sizeof(h)) && h.msg_controllen >= CMSG_LEN(sizeof(int))))
+            posix_share_message(&h);
         return posix_real.sendmsg(fd, msg, flags);
+    }
     if (!posix_copy(&h, msg, sizeof(h))) {
         posix_unlock();
         return posix_errno(-EFAULT);
@@ -133,8 +136,12 @@ ssize_t POSIX_CALL readv(int fd, const struct iovec *iov, int n) {
 ssize_t POSIX_CALL recvmsg(int fd, struct msghdr *msg, int flags) {
     struct posix_sock *s = posix_enter_carried(fd);
     struct msghdr h;
-    if (LIKELY(!s))
-        return posix_real.recvmsg(fd, msg, flags);
+    if (LIKELY(!s)) {
+        ssize_t got = posix_real.recvmsg(fd, msg, flags);
+        if (UNLIKELY(got >= 0 && msg->msg_controllen >= CMSG_LEN(sizeof(int))))
+            posix_inherit_message(msg);
+        return got;
+    }
     if (!posix_copy(&h, msg, sizeof(h))) {
         posix_unlock();
         return posix_errno(-EFAULT);

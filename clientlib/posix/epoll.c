@@ -375,6 +375,13 @@ static int sleep_in(struct posix_epoll *ep, int64_t limit, const sigset_t *mask,
     return count < 0 ? count : (int)take_kernel(ep, from, count, ret);
 }
 
+/* Who waits for events of a stream that is parked wants it. */
+static void take_parked(struct posix_epoll *ep) {
+    for (struct posix_interest *i = ep->interests; i; i = i->set_next)
+        if (i->sock->o.state == POSIX_PARKED && !i->disabled)
+            (void)posix_share_take(i->sock, false);
+}
+
 /* How many, or -errno. */
 static int wait_events(struct posix_epoll *ep, struct epoll_event *ret, uint32_t n, int64_t timeout_ns,
                        const sigset_t *mask) {
@@ -383,6 +390,8 @@ static int wait_events(struct posix_epoll *ep, struct epoll_event *ret, uint32_t
     int got = 0;
     while (ep->o.kind == POSIX_EPOLL) {
         posix_pump(false);
+        if (UNLIKELY(posix.parked))
+            take_parked(ep);
         got = (int)collect(ep, ret, n);
         if ((uint32_t)got < n && look_due(ep, got == 0))
             got += (int)look(ep, ret + got, n - (uint32_t)got);

@@ -2,7 +2,8 @@
  *
  * fork(). The parent's session stays the parent's; the child begins with none. A listener or a datagram socket that
  * both have is fresh again in the child: its first use there asks usherd anew, and until then the kernel's socket
- * serves it. A stream cannot be in two sessions: it stays with the parent, and the child's copy is dead.
+ * serves it. Streams are parked before the fork, and taken by whoever uses them first (share.c). The child's copy of
+ * one that could not be parked, because its peer does not acknowledge what was sent, is dead.
  */
 #include <pthread.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@ bool posix_is_owner(void) {
 
 static void before(void) {
     posix_lock();
+    posix_share_all(1, true, NULL);
 }
 
 static void after_in_parent(void) {
@@ -59,6 +61,7 @@ static void after_in_child(void) {
     }
     posix_thread.waiter.prev_next = NULL;
     usher_context_close(old);
+    posix_share_inherit();
     posix_unlock();
 }
 

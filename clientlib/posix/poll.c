@@ -71,6 +71,8 @@ static short look_at(struct pollfd *f, struct pollfd *kernel, bool *asks_kernel)
         return 0;
     if (o && o->kind == POSIX_SOCK && s->o.state == POSIX_FRESH)
         (void)posix_sock_decide(s, false);
+    else if (o && o->kind == POSIX_SOCK && s->o.state == POSIX_PARKED)
+        (void)posix_share_take(s, false);
     o = posix_object(f->fd);
     if (!o || o->kind == POSIX_INTERNAL || (o->kind == POSIX_SOCK && s->o.state == POSIX_FRESH)) {
         *asks_kernel = true;

@@ -35,6 +35,7 @@ enum posix_state {
     POSIX_OPEN,       /* a stream, carried */
     POSIX_LISTENING,  /* carried; the kernel socket listens as well */
     POSIX_DGRAM,      /* carried; the kernel socket receives as well */
+    POSIX_PARKED,     /* a stream that usherd keeps for this process and others that have a copy; see share.c */
     POSIX_DEAD,       /* was carried and is no more: `error`, then the end */
 };
 
@@ -59,6 +60,11 @@ struct posix_sock {
     bool shut_rd, shut_wr;
     bool full;     /* a send found no room; not writable until usherd says so */
     bool starved;  /* ... because the TX region had none: on posix.starved */
+    bool shared;   /* other processes have, or had, a copy of this stream */
+    bool park_keep; /* it is being parked: this process keeps its copy ... */
+    uint32_t park_copies; /* ... and makes so many */
+    int64_t asked_ns; /* when it was last asked for, and was another's */
+    int64_t lent_ns;  /* when another asked for it */
     uint8_t trust; /* enum posix_trust, of a listener */
     struct posix_sock *witness; /* accepted by the kernel from this listener, when it had the life and ... */
     uint32_t witness_life, witness_forks; /* ... the process had forked so often: its use, or end, tells of trust */
@@ -152,6 +158,10 @@ struct posix_process {
     int report_fd; /* usher-run --check; -1 */
     uint8_t loopback; /* enum posix_loopback */
     bool listen_now; /* listeners are trusted from the start */
+    bool confined; /* the program may make few system calls now; see confine.c */
+    uint32_t parked; /* sockets that are */
+    int64_t want_until_ns; /* some of them are wanted, and others have them */
+    struct posix_sock *adopting; /* who gets the stream that usherd brings next */
     uint32_t forks;
     uint32_t kernel_sends; /* datagrams that this process sent by the kernel */
     uint32_t sleeping; /* threads asleep on the session */
@@ -215,6 +225,8 @@ void posix_session_lost(void);
 
 /* ---- sock.c: under the lock ---- */
 void posix_sock_end(struct posix_sock *s);
+/* usherd has nothing of it any more, or delivers what was sent. */
+void posix_sock_leave(struct posix_sock *s);
 /* The kernel has it from now on: the object goes, the epoll sets are told. */
 void posix_sock_to_kernel(struct posix_sock *s, const char *why);
 /* Takes what usherd has to say and gives it to the sockets. True: there was something. */
@@ -240,6 +252,37 @@ bool posix_sock_decide(struct posix_sock *s, bool sending);
 struct posix_rx *posix_rx_pop(struct posix_sock *s);
 void posix_rx_free(struct posix_rx *r);
 bool posix_look_due(struct posix_sock *s, bool waits);
+
+/* What came for it is the program's to read. False: there is no memory. */
+bool posix_rx_push(struct posix_sock *s, const struct usher_msg *m);
+
+/* ---- share.c: under the lock, but posix_share_end() ---- */
+/* Before copies are made: all streams that are wanted (NULL: all) are parked, so that whoever has one can take them. */
+void posix_share_all(uint32_t copies, bool keep, bool (*wanted)(const struct posix_sock *s));
+/* In a new process: it has copies of what is parked. */
+void posix_share_inherit(void);
+/* A socket that came from elsewhere: is it a stream that is parked? */
+void posix_share_find(struct posix_sock *s);
+/* A copy of it is about to be sent. */
+void posix_share_one(struct posix_sock *s);
+/* A parked one into this session; use: the program reads or writes it, else it only waits. False: another process has
+ * it for now, and is asked; or it is dead. */
+bool posix_share_take(struct posix_sock *s, bool use);
+/* How long to sleep at most before asking again for what another process has; -1 = for ever. */
+int64_t posix_share_limit(int64_t limit_ns);
+/* The last slot is about to go. True: others have copies, usherd keeps it for them. */
+bool posix_share_leave(struct posix_sock *s);
+void posix_share_end(void);
+/* usherd says: it is parked; another process wants it; here is the stream that was taken. */
+void posix_share_parked(struct posix_sock *s);
+void posix_share_recalled(struct posix_sock *s);
+void posix_share_adopted(struct usher_event *ev);
+
+/* ---- inherit.c ---- */
+/* Once: the program before this one has left sockets. */
+void posix_inherit_all(void);
+void posix_inherit_message(const struct msghdr *m);
+void posix_share_message(const struct msghdr *m);
 
 /* ---- wait.c: under the lock ---- */
 struct posix_wait {

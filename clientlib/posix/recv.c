@@ -72,6 +72,10 @@ static ssize_t stream_recv(struct reader *r) {
     if (r->flags & MSG_ERRQUEUE)
         return -EAGAIN;
     for (;;) {
+        int err =
+            s->o.state == POSIX_PARKED && !posix_share_take(s, true) && s->o.state == POSIX_PARKED ? block(r, 0) : 0;
+        if (err)
+            return done ? done : err;
         ssize_t n = s->rx_head ? take_bytes(r) : 0;
         if (n < 0)
             return done ? done : n;
@@ -85,7 +89,7 @@ static ssize_t stream_recv(struct reader *r) {
             return end < 0 ? end : done;
         if (posix_pump(false))
             continue;
-        int err = block(r, 0);
+        err = block(r, 0);
         if (err)
             return done ? done : err;
     }

@@ -59,6 +59,10 @@ static int stream_state(struct posix_sock *s) {
         return -posix_sock_take_error(s);
     if (s->o.state == POSIX_LISTENING)
         return -EPIPE;
+    if (UNLIKELY(s->o.state == POSIX_PARKED) && !posix_share_take(s, true) && s->o.state == POSIX_PARKED)
+        return -EAGAIN;
+    if (UNLIKELY(s->us && s->us->st->parking))
+        return -EAGAIN;
     if (s->o.state == POSIX_DEAD || s->shut_wr)
         return -EPIPE;
     return s->o.state == POSIX_CONNECTING ? -EAGAIN : 0;
@@ -90,7 +94,7 @@ static ssize_t stream_send(struct posix_sock *s, struct posix_iov *v, int flags)
         n = err ? err : -EAGAIN;
         if (err)
             break;
-    } while ((n > 0 || n == -EAGAIN) && (posix_iov_left(v) || s->o.state == POSIX_CONNECTING));
+    } while ((n > 0 || n == -EAGAIN) && (posix_iov_left(v) || s->o.state == POSIX_CONNECTING || n == -EAGAIN));
     if (waiting)
         posix_wait_end(&w, n >= 0);
     return done ? done : n;

@@ -25,7 +25,7 @@ __attribute__((constructor)) static void begin(void) {
     const char *path = secure_getenv("USHER_SOCKET"), *spin = secure_getenv("USHER_SPIN_US");
     posix.pid = getpid();
     const char *listen_when = secure_getenv("USHER_LISTEN");
-    posix.listen_now = listen_when && strcmp(listen_when, "now") == 0;
+    posix.listen_now = !listen_when || strcmp(listen_when, "learn") != 0;
     if (loopback && strcmp(loopback, "kernel") == 0)
         posix.loopback = LOOPBACK_KERNEL;
     else if (loopback && strcmp(loopback, "usher") == 0)
@@ -37,6 +37,10 @@ __attribute__((constructor)) static void begin(void) {
     if (spin && *spin >= '0' && *spin <= '9')
         spin_us = atoi(spin) < 1000000 ? atoi(spin) : 1000000;
     posix_fork_watch();
+    if (secure_getenv("USHER_INHERIT")) {
+        unsetenv("USHER_INHERIT");
+        posix_inherit_all();
+    }
 }
 
 static void print_local(char *to, size_t size, int fd) {

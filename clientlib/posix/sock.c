@@ -35,7 +35,7 @@ void posix_rx_free(struct posix_rx *r) {
     posix.free_rx = r;
 }
 
-static bool rx_push(struct posix_sock *s, const struct usher_msg *m) {
+bool posix_rx_push(struct posix_sock *s, const struct usher_msg *m) {
     struct posix_rx *r = posix.free_rx;
     if (r)
         posix.free_rx = r->next;
@@ -103,7 +103,7 @@ static void drop_received(struct posix_sock *s) {
     }
 }
 
-static void leave_usher(struct posix_sock *s) {
+void posix_sock_leave(struct posix_sock *s) {
     if (s->o.state == POSIX_LISTENING && s->us->set) {
         client_listener_retire(s->us);
         while (posix_pump(false)) /* what usherd gave it until now */
@@ -148,12 +148,17 @@ static void testify(struct posix_sock *s, bool used) {
 void posix_sock_end(struct posix_sock *s) {
     testify(s, false);
     posix_epoll_release(s);
-    leave_usher(s);
+    if (posix_share_leave(s) && s->us) { /* it stays in the session until that ends */
+        drop_received(s);
+        usher_set_user(s->us, NULL);
+        s->us = NULL;
+    }
+    posix_sock_leave(s);
     sock_free(s);
 }
 
 void posix_sock_renew(struct posix_sock *s) {
-    leave_usher(s);
+    posix_sock_leave(s);
     s->o.state = POSIX_FRESH;
     s->eof = s->shut_rd = s->shut_wr = s->full = s->told = false;
 }
@@ -173,7 +178,7 @@ void posix_sock_to_kernel(struct posix_sock *s, const char *why) {
         }
     posix_epoll_give_kernel(s);
     posix_wake_waiters(s);
-    leave_usher(s);
+    posix_sock_leave(s);
     sock_free(s);
 }
 
@@ -215,7 +220,7 @@ int posix_sock_take_error(struct posix_sock *s) {
 }
 
 static void on_recv(struct posix_sock *s, struct usher_event *ev) {
-    if (s->shut_rd || !rx_push(s, &ev->msg))
+    if (s->shut_rd || !posix_rx_push(s, &ev->msg))
         usher_rx_release(posix.ctx, &ev->msg, 1);
 }
 
@@ -278,7 +283,7 @@ static void on_accept(struct posix_sock *s, struct usher_event *ev) {
         child->peer = ev->msg;
         ev->msg.len = 0;
         ev->msg.buf = (struct usher_buf){0};
-        if (rx_push(s, &ev->msg))
+        if (posix_rx_push(s, &ev->msg))
             return;
         sock_free(child);
     }
@@ -303,7 +308,8 @@ static void feed_starved(void) {
 static void lose(struct posix_sock *s) {
     if (posix_sock_is_dual(s))
         posix_sock_to_kernel(s, "usherd is gone");
-    else if (s->o.state == POSIX_CONNECTING || s->o.state == POSIX_OPEN) {
+    else if (s->o.state == POSIX_CONNECTING || s->o.state == POSIX_OPEN || s->o.state == POSIX_PARKED) {
+        posix.parked -= s->o.state == POSIX_PARKED;
         die(s, ECONNRESET);
         posix_sock_notify(s);
     }
@@ -322,6 +328,18 @@ static void on_down(void) {
     posix_session_lost();
 }
 
+/* What only streams of several processes are told. */
+static bool dispatch_shared(struct posix_sock *s, const struct usher_event *ev) {
+    if (LIKELY(ev->type < CLIENT_EV_PARKED))
+        return false;
+    if (ev->type == CLIENT_EV_PARKED)
+        posix_share_parked(s);
+    else
+        posix_share_recalled(s);
+    posix_sock_notify(s);
+    return true;
+}
+
 static void dispatch(struct usher_event *ev) {
     static void (*const on[])(struct posix_sock *, struct usher_event *) = {
         [USHER_EV_RECV] = on_recv,           [USHER_EV_ERROR] = on_error,   [USHER_EV_WRITABLE] = on_writable,
@@ -331,7 +349,13 @@ static void dispatch(struct usher_event *ev) {
         feed_starved();
         return;
     }
+    if (ev->type == CLIENT_EV_ADOPTED) {
+        posix_share_adopted(ev);
+        return;
+    }
     struct posix_sock *s = ev->sock ? usher_user(ev->sock) : NULL;
+    if (s && s->us == ev->sock && dispatch_shared(s, ev))
+        return;
     if (UNLIKELY(!s || s->us != ev->sock || ev->type >= sizeof(on) / sizeof(on[0]) || !on[ev->type])) {
         if (ev->type == USHER_EV_RECV)
             usher_rx_release(posix.ctx, &ev->msg, 1);

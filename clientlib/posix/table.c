@@ -31,8 +31,11 @@ struct posix_sock *posix_enter_any(int fd) {
     if (!o || o->kind != POSIX_SOCK)
         return NULL;
     posix_lock();
-    if (LIKELY(posix_object(fd) == o && o->kind == POSIX_SOCK))
+    if (LIKELY(posix_object(fd) == o && o->kind == POSIX_SOCK)) {
+        if (UNLIKELY(o->state == POSIX_PARKED))
+            (void)posix_share_take((struct posix_sock *)o, true);
         return (struct posix_sock *)o;
+    }
     posix_unlock();
     return NULL;
 }

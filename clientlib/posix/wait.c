@@ -56,7 +56,7 @@ static void look_actively(const struct usher_context *ctx, bool shared, uint32_t
 void posix_wait_spin(struct posix_wait *w) {
     struct usher_context *ctx = posix.ctx;
     w->spun = true;
-    int64_t budget = ctx ? client_spin_budget(ctx) : 0;
+    int64_t budget = ctx && !posix.confined ? client_spin_budget(ctx) : 0;
     if (budget == 0)
         return;
     int64_t end = w->start_ns + budget;
@@ -80,7 +80,7 @@ int64_t posix_wait_limit(const struct posix_wait *w) {
     }
     if (posix.ctx && client_sleep_nags(posix.ctx) && (limit < 0 || limit > CLIENT_NAG_NS))
         limit = CLIENT_NAG_NS;
-    return limit;
+    return posix_share_limit(limit);
 }
 
 /* Others sleep and count on a ticket that is still good. */
@@ -158,6 +158,8 @@ static void make_key(void) {
 /* The bell exists from the first sleep of a process with several threads on. */
 static void waiter_enter(struct posix_waiter *me, const struct posix_wanted *want) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (me->bell == 0 && posix.confined)
+        me->bell = -1; /* no more file descriptors; nor threads */
     if (me->bell == 0) {
         pthread_once(&once, make_key);
         me->bell = posix_bell_new();
@@ -191,6 +193,18 @@ static void drain_bell(int bell) {
     (void)n;
 }
 
+/* RLIMIT_NOFILE may be 1, and then no call takes more than one fd: in turns, if there is one of the kernel's. */
+static int poll_one(struct posix_wanted *want, struct pollfd *wake, int64_t limit_ns) {
+    struct timespec ts = {limit_ns / 1000000000, limit_ns % 1000000000}, turn = {0, 2000000};
+    uint32_t i = 0;
+    while (i < want->n && want->fds[i].fd < 0)
+        i++;
+    if (i == want->n)
+        return posix_real.ppoll(wake, 1, limit_ns < 0 ? NULL : &ts, want->mask);
+    int n = posix_real.ppoll(&want->fds[i], 1, &turn, want->mask);
+    return n ? n : posix_real.ppoll(wake, 1, &(struct timespec){0}, want->mask);
+}
+
 static int sleep_now(struct posix_wanted *want, struct posix_waiter *me, int64_t limit_ns) {
     struct usher_context *ctx = posix.ctx;
     struct pollfd *extra = want->fds + want->n;
@@ -201,7 +215,8 @@ static int sleep_now(struct posix_wanted *want, struct posix_waiter *me, int64_t
     int n;
     pthread_cleanup_push(sleep_cancelled, me);
     posix_unlock();
-    n = posix_real.ppoll(want->fds, want->n + POSIX_WAIT_EXTRA, limit_ns < 0 ? NULL : &ts, want->mask);
+    n = posix.confined ? poll_one(want, &extra[1], limit_ns)
+                       : posix_real.ppoll(want->fds, want->n + POSIX_WAIT_EXTRA, limit_ns < 0 ? NULL : &ts, want->mask);
     n = n < 0 ? -errno : n;
     posix_lock();
     pthread_cleanup_pop(0);

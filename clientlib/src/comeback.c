@@ -111,6 +111,10 @@ static void note_due(struct usher_socket *sock) {
     struct client_stream *st = sock->st;
     if (!sock->set || !sock->known || st->gone)
         return;
+    if (st->adopted || st->parking) { /* both sides cannot say where it stood */
+        client_stream_down(sock);
+        return;
+    }
     sock->ctx->agains += st->again == AGAIN_NOT;
     st->again = st->connecting && !st->open ? AGAIN_CONNECT : AGAIN_RESUME;
     if (st->close_due) { /* said with the rest */

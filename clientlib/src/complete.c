@@ -99,6 +99,8 @@ void client_take_tx_free(struct usher_context *ctx, const struct ush_cqe *e) {
 
 static enum verdict take_accept(struct usher_context *ctx, struct client_set *s, struct usher_socket *listener,
                                 const struct ush_cqe *e, struct usher_event *ret_ev) {
+    if (e->event.handle == USH_NONE && client_stream_adopted(ctx, s, e, ret_ev))
+        return TAKEN;
     if (LIKELY(listener && listener->st && !listener->st->left)) {
         if (client_stream_accept(listener, e, ret_ev))
             return TAKEN;
@@ -171,6 +173,8 @@ uint32_t client_take_rings(struct usher_context *ctx, struct usher_event *ret_ev
 /* Is it time to ask the kernel (a system call)? Never on a fast path: the clock is read once in 64 polls, unless some
  * socket lives wholly on the kernel. */
 static bool look_due(struct usher_context *ctx) {
+    if (UNLIKELY(ctx->confined))
+        return false;
     if (ctx->armed || ctx->accelerated == 0)
         return true;
     ctx->polls++;

@@ -197,6 +197,7 @@ static int attach(struct usher_context *ctx, const struct usher_context_params *
     ctx->comeback_ms = a.comeback_ms;
     memcpy(ctx->key, a.key, sizeof(ctx->key));
     ctx->wake_fd = client_place_fd(a.fds[1]);
+    (void)fcntl(ctx->wake_fd, F_SETFL, O_NONBLOCK);
     ctx->session_id = a.session_id;
     memcpy(ctx->daemon_version, a.version, sizeof(ctx->daemon_version));
     if (a.abi < USH_ABI_MIN || a.abi > USH_ABI_MAX)

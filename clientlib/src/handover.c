@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Streams that others take over. Connections that a program has not accepted when it closes its listener go back to
- * usherd, which gives them to another listener of the port. Under the context's lock, except where it says so.
+ * usherd, which gives them to another listener of the port; streams that other processes have a copy of are parked
+ * there, and taken by whoever uses them. Under the context's lock, except where it says so.
  */
+#include <unistd.h>
+
 #include "clientlib/src/internal.h"
 
 bool client_stream_return(struct usher_socket *sock, client_bytes_fn *bytes, void *arg, uint32_t len) {
@@ -35,4 +38,94 @@ void client_listener_retire(struct usher_socket *sock) {
         (void)client_rpc_close(sock->ctx, sock->handle); /* without usherd there is nothing to close */
     client_rpc_end(sock->ctx);
     sock->st->retired = true;
+}
+
+/* ---- streams that several processes have a copy of ---- */
+
+bool client_stream_park(struct usher_socket *sock) {
+    struct client_stream *st = sock->st;
+    if (!(sock->ctx->h.features & USH_FEATURE_SHARE) || !sock->set || !st->open || st->parking || st->gone)
+        return false;
+    st->parking = client_stream_op(sock, USH_OP_PARK, 0);
+    client_kick(sock->ctx);
+    return st->parking;
+}
+
+static int ask(struct usher_context *ctx, const struct client_share *share, int fd, int unread_fd,
+               struct client_answer *a) {
+    client_rpc_begin(ctx);
+    int err = client_rpc_share(ctx, share, fd, unread_fd, a);
+    client_rpc_end(ctx);
+    return err;
+}
+
+static void close_all(struct client_answer *a) {
+    while (a->fd_count)
+        close(a->fds[--a->fd_count]);
+}
+
+int client_stream_put(struct usher_socket *sock, int fd, const struct client_share *share, int unread_fd) {
+    struct client_answer a = {0};
+    int err = ask(sock->ctx, share, fd, unread_fd, &a);
+    close_all(&a);
+    if (err)
+        return err;
+    client_stream_reap(sock);
+    client_stream_detach(sock);
+    client_socket_free(sock);
+    return 0;
+}
+
+/* A ring set that is new brings its fd first. */
+static int take_set(struct usher_context *ctx, struct client_answer *a) {
+    if (a->set >= USH_SET_MAX)
+        return client_fail(-EPROTO, "usherd's answer names a ring set that cannot be");
+    if (ctx->set_at[a->set])
+        return 0;
+    int err = a->fd_count ? client_set_add(ctx, a->set, a->fds[0]) : -EPROTO;
+    if (!err)
+        a->fds[0] = a->fds[--a->fd_count];
+    return err;
+}
+
+int client_stream_take(struct usher_context *ctx, int fd, bool v6, struct client_taken *ret_taken) {
+    const struct client_share share = {.action = CLIENT_SHARE_TAKE};
+    struct client_answer a = {0};
+    int err = ask(ctx, &share, fd, -1, &a);
+    if (!err)
+        err = take_set(ctx, &a);
+    ctx->take_v6 = v6;
+    *ret_taken = (struct client_taken){a.unread, a.local_port, -1, a.shut != 0};
+    if (!err && a.unread && a.fd_count)
+        ret_taken->unread_fd = a.fds[--a.fd_count];
+    close_all(&a);
+    return err;
+}
+
+int client_stream_hold(struct usher_context *ctx, int fd, uint32_t copies) {
+    const struct client_share share = {.action = CLIENT_SHARE_HOLD, .copies = copies};
+    struct client_answer a = {0};
+    int err = ask(ctx, &share, fd, -1, &a);
+    close_all(&a);
+    return err;
+}
+
+int client_stream_drop(struct usher_context *ctx, int fd, uint32_t *ret_others) {
+    const struct client_share share = {.action = CLIENT_SHARE_DROP};
+    struct client_answer a = {0};
+    int err = ask(ctx, &share, fd, -1, &a);
+    *ret_others = a.others;
+    close_all(&a);
+    return err;
+}
+
+bool client_stream_adopted(struct usher_context *ctx, struct client_set *s, const struct ush_cqe *e,
+                           struct usher_event *ret_ev) {
+    struct usher_socket *sock = client_stream_begun(ctx, s, ctx->take_v6, e->event.value, e);
+    if (!sock)
+        return false;
+    sock->st->adopted = true;
+    *ret_ev = (struct usher_event){.type = CLIENT_EV_ADOPTED, .sock = sock, .msg = {.sock = sock}};
+    client_stream_peer(sock, &ret_ev->msg);
+    return true;
 }

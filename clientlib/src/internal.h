@@ -92,6 +92,10 @@ struct client_stream {
     uint8_t peer[16], local[16]; /* v4-mapped */
     uint16_t peer_port, local_port;
     bool listening, connecting, open;
+    bool adopted;   /* it began in another process: its bytes were not all counted here */
+    bool parking;   /* PARK was sent: nothing goes out any more */
+    bool parked;    /* ... and PARKED came: client_stream_put() follows */
+    bool recalled;  /* another process wants it */
     bool retired;   /* a listener that usherd has closed; what it has accepted still comes */
     bool shut;      /* SHUTDOWN was sent */
     bool eof;       /* the peer has hung up */
@@ -195,6 +199,7 @@ struct usher_context {
     bool armed;        /* a foreign loop sleeps on usher_fd() */
     bool asleep;       /* the leader sleeps */
     bool kick_due;     /* some set has entries the worker may sleep over */
+    bool confined;     /* no system call but read and write, please */
     bool down;         /* usherd is gone */
     bool away;         /* it is gone, a successor may come; see comeback.c */
     bool returning;    /* ... and is being talked to. Under rpc_lock */
@@ -224,6 +229,7 @@ struct usher_context {
     uint32_t stream_free_count;
     uint8_t *stream_generation; /* by index - socket_max */
     uint32_t table_size;    /* of by_handle and shared_sockets */
+    bool take_v6;           /* of the stream that client_stream_take() waits for */
     uint32_t closes_due;    /* streams whose CLOSE found the ring full */
     uint32_t owed_max;      /* bytes of streams given back that usherd need not hear of at once */
     struct client_port *ports_due; /* that usherd may have back */
@@ -419,6 +425,7 @@ struct client_answer {
     int32_t error;
     bool accelerated;
     uint32_t abi, handle, set, rx_quota, tx_limit, index;
+    uint32_t others, shut, unread, local_port; /* of a stream that is shared */
     uint64_t session_id;
     char text[256], reason[128], version[32];
     int fds[1 + USH_SET_MAX];
@@ -436,6 +443,10 @@ int client_rpc_update(struct usher_context *ctx, const struct usher_socket *sock
 int client_rpc_close(struct usher_context *ctx, uint32_t handle);
 int client_rpc_option(struct usher_context *ctx, uint32_t handle, uint32_t option, int64_t value);
 int client_rpc_group(struct usher_context *ctx, uint32_t handle, const struct client_group *g, bool leave);
+struct client_share;
+/* unread_fd -1 = none. ret_answer may bring two fds. */
+int client_rpc_share(struct usher_context *ctx, const struct client_share *share, int fd, int unread_fd,
+                     struct client_answer *ret_answer);
 
 /* ---- socket.c ---- */
 /* Binds an unbound socket to a port of the kernel's choice. Without the lock. */
@@ -479,6 +490,12 @@ bool client_stream_reap_all(struct usher_context *ctx);
 int client_stream_send(struct usher_socket *sock, const struct usher_msg *m, uint32_t off, bool more);
 /* The program is done with it. True: nothing is left, the caller frees it. */
 bool client_stream_leave(struct usher_socket *sock);
+/* Nobody names its handle any more. */
+void client_stream_detach(struct usher_socket *sock);
+/* A stream that usherd has begun, under its handle. NULL: not now. */
+struct usher_socket *client_stream_begun(struct usher_context *ctx, struct client_set *s, bool v6, uint32_t handle,
+                                         const struct ush_cqe *e);
+void client_stream_peer(const struct usher_socket *sock, struct usher_msg *ret_msg);
 void client_stream_closes(struct usher_context *ctx);
 bool client_stream_op(struct usher_socket *sock, uint8_t op, uint8_t flags);
 void client_stream_refuse(struct usher_context *ctx, struct client_set *s, uint32_t handle);
@@ -513,6 +530,33 @@ typedef void client_bytes_fn(void *arg, uint8_t *to);
 /* A stream that the program never saw goes back to usherd with the `len` received bytes that `bytes` writes. False: it
  * cannot, and is still the caller's. True: it is none of the caller's any more. */
 bool client_stream_return(struct usher_socket *sock, client_bytes_fn *bytes, void *arg, uint32_t len);
+/* Events that only the library's own layers see. */
+#define CLIENT_EV_PARKED   ((enum usher_event_type)100)
+#define CLIENT_EV_RECALLED ((enum usher_event_type)101)
+#define CLIENT_EV_ADOPTED  ((enum usher_event_type)102)
+/* Asks usherd to park a stream for others that have a copy of it; CLIENT_EV_PARKED answers. False: it cannot. */
+bool client_stream_park(struct usher_socket *sock);
+enum client_share_action { CLIENT_SHARE_PUT = 1, CLIENT_SHARE_HOLD, CLIENT_SHARE_TAKE, CLIENT_SHARE_DROP };
+struct client_share {
+    enum client_share_action action;
+    uint32_t handle, copies, unread;
+    bool keep, shut;
+};
+struct client_taken {
+    uint32_t unread, local_port;
+    int unread_fd; /* the caller's; -1 = none */
+    bool shut;
+};
+/* The parked stream is anybody's who has a copy of the kernel socket `fd`; on success `sock` is gone. */
+int client_stream_put(struct usher_socket *sock, int fd, const struct client_share *share, int unread_fd);
+/* Into this context: CLIENT_EV_ADOPTED brings it. -EAGAIN: another process has it, and is asked; -ENOENT. */
+int client_stream_take(struct usher_context *ctx, int fd, bool v6, struct client_taken *ret_taken);
+/* This process has a copy, and makes so many. -ENOENT: it is not shared. */
+int client_stream_hold(struct usher_context *ctx, int fd, uint32_t copies);
+int client_stream_drop(struct usher_context *ctx, int fd, uint32_t *ret_others);
+/* ACCEPT of no listener. */
+bool client_stream_adopted(struct usher_context *ctx, struct client_set *s, const struct ush_cqe *e,
+                           struct usher_event *ret_ev);
 /* usherd gives this listener no more connections; those on their way can be polled for. usher_close() follows. */
 void client_listener_retire(struct usher_socket *sock);
 

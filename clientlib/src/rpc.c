@@ -22,6 +22,7 @@ enum request_field {
     REQ_CLOSE = 5,
     REQ_SET_OPTION = 6,
     REQ_GROUP = 7,
+    REQ_SHARE = 11,
 };
 enum response_field { RESP_ID = 1, RESP_ERROR = 2, RESP_TEXT = 3, RESP_ATTACH = 4, RESP_SOCKET = 5, RESP_RING = 6 };
 
@@ -101,8 +102,9 @@ static int parse_body(const struct pb_field *body, enum response_field kind, str
             pb_text(&f, a->reason, sizeof(a->reason));
         else if (kind == RESP_SOCKET && f.number == 3)
             a->accelerated = f.value != 0;
-        else if (kind == RESP_SOCKET && f.number <= 6) {
-            uint32_t *const to[] = {[1] = &a->handle, [2] = &a->set, [5] = &a->rx_quota, [6] = &a->tx_limit};
+        else if (kind == RESP_SOCKET && f.number <= 10) {
+            uint32_t *const to[] = {[1] = &a->handle, [2] = &a->set,  [5] = &a->rx_quota, [6] = &a->tx_limit,
+                                    [7] = &a->others, [8] = &a->shut, [9] = &a->unread,   [10] = &a->local_port};
             *to[f.number] = (uint32_t)f.value;
         }
     }
@@ -313,4 +315,17 @@ int client_rpc_group(struct usher_context *ctx, uint32_t handle, const struct cl
     pb_put_bytes(&b.w, 3, g->addr, sizeof(g->addr));
     pb_put_uint(&b.w, 4, g->ifindex);
     return without_fds(body_send(ctx, REQ_GROUP, &b, -1, &a), &a);
+}
+
+int client_rpc_share(struct usher_context *ctx, const struct client_share *share, int fd, int unread_fd,
+                     struct client_answer *ret_answer) {
+    struct body b;
+    body_init(&b);
+    pb_put_uint(&b.w, 1, share->action);
+    pb_put_uint(&b.w, 2, share->handle);
+    pb_put_uint(&b.w, 3, share->copies);
+    pb_put_uint(&b.w, 4, share->keep);
+    pb_put_uint(&b.w, 5, share->shut);
+    pb_put_uint(&b.w, 6, share->unread);
+    return exchange(ctx, REQ_SHARE, &b.w, b.buf, (const int[2]){fd, unread_fd}, ret_answer);
 }

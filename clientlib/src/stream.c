@@ -246,7 +246,7 @@ int client_stream_connect(struct usher_socket *sock, const struct sockaddr *addr
 
 /* ---- events ---- */
 
-static void fill_peer(const struct usher_socket *sock, struct usher_msg *m) {
+void client_stream_peer(const struct usher_socket *sock, struct usher_msg *m) {
     const struct client_stream *st = sock->st;
     m->family = sock->v6 ? AF_INET6 : AF_INET;
     m->peer_port = st->peer_port;
@@ -269,7 +269,7 @@ static bool on_connected(struct usher_socket *sock, const struct ush_cqe *e, str
     st->connecting = false;
     st->open = true;
     ret_ev->type = USHER_EV_CONNECTED;
-    fill_peer(sock, &ret_ev->msg);
+    client_stream_peer(sock, &ret_ev->msg);
     return true;
 }
 
@@ -351,10 +351,22 @@ static bool on_urgent(struct usher_socket *sock, const struct ush_cqe *e, struct
 }
 
 static bool on_writable(struct usher_socket *sock, const struct ush_cqe *e, struct usher_event *ret_ev) {
+    const struct ush_socket *shared = &sock->ctx->shared_sockets[USH_HANDLE_INDEX(sock->handle)];
     (void)e;
-    (void)ret_ev;
     client_stream_reap(sock);
-    return false;
+    if (LIKELY(!__atomic_load_n(&shared->recall, __ATOMIC_RELAXED)) || sock->st->recalled)
+        return false;
+    sock->st->recalled = true;
+    ret_ev->type = CLIENT_EV_RECALLED;
+    return true;
+}
+
+static bool on_parked(struct usher_socket *sock, const struct ush_cqe *e, struct usher_event *ret_ev) {
+    (void)e;
+    client_stream_reap(sock);
+    sock->st->parked = sock->st->parking;
+    ret_ev->type = CLIENT_EV_PARKED;
+    return sock->st->parked;
 }
 
 static bool on_resumed(struct usher_socket *sock, const struct ush_cqe *e, struct usher_event *ret_ev) {
@@ -366,7 +378,7 @@ bool client_stream_event(struct usher_socket *sock, const struct ush_cqe *e, str
     static bool (*const on[])(struct usher_socket *, const struct ush_cqe *, struct usher_event *) = {
         [USH_EVENT_ERROR] = on_error,     [USH_EVENT_WRITABLE] = on_writable, [USH_EVENT_CONNECTED] = on_connected,
         [USH_EVENT_HANGUP] = on_hangup,   [USH_EVENT_CLOSED] = on_closed,     [USH_EVENT_URGENT] = on_urgent,
-        [USH_EVENT_RESUMED] = on_resumed,
+        [USH_EVENT_RESUMED] = on_resumed, [USH_EVENT_PARKED] = on_parked,
     };
     if (e->flags >= sizeof(on) / sizeof(on[0]) || !on[e->flags])
         return false;
@@ -378,36 +390,44 @@ bool client_stream_event(struct usher_socket *sock, const struct ush_cqe *e, str
 
 /* ---- accepting ---- */
 
-bool client_stream_accept(struct usher_socket *listener, const struct ush_cqe *e, struct usher_event *ret_ev) {
-    struct usher_context *ctx = listener->ctx;
-    uint32_t handle = e->event.value, index = USH_HANDLE_INDEX(handle);
+struct usher_socket *client_stream_begun(struct usher_context *ctx, struct client_set *s, bool v6, uint32_t handle,
+                                         const struct ush_cqe *e) {
+    uint32_t index = USH_HANDLE_INDEX(handle);
     if (index >= ctx->table_size || index < ctx->h.socket_max + ctx->h.client_socket_max || ctx->by_handle[index])
-        return false;
+        return NULL;
     struct usher_socket *sock = calloc(1, sizeof(*sock));
     if (!sock)
-        return false;
+        return NULL;
     sock->ctx = ctx;
     sock->fd = -1;
-    sock->v6 = listener->v6;
+    sock->v6 = v6;
     if (client_stream_new(sock)) {
         client_stream_free(sock);
         free(sock);
-        return false;
+        return NULL;
     }
     client_socket_link(ctx, sock);
-    attach(sock, listener->set, handle, e->event.extra < INT32_MAX ? e->event.extra : INT32_MAX);
+    attach(sock, s, handle, e->event.extra < INT32_MAX ? e->event.extra : INT32_MAX);
     struct client_stream *st = sock->st;
     st->open = true;
     memcpy(st->peer, e->event.addr, 16);
     st->peer_port = e->event.port;
-    st->local_port = listener->st->local_port;
     memcpy(st->local, e->event.local, 16);
+    return sock;
+}
+
+bool client_stream_accept(struct usher_socket *listener, const struct ush_cqe *e, struct usher_event *ret_ev) {
+    struct usher_socket *sock = client_stream_begun(listener->ctx, listener->set, listener->v6, e->event.value, e);
+    if (!sock)
+        return false;
+    struct client_stream *st = sock->st;
+    st->local_port = listener->st->local_port;
     if (listener->st->option_count || listener->st->linger >= 0) {
         client_stream_options_inherit(st, listener->st);
         client_stream_options_late(sock);
     }
     *ret_ev = (struct usher_event){.type = USHER_EV_ACCEPT, .sock = listener, .msg = {.sock = sock}};
-    fill_peer(sock, &ret_ev->msg);
+    client_stream_peer(sock, &ret_ev->msg);
     return true;
 }
 

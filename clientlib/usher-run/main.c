@@ -24,9 +24,9 @@ static const char usage[] =
     "Runs PROGRAM with its TCP and UDP sockets on Usher. What cannot be accelerated stays with the kernel.\n"
     "\n"
     "  --check            say what PROGRAM is, whether usherd answers, and how each of its sockets is carried\n"
-    "  --listen=WHEN      when listeners are usherd's: from the start (now), or once the program has served a\n"
-    "                     connection itself (learn, the default): one that forks for each connection cannot be\n"
-    "                     carried. Programs with epoll, and some known ones, are carried from the start\n"
+    "  --listen=WHEN      when listeners are usherd's: from the start (now, the default), or once the program has\n"
+    "                     served a connection itself (learn, sshd's default): one that hands each to a child stays\n"
+    "                     with the kernel\n"
     "  --loopback=HOW     who serves 127.0.0.0/8 and ::1: Usher's sockets first, then the kernel's (auto, the\n"
     "                     default); the kernel's alone (kernel); Usher's alone, for connections (usher)\n"
     "  --socket=PATH      usherd's session socket (also USHER_SOCKET); /run/usher/session.sock\n"
@@ -149,14 +149,10 @@ static bool parse(int argc, char **argv, struct options *o, int *ret_code) {
     return true;
 }
 
-/* They wait by poll or select and serve what they accept. */
-static bool serves_itself(const char *path) {
-    static const char *const names[] = {"iperf3", "nc", "nc.openbsd", "ncat", "sockperf"};
+/* It gives up system calls, and nearly all file descriptors, in the child that reads a connection first. */
+static bool is_confined(const char *path) {
     const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (strcmp(name, names[i]) == 0)
-            return true;
-    return false;
+    return strcmp(name, "sshd") == 0;
 }
 
 static int set_environment(const struct options *o, const char *path) {
@@ -167,7 +163,7 @@ static int set_environment(const struct options *o, const char *path) {
         return fail("USHER_SOCKET", strerror(errno));
     if (o->loopback && setenv("USHER_LOOPBACK", o->loopback, 1))
         return fail("USHER_LOOPBACK", strerror(errno));
-    const char *listen = o->listen ? o->listen : serves_itself(path) ? "now" : NULL;
+    const char *listen = o->listen ? o->listen : is_confined(path) ? "learn" : NULL;
     if (listen && setenv("USHER_LISTEN", listen, o->listen != NULL))
         return fail("USHER_LISTEN", strerror(errno));
     if (o->check) {

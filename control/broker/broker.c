@@ -13,6 +13,7 @@
 
 #include "control/broker/broker_internal.h"
 #include "control/broker/orphans.h"
+#include "control/broker/shared.h"
 #include "control/listener.h"
 #include "control/log.h"
 
@@ -67,10 +68,13 @@ int broker_create(const struct broker_params *params, struct broker **ret_broker
     if (error == 0)
         error = orphans_create(params->event, params->rt, params->claims, &b->orphans);
     if (error == 0)
+        error = shared_create(params->event, params->rt, &b->shared);
+    if (error == 0)
         error = sd_event_add_io(params->event, &b->listen_io, b->listen_fd, EPOLLIN, on_accept, b);
     if (error < 0) {
         if (b->listen_fd >= 0)
             (void)close(b->listen_fd);
+        shared_destroy(b->shared);
         orphans_destroy(b->orphans);
         free(b);
         return error;
@@ -89,6 +93,7 @@ void broker_destroy(struct broker *b) {
     (void)close(b->listen_fd);
     while (b->connections != NULL)
         connection_end(b->connections, DETACH_DAEMON_STOPS);
+    shared_destroy(b->shared);
     orphans_destroy(b->orphans);
     free(b);
 }

@@ -75,6 +75,7 @@ struct broker {
     struct connection *connections;
     struct uid_use *uses;
     struct orphans *orphans;
+    struct shared_table *shared;
     uint64_t next_session_id;
     struct broker_stats stats;
     struct broker_refusal refusals[BROKER_REFUSALS]; /* a ring */
@@ -102,6 +103,11 @@ void connection_end(struct connection *c, enum detach_reason why);
 
 /* Runs one request; always fills ret_out. Returns the reason when the connection must end instead, else -1. */
 int request_run(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *ret_out);
+/* As a run_fn of requests.c. */
+int request_share(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out);
+int request_refuse(struct outgoing *out, int error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The fd a request carries, taken out of the message; -1 when there is none. */
+int request_fd_take(struct incoming *in);
 /* Takes back all claims, sockets and the session. */
 void request_undo_all(struct connection *c, enum detach_reason why);
 

@@ -229,6 +229,36 @@ int nb_claims_let_go(struct nb_claims *c, const struct nb_flow *flow) {
     return step("let go");
 }
 
+int session_stream_share(struct session *s, uint32_t handle, struct session_stream *ret_stream) {
+    (void)s;
+    *ret_stream = (struct session_stream){.sock = handle, .flow = {.local_port = 7000}};
+    return step("share");
+}
+
+int session_stream_adopt(struct session *s, const struct session_stream *stream, struct session_socket *ret_socket) {
+    (void)s;
+    *ret_socket = (struct session_socket){.handle = stream->sock + 100, .kick_fd = -1};
+    return step("adopt");
+}
+
+int session_stream_leave(struct session *s, uint32_t handle, struct session_stream *ret_stream) {
+    (void)s;
+    *ret_stream = (struct session_stream){.sock = handle, .flow = {.local_port = 7000}};
+    return step("stay");
+}
+
+void session_stream_recall(struct session *s, uint32_t handle) {
+    (void)s;
+    (void)handle;
+    (void)step("recall");
+}
+
+void session_stream_drop(struct runtime *rt, const struct session_stream *stream, bool abort) {
+    (void)rt;
+    (void)stream;
+    (void)step(abort ? "drop unread" : "drop");
+}
+
 uint32_t session_port_flows(struct runtime *rt, const uint64_t *ports, struct session_port_cursor *at,
                             struct session_port_flow *ret_flows, uint32_t max, bool *ret_end) {
     uint32_t n = 0;

@@ -19,6 +19,7 @@
 
 #include "control/broker/broker_internal.h"
 #include "control/broker/orphans.h"
+#include "control/broker/shared.h"
 #include "control/broker/sharing.h"
 #include "control/log.h"
 #include "proto/usher_shm.h"
@@ -28,9 +29,7 @@
 #define COMEBACK_BYTES_MAX (1 << 24)
 #define OWNER_FULL_TEXT    "usherd's table of owners is full; close some sessions"
 
-static int refuse(struct outgoing *out, int error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-
-static int refuse(struct outgoing *out, int error, const char *fmt, ...) {
+int request_refuse(struct outgoing *out, int error, const char *fmt, ...) {
     va_list args;
     va_start(args, fmt);
     out->response.error = error < 0 ? -error : error;
@@ -39,12 +38,11 @@ static int refuse(struct outgoing *out, int error, const char *fmt, ...) {
     return -1;
 }
 
-/* The fd a request carries, taken out of the message; -1 when there is none. */
-static int fd_take(struct incoming *in) {
+int request_fd_take(struct incoming *in) {
     if (in->fd_count == 0)
         return -1;
     int fd = in->fds[0];
-    in->fds[0] = in->fds[--in->fd_count];
+    memmove(in->fds, in->fds + 1, --in->fd_count * sizeof in->fds[0]); /* the next one is taken next */
     return fd;
 }
 
@@ -64,12 +62,12 @@ static bool limits_allow(struct connection *c, struct outgoing *out) {
     struct broker *b = c->broker;
     const struct broker_limits *l = &b->params.limits;
     if (b->stats.sessions >= l->sessions) {
-        refuse(out, EMFILE, "usherd has %u sessions, its limit (sessions.max)", l->sessions);
+        request_refuse(out, EMFILE, "usherd has %u sessions, its limit (sessions.max)", l->sessions);
         return false;
     }
     if (c->use->uid != 0 && c->use->sessions >= l->sessions_per_uid) {
-        refuse(out, EMFILE, "user %u has %u sessions, its limit (sessions.max_per_uid)", c->use->uid,
-               l->sessions_per_uid);
+        request_refuse(out, EMFILE, "user %u has %u sessions, its limit (sessions.max_per_uid)", c->use->uid,
+                       l->sessions_per_uid);
         return false;
     }
     return true;
@@ -203,12 +201,14 @@ static int attach_as(struct connection *c, const struct request *r, uint32_t abi
 static int run_attach(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
     uint32_t sets = 0;
     if (c->session != NULL)
-        return refuse(out, EALREADY, "this connection is attached already");
+        return request_refuse(out, EALREADY, "this connection is attached already");
     if (r->attach.abi_min > USH_ABI_MAX || r->attach.abi_max < USH_ABI_MIN || r->attach.abi_min > r->attach.abi_max)
-        return refuse(out, EPROTONOSUPPORT, "usherd speaks versions %u to %u of the shared memory, the client %u to %u",
-                      USH_ABI_MIN, USH_ABI_MAX, r->attach.abi_min, r->attach.abi_max);
+        return request_refuse(out, EPROTONOSUPPORT,
+                              "usherd speaks versions %u to %u of the shared memory, the client %u to %u", USH_ABI_MIN,
+                              USH_ABI_MAX, r->attach.abi_min, r->attach.abi_max);
     if (c->broker->draining)
-        return refuse(out, ESHUTDOWN, "usherd takes no new sessions (its operator drains it); use the kernel's stack");
+        return request_refuse(out, ESHUTDOWN,
+                              "usherd takes no new sessions (its operator drains it); use the kernel's stack");
     if (!limits_allow(c, out))
         return -1;
     uint32_t abi = r->attach.abi_max < USH_ABI_MAX ? r->attach.abi_max : USH_ABI_MAX;
@@ -216,13 +216,13 @@ static int run_attach(struct connection *c, const struct request *r, struct inco
     struct session_fds fds;
     int err = owner_refresh(c, &owner, &c->owner);
     if (err == -ENOSPC)
-        return refuse(out, ENOBUFS, OWNER_FULL_TEXT);
+        return request_refuse(out, ENOBUFS, OWNER_FULL_TEXT);
     if (err != 0)
         return DETACH_CLIENT_DIED;
     err = attach_as(c, r, abi, in, &fds, &sets);
     if (err != 0) {
         owner_release(c->broker->params.owners, c->owner);
-        return refuse(out, err, "the session cannot be made: %s", strerror(-err));
+        return request_refuse(out, err, "the session cannot be made: %s", strerror(-err));
     }
     fds_pass(&fds, sets, out);
     attach_done(c, r, &owner, abi, out);
@@ -265,7 +265,7 @@ static bool kernel_socket_take(struct connection *c, int fd, struct kernel_socke
     if (err == -EPROTONOSUPPORT || err == -EXDEV)
         not_accelerated(out, why);
     else if (err != 0)
-        refuse(out, err, "%s", why);
+        request_refuse(out, err, "%s", why);
     return err == 0;
 }
 
@@ -295,12 +295,12 @@ static struct session_socket_params params_of(const struct connection *c, const 
 static bool socket_limits_allow(struct connection *c, struct outgoing *out) {
     const struct broker_limits *l = &c->broker->params.limits;
     if (c->socket_count >= c->socket_max) {
-        refuse(out, EMFILE, "this session has %u sockets, its limit", c->socket_max);
+        request_refuse(out, EMFILE, "this session has %u sockets, its limit", c->socket_max);
         return false;
     }
     if (c->use->uid != 0 && c->use->sockets >= l->sockets_per_uid) {
-        refuse(out, EMFILE, "user %u has %u sockets, its limit (sessions.sockets_per_uid)", c->use->uid,
-               l->sockets_per_uid);
+        request_refuse(out, EMFILE, "user %u has %u sockets, its limit (sessions.sockets_per_uid)", c->use->uid,
+                       l->sockets_per_uid);
         return false;
     }
     return true;
@@ -361,7 +361,7 @@ static void socket_make(struct connection *c, const struct kernel_socket *s, con
         return;
     }
     if (err != 0) {
-        refuse(out, err, "the socket cannot be opened in the dataplane: %s", strerror(-err));
+        request_refuse(out, err, "the socket cannot be opened in the dataplane: %s", strerror(-err));
         return;
     }
     err = claim_listener(c->broker->params.claims, s);
@@ -369,7 +369,7 @@ static void socket_make(struct connection *c, const struct kernel_socket *s, con
         if (made.kick_fd >= 0)
             (void)close(made.kick_fd);
         (void)session_socket_close(c->session, made.handle);
-        refuse(out, ENOBUFS, "the port cannot be claimed: %s", strerror(-err));
+        request_refuse(out, ENOBUFS, "the port cannot be claimed: %s", strerror(-err));
         return;
     }
     socket_enter(c, made.handle, s);
@@ -389,7 +389,7 @@ static void stream_set_make(struct connection *c, struct outgoing *out) {
     if (err == -EPROTONOSUPPORT)
         not_accelerated(out, "usherd has not loaded the tcp engine (engines.load)");
     else if (err != 0)
-        refuse(out, err, "streams cannot be connected: %s", strerror(-err));
+        request_refuse(out, err, "streams cannot be connected: %s", strerror(-err));
     else
         socket_answer(&made, out);
 }
@@ -457,11 +457,11 @@ static void open_socket(struct connection *c, const struct request *r, int fd, s
 
 static int run_open(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
     struct kernel_socket s = {.cookie = 0};
-    int fd = fd_take(in);
+    int fd = request_fd_take(in);
     if (fd < 0)
-        return refuse(out, EINVAL, "Open must carry the kernel socket");
+        return request_refuse(out, EINVAL, "Open must carry the kernel socket");
     if (r->open.spread > 1)
-        refuse(out, EINVAL, "spread %u is unknown; 0 is by hash, 1 the shortest queue", r->open.spread);
+        request_refuse(out, EINVAL, "spread %u is unknown; 0 is by hash, 1 the shortest queue", r->open.spread);
     else if (socket_limits_allow(c, out))
         open_socket(c, r, fd, &s, out);
     if (out->response.kind == RESPONSE_SOCKET && !out->response.socket.accelerated)
@@ -529,13 +529,13 @@ static void socket_move(struct connection *c, uint32_t handle, const struct kern
     params.owner = o->owner;
     int err = claim_take(claims, &s->flow, s->v6only);
     if (err != 0) {
-        refuse(out, ENOBUFS, "the port cannot be claimed: %s", strerror(-err));
+        request_refuse(out, ENOBUFS, "the port cannot be claimed: %s", strerror(-err));
         return;
     }
     err = session_socket_update(c->session, handle, &params);
     if (err != 0) {
         claim_give(claims, &s->flow, s->v6only);
-        refuse(out, err, "the socket cannot be changed in the dataplane: %s", strerror(-err));
+        request_refuse(out, err, "the socket cannot be changed in the dataplane: %s", strerror(-err));
         return;
     }
     claim_give(claims, &o->claimed, o->v6only);
@@ -549,18 +549,18 @@ static void socket_move(struct connection *c, uint32_t handle, const struct kern
 
 static int run_update(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
     struct kernel_socket s;
-    int fd = fd_take(in);
+    int fd = request_fd_take(in);
     const struct open_socket *o = socket_of(c, r->handle);
     if (fd < 0)
-        return refuse(out, EINVAL, "Update must carry the kernel socket");
+        return request_refuse(out, EINVAL, "Update must carry the kernel socket");
     if (o == NULL)
-        refuse(out, EBADF, "handle %u is not open", r->handle);
+        request_refuse(out, EBADF, "handle %u is not open", r->handle);
     else if (!kernel_socket_take(c, fd, &s, out) || !kernel_socket_judge(c, &s, out)) {
         /* It went where Usher cannot follow (a peer behind a foreign interface, say): the kernel has it from here. */
         if (out->response.error == 0)
             socket_close(c, r->handle);
     } else if (s.cookie != o->cookie)
-        refuse(out, EINVAL, "this is another kernel socket than the one handle %u was opened with", r->handle);
+        request_refuse(out, EINVAL, "this is another kernel socket than the one handle %u was opened with", r->handle);
     else
         socket_move(c, r->handle, &s, out);
     (void)close(fd);
@@ -570,7 +570,7 @@ static int run_update(struct connection *c, const struct request *r, struct inco
 static int run_close(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
     (void)in;
     if (socket_of(c, r->handle) == NULL)
-        return refuse(out, EBADF, "handle %u is not open", r->handle);
+        return request_refuse(out, EBADF, "handle %u is not open", r->handle);
     socket_close(c, r->handle);
     return -1;
 }
@@ -578,11 +578,11 @@ static int run_close(struct connection *c, const struct request *r, struct incom
 static int run_option(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
     (void)in;
     if (socket_of(c, r->handle) == NULL)
-        return refuse(out, EBADF, "handle %u is not open", r->handle);
+        return request_refuse(out, EBADF, "handle %u is not open", r->handle);
     int err = session_socket_set_option(c->session, r->handle, r->option.option, r->option.value);
     if (err != 0)
-        return refuse(out, err, "option %u of handle %u cannot be set: %s", r->option.option, r->handle,
-                      strerror(-err));
+        return request_refuse(out, err, "option %u of handle %u cannot be set: %s", r->option.option, r->handle,
+                              strerror(-err));
     return -1;
 }
 
@@ -598,12 +598,12 @@ static struct membership *membership_find(struct connection *c, const struct req
 
 static int group_join(struct connection *c, const struct request *r, struct outgoing *out) {
     if (membership_find(c, r) != NULL)
-        return refuse(out, EADDRINUSE, "handle %u is a member of this group already", r->handle);
+        return request_refuse(out, EADDRINUSE, "handle %u is a member of this group already", r->handle);
     if (c->membership_count == MEMBERSHIPS_MAX)
-        return refuse(out, ENOBUFS, "this session is in %u groups, its limit", MEMBERSHIPS_MAX);
+        return request_refuse(out, ENOBUFS, "this session is in %u groups, its limit", MEMBERSHIPS_MAX);
     struct membership *m = calloc(1, sizeof *m);
     if (m == NULL)
-        return refuse(out, ENOMEM, "out of memory");
+        return request_refuse(out, ENOMEM, "out of memory");
     *m = (struct membership){.group = r->group.group, .handle = r->handle, .ifindex = r->group.ifindex};
     int err = session_socket_group(c->session, r->handle, &m->group, m->ifindex, false);
     if (err == 0) {
@@ -613,7 +613,7 @@ static int group_join(struct connection *c, const struct request *r, struct outg
     }
     if (err != 0) {
         free(m);
-        return refuse(out, err, "the group cannot be joined: %s", strerror(-err));
+        return request_refuse(out, err, "the group cannot be joined: %s", strerror(-err));
     }
     m->next = c->memberships;
     c->memberships = m;
@@ -624,7 +624,7 @@ static int group_join(struct connection *c, const struct request *r, struct outg
 static int group_leave(struct connection *c, const struct request *r, struct outgoing *out) {
     struct membership *m = membership_find(c, r);
     if (m == NULL)
-        return refuse(out, EADDRNOTAVAIL, "handle %u is not a member of this group", r->handle);
+        return request_refuse(out, EADDRNOTAVAIL, "handle %u is not a member of this group", r->handle);
     claim_group_give(c->broker->params.claims, &m->group);
     (void)session_socket_group(c->session, r->handle, &m->group, m->ifindex, true);
     struct membership **link = &c->memberships;
@@ -639,9 +639,9 @@ static int group_leave(struct connection *c, const struct request *r, struct out
 static int run_group(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
     (void)in;
     if (socket_of(c, r->handle) == NULL)
-        return refuse(out, EBADF, "handle %u is not open", r->handle);
+        return request_refuse(out, EBADF, "handle %u is not open", r->handle);
     if (!ipaddr_is_multicast(&r->group.group))
-        return refuse(out, EINVAL, "this is no multicast group");
+        return request_refuse(out, EINVAL, "this is no multicast group");
     return r->group.leave ? group_leave(c, r, out) : group_join(c, r, out);
 }
 
@@ -652,7 +652,7 @@ static int run_new_sq(struct connection *c, const struct request *r, struct inco
     uint32_t index;
     int err = r->set < USH_SET_MAX ? session_new_sq(c->session, r->set, &index) : -EINVAL;
     if (err != 0)
-        return refuse(out, err, "set %u gets no further submission ring: %s", r->set, strerror(-err));
+        return request_refuse(out, err, "set %u gets no further submission ring: %s", r->set, strerror(-err));
     out->response.kind = RESPONSE_NEW_SQ;
     out->response.sq_index = index;
     return -1;
@@ -678,11 +678,11 @@ static int run_refresh_owner(struct connection *c, const struct request *r, stru
     uint32_t index;
     int err = owner_refresh(c, &owner, &index);
     if (err == -ENOSPC)
-        return refuse(out, ENOBUFS, OWNER_FULL_TEXT);
+        return request_refuse(out, ENOBUFS, OWNER_FULL_TEXT);
     if (err != 0)
         return DETACH_CLIENT_DIED;
     if (!owner_change(c, index))
-        return refuse(out, ENOBUFS, "this session has had %u owners already; open another one", OWNERS_MAX);
+        return request_refuse(out, ENOBUFS, "this session has had %u owners already; open another one", OWNERS_MAX);
     log_info("session.owner", "session %" PRIu64 ": uid is now %u", c->session_id, owner.uid);
     return -1;
 }
@@ -710,14 +710,14 @@ static run_fn *const runs[REQUEST_COUNT] = {
     [REQUEST_UPDATE] = run_update,     [REQUEST_CLOSE] = run_close,
     [REQUEST_SET_OPTION] = run_option, [REQUEST_GROUP] = run_group,
     [REQUEST_NEW_SQ] = run_new_sq,     [REQUEST_REFRESH_OWNER] = run_refresh_owner,
-    [REQUEST_LIST] = run_list,
+    [REQUEST_LIST] = run_list,         [REQUEST_SHARE] = request_share,
 };
 
 int request_run(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *ret_out) {
     ret_out->response = (struct response){.id = r->id};
     ret_out->fd_count = 0;
     if (c->session == NULL && r->kind != REQUEST_ATTACH)
-        return refuse(ret_out, ENOTCONN, "attach first");
+        return request_refuse(ret_out, ENOTCONN, "attach first");
     return runs[r->kind](c, r, in, ret_out);
 }
 
@@ -744,6 +744,7 @@ void request_undo_all(struct connection *c, enum detach_reason why) {
     uint64_t ports[65536 / 64] = {0};
     memberships_drop(c, USH_NONE);
     uint32_t listeners = sockets_leave(c, why != DETACH_DAEMON_STOPS, ports);
+    shared_forget(b->shared, c);
     session_destroy(c->session, why);
     if (listeners > 0)
         orphans_hold(b->orphans, ports);

@@ -182,6 +182,17 @@ static int take_open(const Usher__Session__V1__OpenRequest *m, struct request *r
     return 0;
 }
 
+static int take_share(const Usher__Session__V1__ShareRequest *m, struct request *r) {
+    r->kind = REQUEST_SHARE;
+    r->handle = m->handle;
+    r->share.action = (uint32_t)m->action;
+    r->share.copies = m->copies;
+    r->share.unread = m->unread;
+    r->share.keep = m->keep;
+    r->share.shut = m->shut;
+    return 0;
+}
+
 static int take_simple(struct request *r, enum request_kind kind, uint32_t value) {
     r->kind = kind;
     r->handle = value; /* SET and AFTER have members of their own */
@@ -216,6 +227,8 @@ static int take(const Usher__Session__V1__Request *m, struct request *r) {
         return take_simple(r, REQUEST_REFRESH_OWNER, 0);
     case USHER__SESSION__V1__REQUEST__BODY_LIST:
         return take_simple(r, REQUEST_LIST, m->list->after);
+    case USHER__SESSION__V1__REQUEST__BODY_SHARE:
+        return take_share(m->share, r);
     default:
         return -EBADMSG;
     }
@@ -290,6 +303,10 @@ size_t wire_encode(const struct response *r, uint8_t ret_bytes[WIRE_MESSAGE_MAX]
         socket.reason = (char *)r->socket.reason;
         socket.rx_quota = r->socket.rx_quota;
         socket.tx_limit = r->socket.tx_limit;
+        socket.others = r->socket.others;
+        socket.shut = r->socket.shut;
+        socket.unread = r->socket.unread;
+        socket.local_port = r->socket.local_port;
         m.socket = &socket;
         m.body_case = USHER__SESSION__V1__RESPONSE__BODY_SOCKET;
     } else if (r->kind == RESPONSE_NEW_SQ) {

@@ -32,13 +32,14 @@ enum request_kind {
     REQUEST_NEW_SQ,
     REQUEST_REFRESH_OWNER,
     REQUEST_LIST,
+    REQUEST_SHARE,
     REQUEST_COUNT
 };
 
 struct request {
     uint32_t id;
     enum request_kind kind;
-    uint32_t handle; /* UPDATE, CLOSE, SET_OPTION, GROUP */
+    uint32_t handle; /* UPDATE, CLOSE, SET_OPTION, GROUP, SHARE */
     union {
         struct {
             uint32_t abi_min, abi_max, socket_max;
@@ -63,6 +64,11 @@ struct request {
             uint32_t ifindex;
             bool leave;
         } group;
+        struct {
+            uint32_t action; /* ShareRequest.Action */
+            uint32_t copies, unread;
+            bool keep, shut;
+        } share;
         uint32_t set;   /* NEW_SQ */
         uint32_t after; /* LIST */
     };
@@ -91,7 +97,8 @@ struct response {
         } attach;
         struct {
             uint32_t handle, set, rx_quota, tx_limit;
-            bool accelerated;
+            uint32_t others, unread, local_port;
+            bool accelerated, shut;
             char reason[160];
         } socket;
         uint32_t sq_index;

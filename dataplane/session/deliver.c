@@ -215,7 +215,9 @@ static bool is_stream(const struct sess_set *set, uint32_t index) {
 /* To which of the listener's addresses it came: the engine is asked only when the listener has more than one. */
 static void accept_local(struct shard *sh, const struct sess_set *set, uint32_t index, struct ush_cqe *e) {
     const struct sess_socket *sk = &set->socket[index];
-    struct flow ends = set->session->flow[sk->listener].flow;
+    struct flow ends = {.local = ipaddr_any()};
+    if (sk->listener != USH_NONE)
+        ends = set->session->flow[sk->listener].flow;
     if (ipaddr_is_any(&ends.local))
         (void)stream_ends(sh, sk, &ends);
     memcpy(e->event.local, ends.local.b, sizeof e->event.local);
@@ -231,6 +233,8 @@ static void event_write(struct shard *sh, struct sess_set *set, struct ush_cqe *
         accept_local(sh, set, index, e);
     } else {
         cqe_event(e, handle, bit, n);
+        if (bit == EV_PARKED && set->socket[index].state == SOCK_PARKED)
+            e->flags = USH_EVENT_PARKED;
     }
     bool closed = bit == EV_CLOSED && is_stream(set, index);
     if (closed && (set->socket[index].flags & SOCK_LEFT)) /* only bookkeeping: two wake-ups fewer a connection */

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Streams that go from one session to another, over the real tcp engine: connections that were never accepted.
+ * Streams that go from one session to another, over the real tcp engine: connections that were never accepted, and
+ * streams that several processes have a copy of.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <unistd.h>
 
 #include "dataplane/core/test_kit.h"
 #include "engines/tcp/tcp_cmd.h"
@@ -153,4 +155,80 @@ Test(handover, a_hang_up_goes_with_it) {
     uint32_t heir = e.event.value;
     cr_assert(take_event(&server[to], USH_EVENT_HANGUP, &e));
     cr_assert_eq(e.event.handle, heir);
+}
+
+/* ---- streams that several processes have a copy of ---- */
+
+static struct session_stream park(struct kit_client *kc, uint32_t handle) {
+    struct session_stream stream;
+    struct ush_cqe e;
+    fake_client_stream(&kc->c, USH_OP_PARK, 0, handle);
+    cr_assert(take_event(kc, USH_EVENT_PARKED, &e));
+    cr_assert_eq(e.event.handle, handle);
+    cr_assert_eq(session_stream_share(kc->s, handle, &stream), 0);
+    return stream;
+}
+
+static uint32_t adopt(struct kit_client *kc, const struct session_stream *stream) {
+    struct session_socket made;
+    struct ush_cqe e;
+    cr_assert_eq(session_stream_adopt(kc->s, stream, &made), 0);
+    if (made.kick_fd >= 0)
+        close(made.kick_fd);
+    cr_assert(take_event(kc, USH_EVENT_ACCEPT, &e));
+    cr_assert(e.event.handle == USH_NONE && e.event.value == made.handle);
+    return made.handle;
+}
+
+Test(handover, a_parked_stream_goes_on_in_another_session) {
+    uint32_t first = USH_HANDLE(client.c.h.socket_max, 1), got;
+    uint32_t from = connect_one(first, &got), to = 1 - from;
+    struct session_stream stream;
+    struct ush_cqe e;
+    cr_assert_eq(session_stream_share(server[from].s, got, &stream), -EBUSY, "it is not parked");
+    say(&server[from], got, "sent before");
+    stream = park(&server[from], got);
+    cr_assert(hears(&client, first, "sent before"));
+    say(&client, first, "meanwhile");
+    kit_settle(&k);
+    uint32_t heir = adopt(&server[to], &stream);
+    cr_assert(hears(&server[to], heir, "meanwhile"), "nobody had it, and nothing is lost");
+    say(&server[to], heir, "answer");
+    cr_assert(hears(&client, first, "answer"));
+    fake_client_stream(&client.c, USH_OP_SHUTDOWN, 0, first);
+    cr_assert(take_event(&server[to], USH_EVENT_HANGUP, &e));
+    stream = park(&server[to], heir);
+    cr_assert(stream.hung_up);
+    heir = adopt(&server[from], &stream);
+    cr_assert(take_event(&server[from], USH_EVENT_HANGUP, &e), "who comes later hears of it too");
+    fake_client_stream(&server[from].c, USH_OP_CLOSE, 0, heir);
+    fake_client_stream(&client.c, USH_OP_CLOSE, 0, first);
+    cr_assert(take_event(&server[from], USH_EVENT_CLOSED, &e));
+}
+
+Test(handover, a_parked_stream_that_nobody_wants_is_closed) {
+    uint32_t first = USH_HANDLE(client.c.h.socket_max, 1), got, from = connect_one(first, &got);
+    struct session_stream stream = park(&server[from], got);
+    struct ush_cqe e;
+    session_stream_drop(k.rt, &stream, false);
+    cr_assert(take_event(&client, USH_EVENT_HANGUP, &e), "as if its last owner had closed it");
+    fake_client_stream(&client.c, USH_OP_CLOSE, 0, first);
+    cr_assert(take_event(&client, USH_EVENT_CLOSED, &e));
+}
+
+Test(handover, a_session_that_ends_leaves_it) {
+    uint32_t first = USH_HANDLE(client.c.h.socket_max, 1), got;
+    uint32_t from = connect_one(first, &got), to = 1 - from;
+    struct session_stream stream;
+    say(&server[from], got, "last words");
+    cr_assert_eq(session_stream_leave(server[from].s, got, &stream), 0);
+    kit_detach(&k, &server[from]);
+    cr_assert(hears(&client, first, "last words"));
+    kit_settle(&k);
+    for (uint32_t i = 0; i < 100000; i++)
+        (void)kit_turn(&k); /* until they are acknowledged */
+    uint32_t heir = adopt(&server[to], &stream);
+    say(&client, first, "more");
+    cr_assert(hears(&server[to], heir, "more"));
+    kit_attach(&k, &server[from], 5020); /* for the teardown */
 }

@@ -49,7 +49,7 @@ static uint32_t stream_handle(struct fake_client *c) {
 /* Connects, sends, closes in any order; most of it legal, so that it gets deep. */
 static void stream_ops(struct fake_client *c) {
     for (uint32_t i = dice(12); i > 0; i--) {
-        struct ush_sqe e = {.op = (uint8_t)(dice(5) == 0 ? USH_OP_SEND : USH_OP_CONNECT + dice(4))};
+        struct ush_sqe e = {.op = (uint8_t)(dice(5) == 0 ? USH_OP_SEND : USH_OP_CONNECT + dice(7))};
         e.send.handle = e.connect.handle = stream_handle(c);
         if (e.op == USH_OP_SEND) {
             e.send.off = dice(100000);

@@ -117,6 +117,25 @@ struct session_socket_info {
 /* Sockets with handles above `after`, ascending; returns how many. */
 uint32_t session_sockets(struct session *s, uint32_t after, struct session_socket_info *ret_info, uint32_t max);
 
+/* A stream that is in no session: it was parked, and waits for whoever has a copy of it. */
+struct session_stream {
+    struct flow flow;
+    uint32_t shard, sock;
+    bool hung_up; /* its peer sends no more */
+};
+/* Takes a parked stream out of its session. -EBUSY: it is not parked; -ENOENT: there is none, or it has ended. */
+int session_stream_share(struct session *s, uint32_t handle, struct session_stream *ret_stream);
+/* The session is about to end, and others have copies of this stream: it stays, and may be adopted once all that was
+ * sent is acknowledged. -EBUSY: received bytes are the client's still. -ENOENT. */
+int session_stream_leave(struct session *s, uint32_t handle, struct session_stream *ret_stream);
+/* Into a session: ACCEPT of no listener tells the client. -ENOENT: it has ended. */
+/* -EAGAIN: what its last owner sent is not acknowledged yet. */
+int session_stream_adopt(struct session *s, const struct session_stream *stream, struct session_socket *ret_socket);
+/* Another wants it: the client is asked to park it. */
+void session_stream_recall(struct session *s, uint32_t handle);
+/* Nobody wants it any more. abort: received bytes were never read. */
+void session_stream_drop(struct runtime *rt, const struct session_stream *stream, bool abort);
+
 /* A connection on a local port, whoever it belongs to. */
 struct session_port_flow {
     struct flow flow;

@@ -90,10 +90,11 @@ uint32_t cells_give(struct cells *c, uint32_t off, uint32_t *ret_size, uint32_t 
 
 /* ---- worker's state ---- */
 
-enum sess_sock_state { SOCK_FREE = 0, SOCK_OPEN, SOCK_CLOSING, SOCK_CLOSED };
+enum sess_sock_state { SOCK_FREE = 0, SOCK_OPEN, SOCK_CLOSING, SOCK_CLOSED, SOCK_PARKING, SOCK_PARKED };
 /* In the order in which they are told. */
 enum sess_event_bit { EV_ACCEPT = 1 << 0, EV_CONNECTED = 1 << 1, EV_WRITABLE = 1 << 2, EV_URGENT = 1 << 3,
     EV_HANGUP = 1 << 4, EV_ERROR = 1 << 5, EV_CLOSED = 1 << 6, EV_RESUMED = 1 << 7 };
+#define EV_PARKED EV_RESUMED /* which of the two is what the state says */
 #define EV_OPENING (EV_ACCEPT | EV_CONNECTED) /* before any byte of the stream */
 
 enum sess_socket_flag {
@@ -261,7 +262,7 @@ struct sess_socket *stream_find(const struct sess_set *set, uint32_t handle);
 bool stream_notice(struct shard *sh, struct sess_set *set, uint32_t handle, const struct notice *n);
 /* CLOSED was told: the index may be used again, at once or when the client has said CLOSE. */
 void stream_told_closed(struct sess_set *set, uint32_t handle);
-/* Connections that wait for a handle; after the notices of a call. */
+/* Connections that wait for a handle, and streams that may be parked now; after the notices of a call. */
 void stream_accepts(struct shard *sh);
 /* An index for one stream more of ours, USH_NONE: none is free, or its user has as many as allowed. */
 uint32_t stream_handle_take(struct sess_set *set);
@@ -277,6 +278,16 @@ bool stream_end_some(struct shard *sh, struct sess_set *set, uint32_t *at, uint3
 uint32_t stream_linger(struct shard *sh);
 /* The engines are gone, and with them all streams. */
 void stream_forget_all(struct shard *sh);
+
+/* The record of one that was parked, and ACCEPT of no listener to the client. */
+struct sess_socket *stream_adopted_tell(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t owner,
+                                        uint32_t sock);
+
+/* ---- worker: stream_share.c ---- */
+
+uint32_t stream_take_park(struct shard *sh, struct sess_set *set, const struct ush_sqe *e);
+/* It is to be parked, and something that it had sent was acknowledged. */
+void stream_park(struct shard *sh, struct sess_set *set, struct sess_socket *sk, uint32_t handle);
 
 /* ---- worker: stream_return.c ---- */
 
@@ -401,6 +412,8 @@ int session_comeback_sets(struct session *s, struct session_fds *ret_fds);
 /* session.c */
 int session_set_make(struct session *s, uint32_t shard);
 /* socket.c */
+/* Makes the set when this is the session's first socket on the shard. *ret_kick_fd: a dup for the client, or -1. */
+int session_set_ready(struct session *s, uint32_t shard, int *ret_kick_fd);
 void session_sockets_close(struct session *s);
 /* Worker: a command to the transport of `proto` in this shard. 0 or -errno. */
 int session_transport(struct shard *sh, uint8_t proto, struct engine_cmd *cmd, struct engine_reply *ret_reply);

@@ -157,6 +157,7 @@ static take_fn *const take[] = {
     [USH_OP_INFO] = stream_take_info,
     [USH_OP_RETURN] = stream_take_return,
     [USH_OP_RESUME] = stream_take_resume,
+    [USH_OP_PARK] = stream_take_park,
 };
 
 /* ---- one ring ---- */

@@ -249,8 +249,7 @@ static uint32_t tx_limit_of(const struct session *s, int64_t wish) {
 
 /* ---- calls ---- */
 
-/* Makes the set when this is the session's first socket on the shard. *ret_kick_fd: a dup for the client, or -1. */
-static int set_ready(struct session *s, uint32_t shard, int *ret_kick_fd) {
+int session_set_ready(struct session *s, uint32_t shard, int *ret_kick_fd) {
     *ret_kick_fd = -1;
     if (s->set[shard] != NULL && s->kick_sent[shard])
         return 0;
@@ -271,7 +270,7 @@ int session_socket_open(struct session *s, const struct session_socket_params *p
         return params->flow.local_port == 0 ? -EINVAL : -EPROTONOSUPPORT;
     uint32_t shard = shard_for(s->rt, &params->flow);
     int kick_fd = -1;
-    int error = set_ready(s, shard, &kick_fd);
+    int error = session_set_ready(s, shard, &kick_fd);
     if (error < 0)
         return error;
     uint32_t handle = handle_take(s);
@@ -303,7 +302,7 @@ int session_stream_set(struct session *s, struct session_socket *ret_socket) {
     if (s->rt->shard[shard]->proto_node[PROTO_TCP] == NODE_NONE)
         return -EPROTONOSUPPORT;
     int kick_fd;
-    int error = set_ready(s, shard, &kick_fd);
+    int error = session_set_ready(s, shard, &kick_fd);
     if (error < 0)
         return error;
     s->kick_sent[shard] = true;

@@ -249,6 +249,16 @@ static void engine_close(struct shard *sh, struct sess_set *set, struct sess_soc
     (void)session_transport(sh, PROTO_TCP, &cmd.cmd, &reply);
 }
 
+/* The client, or its end, has it after all. Of one that nobody has the engine tells nothing. */
+static void parked_end(struct shard *sh, struct sess_set *set, struct sess_socket *sk, uint32_t handle) {
+    bool parked = sk->state == SOCK_PARKED;
+    engine_close(sh, set, sk, handle, USH_CLOSE_ABORT);
+    if (!parked)
+        return;
+    stream_engine_done(set, sk);
+    session_event(sh, set, handle, EV_CLOSED, &(struct notice){.kind = NOTICE_CLOSED});
+}
+
 uint32_t stream_take_close(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
     if (UNLIKELY(e->flags & ~(USH_CLOSE_ABORT | USH_CLOSE_UNREAD)))
         return DETACH_BAD_OP;
@@ -260,6 +270,10 @@ uint32_t stream_take_close(struct shard *sh, struct sess_set *set, const struct 
     sk->flags |= SOCK_LEFT;
     if (sk->state == SOCK_CLOSED) {
         record_free(set, USH_HANDLE_INDEX(e->stream.handle));
+        return SQE_TAKEN;
+    }
+    if (UNLIKELY(sk->state == SOCK_PARKING || sk->state == SOCK_PARKED)) {
+        parked_end(sh, set, sk, e->stream.handle);
         return SQE_TAKEN;
     }
     hops_run(sh); /* what was sent before goes first */
@@ -284,6 +298,8 @@ static void tx_done(struct shard *sh, struct sess_set *set, struct sess_socket *
     uint32_t index = USH_HANDLE_INDEX(handle);
     sk->tx_flight -= n->extra < sk->tx_flight ? n->extra : sk->tx_flight;
     sk->tx_done += n->extra;
+    if (UNLIKELY(sk->state == SOCK_PARKING) && sk->tx_flight == 0 && sh->accept_count < NOTICE_VEC_MAX)
+        sh->accept[sh->accept_count++] = *n; /* stream_accepts(): not while the engine speaks */
     if (set->dead)
         return;
     if (n->value != 0 && n->value != sk->tx_limit) {
@@ -345,7 +361,7 @@ bool stream_notice(struct shard *sh, struct sess_set *set, uint32_t handle, cons
         session_set_settle(sh, set);
         return true;
     default:
-        return sk->state != SOCK_OPEN; /* whoever has closed it wants no news but CLOSED */
+        return sk->state != SOCK_OPEN && sk->state != SOCK_PARKING; /* whoever has closed it wants no news but CLOSED */
     }
 }
 
@@ -393,6 +409,21 @@ struct sess_socket *stream_accept_tell(struct shard *sh, struct sess_set *set, u
     return sk;
 }
 
+struct sess_socket *stream_adopted_tell(struct shard *sh, struct sess_set *set, uint32_t handle, uint32_t owner,
+                                        uint32_t sock) {
+    struct sess_socket *sk = stream_record_fill(set, handle, owner, SOCK_ACCEPTED);
+    struct notice told = {.extra = sk->tx_limit};
+    struct flow ends;
+    sk->listener = USH_NONE;
+    sk->sock = sock;
+    if (stream_ends(sh, sk, &ends)) {
+        told.addr = ends.remote;
+        told.port = ends.remote_port;
+    }
+    session_event(sh, set, handle, EV_ACCEPT, &told);
+    return sk;
+}
+
 /* The client hears of the connection before the engine may hand its bytes up. */
 static void accept_into(struct shard *sh, struct sess_set *set, uint32_t handle, const struct notice *n) {
     struct sess_socket *sk = stream_accept_tell(sh, set, handle, n);
@@ -407,6 +438,14 @@ static void accept_into(struct shard *sh, struct sess_set *set, uint32_t handle,
         return;
     stream_engine_done(set, sk); /* it was reset in the meantime */
     session_event(sh, set, handle, EV_CLOSED, &(struct notice){.kind = NOTICE_CLOSED});
+}
+
+/* All that it had sent is acknowledged. */
+static void park_one(struct shard *sh, const struct notice *n) {
+    struct sess_set *set = sh->set[SINK_INDEX(n->sink)];
+    struct sess_socket *sk = set != NULL ? stream_find(set, SINK_HANDLE(n->sink)) : NULL;
+    if (sk != NULL && sk->state == SOCK_PARKING)
+        stream_park(sh, set, sk, SINK_HANDLE(n->sink));
 }
 
 static void accept_one(struct shard *sh, const struct notice *n) {
@@ -432,7 +471,10 @@ void stream_accepts(struct shard *sh) {
     sh->accepting = true; /* adopting may bring further ones, which this loop finds */
     for (uint32_t i = 0; i < sh->accept_count; i++) {
         struct notice n = sh->accept[i];
-        accept_one(sh, &n);
+        if (LIKELY(n.kind == NOTICE_ACCEPT))
+            accept_one(sh, &n);
+        else
+            park_one(sh, &n);
     }
     sh->accept_count = 0;
     sh->accepting = false;
@@ -449,7 +491,13 @@ bool stream_end_some(struct shard *sh, struct sess_set *set, uint32_t *at, uint3
         if (*at >= set->accept_high)
             return false;
         struct sess_socket *sk = &set->socket[*at];
-        if (sk->set == set->index && is_open(sk))
+        if (sk->set != set->index || sk->sock == USH_NONE)
+            continue;
+        if (sk->state == SOCK_PARKING && (sk->flags & SOCK_LEFT))
+            continue; /* others have it */
+        if (sk->state == SOCK_PARKING || sk->state == SOCK_PARKED)
+            parked_end(sh, set, sk, USH_HANDLE(*at, sk->generation));
+        else if (is_open(sk))
             engine_close(sh, set, sk, USH_HANDLE(*at, sk->generation), USH_CLOSE_ABORT);
     }
     return true;
@@ -462,7 +510,8 @@ static void linger_end(struct shard *sh, struct sess_set *set) {
         if (at >= set->accept_high)
             return;
         struct sess_socket *sk = &set->socket[at];
-        if (sk->state == SOCK_CLOSING && sk->set == set->index && sk->sock != USH_NONE)
+        bool ends = sk->state == SOCK_CLOSING || sk->state == SOCK_PARKING;
+        if (ends && sk->set == set->index && sk->sock != USH_NONE)
             engine_close(sh, set, sk, USH_HANDLE(at, sk->generation), USH_CLOSE_ABORT);
     }
 }

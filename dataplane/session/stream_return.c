@@ -85,7 +85,7 @@ uint32_t stream_take_return(struct shard *sh, struct sess_set *set, const struct
     uint32_t index = USH_HANDLE_INDEX(e->send.handle);
     if (UNLIKELY(e->flags != 0))
         return DETACH_BAD_OP;
-    if (UNLIKELY(index < set->accept_base || index >= set->socket_end))
+    if (UNLIKELY(index < set->socket_max || index >= set->socket_end))
         return DETACH_BAD_HANDLE;
     if (UNLIKELY((uint64_t)e->send.off + e->send.len > set->tx_size))
         return DETACH_BAD_TX_RANGE;
@@ -93,7 +93,8 @@ uint32_t stream_take_return(struct shard *sh, struct sess_set *set, const struct
     struct sess_socket *sk = stream_find(set, e->send.handle);
     if (sk == NULL || (sk->flags & SOCK_LEFT))
         return SQE_TAKEN;
-    if (sk->state != SOCK_OPEN || sk->sock == USH_NONE || !rehome(sh, set, sk, e)) {
+    bool may = (sk->flags & SOCK_ACCEPTED) && sk->state == SOCK_OPEN && sk->sock != USH_NONE;
+    if (!may || !rehome(sh, set, sk, e)) {
         const struct ush_sqe close = {.flags = USH_CLOSE_ABORT, .stream = {.handle = e->send.handle}};
         return stream_take_close(sh, set, &close);
     }

@@ -213,8 +213,13 @@ static int cmd_close(struct tcp_ctx *x, const struct engine_cmd *cmd, struct eng
         return -ENOENT;
     (void)tcp_begin(x, a->sock);
     c->flags |= TCP_F_ORPHAN;
-    bool unread = a->unread || tcp_data_waits(x, c);
-    if (a->abort || unread || c->state == TCP_STATE_SYN_SENT || (c->flags & TCP_F_ADOPTED) == 0) {
+    bool waits = !(c->flags & TCP_F_ADOPTED), given = waits && tcp_cold(x->st, c)->listener == TCP_NIL;
+    bool unread = a->unread || tcp_data_waits(x, c) || (given && c->ooo_head != TCP_NIL);
+    if (given && !unread) { /* nobody is told how it ends, but end it must */
+        c->sink = 0;
+        c->flags |= TCP_F_ADOPTED;
+    }
+    if (a->abort || unread || c->state == TCP_STATE_SYN_SENT || (waits && !given)) {
         (void)tcp_fsm(x, c, TCP_EV_ABORT);
     } else {
         queue_fin(x, c);

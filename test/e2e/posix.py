@@ -251,18 +251,28 @@ server.serve_forever()
 """
 
 
-def who_forks_for_each_stays_with_the_kernel(rig):
+def who_hands_over_may_stay_with_the_kernel(rig):
     rig.usherd()
-    server = under(rig, "python3", "-c", FORKING, 7000)
+    server = under(rig, "python3", "-c", FORKING, 7000, options=["--listen=learn"])
     server.says("ready")
     for size in (1, 100_000, 1, 1_000_000):
         by_kernel_peer(rig, A4, 7000, text_of(size))
     until("it is seen", lambda: carried(server, "listener", "by the kernel: its program hands connections"))
 
 
+def who_forks_for_each_is_carried(rig):
+    rig.usherd()
+    server = under(rig, "python3", "-c", FORKING, 7000)
+    server.says("ready")
+    until("its listener is carried", lambda: carried(server, "listener"))
+    for size in (1, 100_000, 1, 1_000_000):
+        by_kernel_peer(rig, A4, 7000, text_of(size))
+    is_carried(ask(rig, "a", "python3", "-c", CLIENT, A4, 7000, 100_000, "plain", usher=True), "stream")
+
+
 def trust_is_learned(rig):
     rig.usherd()
-    server = under(rig, "python3", "-c", ECHO, "threads", 7000)
+    server = under(rig, "python3", "-c", ECHO, "threads", 7000, options=["--listen=learn"])
     server.says("ready")
     kept = rig.kernel_socket("b", socket.AF_INET, socket.SOCK_STREAM)
     kept.connect((A4, 7000))
@@ -405,6 +415,6 @@ def programs_talk(rig):
 if __name__ == "__main__":
     sys.exit(main([every_style_serves, many_at_once, clients_connect, both_sides_on_usher, the_kernel_takes_the_rest,
                    a_listener_serves_both_worlds, usher_has_a_loopback, datagrams_both_ways,
-                   who_forks_for_each_stays_with_the_kernel, trust_is_learned, several_processes_accept,
-                   a_connection_outlives_its_listener, what_was_said_arrives_after_the_end, no_usherd, usherd_dies,
-                   programs_talk]))
+                   who_hands_over_may_stay_with_the_kernel, who_forks_for_each_is_carried, trust_is_learned,
+                   several_processes_accept, a_connection_outlives_its_listener, what_was_said_arrives_after_the_end,
+                   no_usherd, usherd_dies, programs_talk]))

@@ -46,7 +46,7 @@ static void put_release(struct kit_client *c, struct fuzz_input *in) {
 /* Mostly legal, so that it gets deep. */
 static void put_stream(struct kit_client *c, struct fuzz_input *in) {
     uint8_t what = fuzz_u8(in), which = fuzz_u8(in);
-    struct ush_sqe e = {.op = (uint8_t)(USH_OP_CONNECT + (what & 7) % 5)};
+    struct ush_sqe e = {.op = (uint8_t)(USH_OP_CONNECT + (what & 7) % 7)};
     uint32_t index = c->c.h.socket_max + which % 4 + (which & 128 ? c->c.h.client_socket_max : 0);
     e.send.handle = e.connect.handle = which & 64 ? fuzz_u32(in) : USH_HANDLE(index, which >> 4 & 1);
     if (what & 16) {

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Streams that several processes have a copy of, as a client asks for them.
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "control/broker/broker_internal.h"
+#include "control/broker/shared.h"
+
+#define COPIES_MAX 64u
+#define UNREAD_MAX (64u << 20)
+
+enum action { ACTION_PUT = 1, ACTION_HOLD, ACTION_TAKE, ACTION_DROP }; /* ShareRequest.Action */
+
+static int put(struct connection *c, const struct request *r, uint64_t cookie, struct incoming *in) {
+    struct shared_put p = {
+        .copies = r->share.copies, .keep = r->share.keep, .shut = r->share.shut, .unread = r->share.unread};
+    if (p.copies > COPIES_MAX || p.unread > UNREAD_MAX || (p.unread > 0) != (in->fd_count > 0))
+        return -EINVAL;
+    int err = session_stream_share(c->session, r->handle, &p.stream);
+    if (err != 0)
+        return err;
+    p.unread_fd = request_fd_take(in);
+    return shared_put(c->broker->shared, cookie, c, &p);
+}
+
+static int take(struct connection *c, uint64_t cookie, struct outgoing *out) {
+    struct shared_got got;
+    int err = shared_take(c->broker->shared, cookie, c, c->session, &got);
+    if (err != 0)
+        return err;
+    out->response.socket.accelerated = true;
+    out->response.socket.handle = got.made.handle;
+    out->response.socket.set = got.made.set;
+    out->response.socket.tx_limit = got.made.tx_limit;
+    out->response.socket.others = got.others;
+    out->response.socket.shut = got.shut;
+    out->response.socket.unread = got.unread;
+    out->response.socket.local_port = got.local_port;
+    if (got.made.kick_fd >= 0)
+        out->fds[out->fd_count++] = got.made.kick_fd;
+    if (got.unread_fd >= 0)
+        out->fds[out->fd_count++] = got.unread_fd;
+    return 0;
+}
+
+static int act(struct connection *c, const struct request *r, uint64_t cookie, struct incoming *in,
+               struct outgoing *out) {
+    switch (r->share.action) {
+    case ACTION_PUT:
+        return put(c, r, cookie, in);
+    case ACTION_HOLD:
+        return r->share.copies <= COPIES_MAX ? shared_hold(c->broker->shared, cookie, c, r->share.copies) : -EINVAL;
+    case ACTION_TAKE:
+        return take(c, cookie, out);
+    case ACTION_DROP:
+        return shared_drop(c->broker->shared, cookie, c, &out->response.socket.others);
+    default:
+        return -EINVAL;
+    }
+}
+
+static const char *text_of(int err) {
+    switch (err) {
+    case -EAGAIN:
+        return "another process has the stream and is asked for it";
+    case -ENOENT:
+        return "no stream of this socket is shared; it has ended, or its promise has run out";
+    case -EBUSY:
+        return "the stream is not parked";
+    default:
+        return strerror(-err);
+    }
+}
+
+int request_share(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
+    struct kernel_socket s;
+    char why[160];
+    int fd = request_fd_take(in);
+    if (fd < 0)
+        return request_refuse(out, EINVAL, "Share must carry the kernel socket");
+    out->response.kind = RESPONSE_SOCKET;
+    int err = kernel_socket_read(fd, c->broker->params.netns_cookie, &s, why, sizeof why);
+    (void)close(fd);
+    if (err != 0)
+        return request_refuse(out, err, "%s", why);
+    err = act(c, r, s.cookie, in, out);
+    return err != 0 ? request_refuse(out, err, "%s", text_of(err)) : -1;
+}
