@@ -69,7 +69,7 @@ int engines_upgrade(struct usherd *u, uint32_t engine, const char *file, struct 
         how.arg = u;
     }
     int error = runtime_engine_upgrade(u->rt, engine, &how, ret_report, err);
-    if (error == 0 && ret_report->moved)
+    if (error == 0)
         usherd_keep(u);
     if (error != 0)
         log_warning("engine.upgrade", "%s", err->text);

@@ -208,7 +208,7 @@ static bool kept_as(const struct store_fd *list, size_t count, const char *name,
 /* The fds that keep the claims alive, and those that connections live in. */
 static size_t store_list(const struct usherd *u, struct store_fd *ret) {
     struct nb_fd fds[KEPT_MAX];
-    struct runtime_heirloom heirlooms[SHARD_MAX * 2];
+    struct runtime_heirloom heirlooms[RUNTIME_HEIRLOOM_MAX];
     size_t n = nb_claims_fds(u->nb, fds, KEPT_MAX), more = runtime_heirlooms(u->rt, heirlooms, ARRAY_LEN(heirlooms));
     n = n < KEPT_MAX - more ? n : KEPT_MAX - more;
     for (size_t i = 0; i < n; i++) {

@@ -6,11 +6,15 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "dataplane/core/runtime_internal.h"
 #include "dataplane/session/session.h"
 #include "engines/tcp/tcp_cmd.h"
+
+#define CODE         "code" /* by protocol number */
+#define RECORD_BYTES (4u << 20)
 
 static void name_make(char *name, size_t size, const char *what, uint32_t shard) {
     (void)snprintf(name, size, RUNTIME_HEIRLOOM "%s.%u", what, shard);
@@ -39,6 +43,10 @@ uint32_t runtime_heirlooms(const struct runtime *rt, struct runtime_heirloom *re
                 heirloom_note(rt->engine[e].ops.name, i, sh->node[e].arena.memfd, ret_heirlooms, max, &n);
         }
     }
+    for (uint32_t e = 0; e < rt->engine_count; e++) {
+        if (is_kept(&rt->engine[e].ops) && rt->engine[e].memfd >= 0)
+            heirloom_note(CODE, rt->engine[e].ops.proto, rt->engine[e].memfd, ret_heirlooms, max, &n);
+    }
     return n;
 }
 
@@ -66,9 +74,61 @@ static int heirloom_take(struct runtime *rt, const char *what, uint32_t shard) {
     return -1;
 }
 
+/* The same, and it stays where it is. */
+static int heirloom_find(const struct runtime *rt, const char *what, uint32_t number) {
+    char name[sizeof rt->heirloom[0].name];
+    name_make(name, sizeof name, what, number);
+    for (uint32_t i = 0; i < rt->heirloom_count; i++) {
+        if (strcmp(rt->heirloom[i].name, name) == 0)
+            return rt->heirloom[i].fd;
+    }
+    return -1;
+}
+
 void heirlooms_drop(struct runtime *rt) {
     while (rt->heirloom_count > 0)
         close(rt->heirloom[--rt->heirloom_count].fd);
+}
+
+/* Each record in turn, by the code that made it and by ours. */
+static int records_move(const struct engine_ops *old, void *from, const struct engine_ops *fresh, void *to) {
+    uint32_t version = old->layout_version < fresh->layout_version ? old->layout_version : fresh->layout_version;
+    uint8_t *record = malloc(RECORD_BYTES);
+    uint64_t cursor = 0;
+    int64_t n = record == NULL ? -ENOMEM : 1;
+    while (n > 0 && (n = old->save(from, &cursor, record, RECORD_BYTES)) > 0) {
+        int error = fresh->load(to, version, record, (size_t)n);
+        n = error < 0 ? error : n;
+    }
+    free(record);
+    return (int)n;
+}
+
+/* A state of another layout: the predecessor's own code repairs it and says what is in it. */
+static int heirloom_translate(struct runtime *rt, struct node *nd, const struct arena_memory *a, uint32_t *ret_lost) {
+    struct module code;
+    struct runtime_error err;
+    int fd = heirloom_find(rt, CODE, nd->ops->proto);
+    if (fd < 0 || module_load_fd(&code, fd, &err) < 0)
+        return -EUCLEAN;
+    int error = strcmp(code.ops.name, nd->ops->name) == 0 ? code.ops.recover(a->base, a->size, ret_lost) : -EUCLEAN;
+    if (error == 0)
+        error = records_move(&code.ops, a->base, nd->ops, nd->st);
+    module_unload(&code);
+    return error;
+}
+
+/* 0: the state is in nd, and the memory where it was is gone or nd's. */
+static int heirloom_take_over(struct runtime *rt, struct node *nd, struct arena_memory *a, uint32_t *ret_lost) {
+    if (nd->ops->recover(a->base, a->size, ret_lost) == 0) {
+        arena_memory_destroy(&nd->arena);
+        nd->arena = *a;
+        nd->st = a->base;
+        return 0;
+    }
+    int error = heirloom_translate(rt, nd, a, ret_lost);
+    arena_memory_destroy(a);
+    return error;
 }
 
 void heirloom_adopt(struct runtime *rt, uint32_t shard, struct node *nd) {
@@ -80,17 +140,11 @@ void heirloom_adopt(struct runtime *rt, uint32_t shard, struct node *nd) {
     int error = arena_memory_adopt(&a, fd);
     if (error < 0)
         close(fd);
-    else if ((error = nd->ops->recover(a.base, a.size, &lost)) < 0)
-        arena_memory_destroy(&a);
-    if (error < 0) {
-        rt->estate.refused++;
-        return;
-    }
-    arena_memory_destroy(&nd->arena);
-    nd->arena = a;
-    nd->st = a.base;
-    rt->estate.arenas++;
-    rt->estate.lost += lost;
+    else
+        error = heirloom_take_over(rt, nd, &a, &lost);
+    rt->estate.arenas += error == 0;
+    rt->estate.refused += error < 0;
+    rt->estate.lost += error == 0 ? lost : 0;
 }
 
 static void keys_inherit(struct runtime *rt, struct shard *sh) {
@@ -116,11 +170,17 @@ static int freeze(struct runtime *rt, uint32_t shard, bool on, uint32_t *ret_res
     return error;
 }
 
+static void quiet_run(struct shard *sh, void *arg) {
+    sh->quiet = *(const bool *)arg;
+}
+
 int runtime_estate_open(struct runtime *rt, struct runtime_estate *ret_estate) {
     uint32_t none;
     int error = 0;
-    for (uint32_t i = 0; i < rt->shard_count; i++)
+    for (uint32_t i = 0; i < rt->shard_count; i++) {
         keys_inherit(rt, rt->shard[i]);
+        rt->shard[i]->quiet = rt->shard[i]->old_keys != NULL;
+    }
     heirlooms_drop(rt);
     for (uint32_t i = 0; i < rt->shard_count && rt->estate.arenas > 0 && error == 0; i++)
         error = freeze(rt, i, true, &none);
@@ -130,6 +190,9 @@ int runtime_estate_open(struct runtime *rt, struct runtime_estate *ret_estate) {
 
 uint32_t runtime_estate_close(struct runtime *rt) {
     uint32_t reset = 0, some;
+    bool quiet = false;
+    for (uint32_t i = 0; i < rt->shard_count; i++)
+        (void)runtime_call(rt, i, quiet_run, &quiet);
     for (uint32_t i = 0; i < rt->shard_count && rt->estate.arenas > 0; i++) {
         while (freeze(rt, i, false, &some) == 0 && some > 0)
             reset += some;

@@ -114,7 +114,21 @@ static void hop_link_in(struct shard *sh, struct pkt **pkts, uint32_t n) {
     node_input(sh, &sh->node[sh->stage_node[STAGE_LINK]], pkts, n);
 }
 
+/* Returns how many are left. */
+static uint32_t refusals_drop(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if ((pkts[i]->flags & PKT_ICMP_ERROR) && pkts[i]->user == PKT_REFUSE_PORT)
+            shard_drop(sh, pkts[i], (enum drop_reason)pkts[i]->drop);
+        else
+            pkts[kept++] = pkts[i];
+    }
+    return kept;
+}
+
 static void hop_link_out(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    if (UNLIKELY(sh->quiet) && (n = refusals_drop(sh, pkts, n)) == 0)
+        return;
     session_regions_mark(sh, pkts, n);
     node_output(sh, &sh->node[sh->stage_node[STAGE_LINK]], pkts, n);
 }

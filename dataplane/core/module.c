@@ -218,6 +218,16 @@ int module_load_file(struct module *m, const char *file, struct runtime_error *e
     return error;
 }
 
+int module_load_fd(struct module *m, int memfd, struct runtime_error *err) {
+    *m = (struct module){.memfd = fcntl(memfd, F_DUPFD_CLOEXEC, 0)};
+    if (m->memfd < 0)
+        return runtime_fail(err, -errno, "a predecessor's engine cannot be opened: %s", strerror(errno));
+    int error = code_open(m, "of a predecessor", err);
+    if (error < 0)
+        module_unload(m);
+    return error;
+}
+
 int module_load(struct module *m, const char *dir, const char *name, struct runtime_error *err) {
     char file[512];
     *m = (struct module){.memfd = -1};

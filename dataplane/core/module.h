@@ -18,6 +18,8 @@ struct module {
 
 int module_load(struct module *m, const char *dir, const char *name, struct runtime_error *err);
 int module_load_file(struct module *m, const char *file, struct runtime_error *err); /* whatever name it bears */
+/* Code that a predecessor had; borrows the fd. */
+int module_load_fd(struct module *m, int memfd, struct runtime_error *err);
 int module_link(struct module *m, const struct engine_ops *ops, struct runtime_error *err);
 /* No worker may still run its code. */
 void module_unload(struct module *m);

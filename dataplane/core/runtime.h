@@ -94,13 +94,15 @@ struct runtime_upgrade_report {
 int runtime_engine_upgrade(struct runtime *rt, uint32_t engine, const struct runtime_upgrade *how,
                            struct runtime_upgrade_report *ret_report, struct runtime_error *err);
 
-/* What outlives the process: the memory of stream transports, and by which key a client that comes back shows which of
- * the connections are its own. Whoever keeps these fds can give them to a successor. */
+/* What outlives the process: the memory of stream transports, with the code that knows its layout, and by which key
+ * a client that comes back shows which of the connections are its own. Whoever keeps these fds can give them to a
+ * successor. */
 struct runtime_heirloom {
     char name[40]; /* stable; begins with RUNTIME_HEIRLOOM */
     int fd;        /* the runtime's */
 };
-#define RUNTIME_HEIRLOOM "dataplane."
+#define RUNTIME_HEIRLOOM     "dataplane."
+#define RUNTIME_HEIRLOOM_MAX (SHARD_MAX * 2 + 4)
 uint32_t runtime_heirlooms(const struct runtime *rt, struct runtime_heirloom *ret_heirlooms, uint32_t max);
 /* Before engines are loaded. Takes the fd. */
 void runtime_inherit(struct runtime *rt, const char *name, int fd);
@@ -109,7 +111,7 @@ void runtime_inherit(struct runtime *rt, const char *name, int fd);
  * until their owners come back (session.h). */
 struct runtime_estate {
     uint32_t arenas;  /* that were taken over */
-    uint32_t refused; /* that were damaged, or of another layout */
+    uint32_t refused; /* that were damaged, or of another layout without the code that made them */
     uint32_t lost;    /* connections in the former that did not pass the check */
 };
 int runtime_estate_open(struct runtime *rt, struct runtime_estate *ret_estate);

@@ -42,7 +42,7 @@ struct runtime {
     struct session *detached; /* by workers, not yet told to control */
     struct session *zombies;  /* destroyed, packets under way */
     ns_t quiet_since;         /* when the first worker stood still for runtime_quiesce() */
-    struct runtime_heirloom heirloom[SHARD_MAX * 2]; /* a predecessor's, until they are used */
+    struct runtime_heirloom heirloom[RUNTIME_HEIRLOOM_MAX]; /* a predecessor's, until they are used */
     uint32_t heirloom_count;
     struct runtime_estate estate;
     struct upgrade *upgrade;  /* one whose new states are being filled: commands to its engine reach those */
@@ -50,7 +50,8 @@ struct runtime {
 
 /* ---- heirloom.c ---- */
 
-/* The state that a predecessor left takes the place of the fresh one, when it is sound and of this layout. */
+/* The state that a predecessor left takes the place of the fresh one when it is sound; one of another layout is moved
+ * into it. */
 void heirloom_adopt(struct runtime *rt, uint32_t shard, struct node *nd);
 void heirlooms_drop(struct runtime *rt);
 

@@ -89,6 +89,7 @@ struct shard {
     uint32_t credit_count;
     uint32_t accept_count;
     bool accepting;
+    bool quiet; /* owners of sockets may be on their way back: nobody is told that there is none */
     uint8_t told; /* enum shard_told: whom there was news for since the worker last looked */
     struct notice *accept; /* NOTICE_VEC_MAX: connections that wait for a handle in this call */
     ns_t stuck_at, stuck_ns; /* when to try again, and the wait after that */

@@ -48,7 +48,7 @@ static void inherit(void) {
     struct runtime_estate estate;
     kit_open(&new, NULL);
     uint32_t n = runtime_heirlooms(old.rt, h, ARRAY_LEN(h));
-    cr_assert_eq(n, 2, "the tcp engine's state and the keys");
+    cr_assert_eq(n, 2, "the tcp engine's state and the keys; its code is linked in");
     for (uint32_t i = 0; i < n; i++)
         runtime_inherit(new.rt, h[i].name, fcntl(h[i].fd, F_DUPFD_CLOEXEC, 0));
     kit_tcp(&new, 64);
@@ -193,6 +193,34 @@ Test(comeback, other_memory_is_refused) {
     a.fds.memfd = was;
     cr_assert_eq(come_back(&key, NULL, 0, &b), 0);
     leave(&b);
+}
+
+/* The state is of a layout that the successor's engine does not know: the predecessor's code, which it inherits, does
+ * know it. */
+Test(comeback, a_state_of_another_layout_is_moved) {
+    const struct tcp_config cfg = {.conn_max = 64, .port_low = 40000, .port_high = 49999};
+    const char *const dirs[] = {ENGINES, NEXT};
+    struct runtime *rt[2];
+    struct runtime_heirloom h[8];
+    struct runtime_estate estate;
+    struct runtime_error err;
+    uint32_t index, n = 0;
+    for (uint32_t i = 0; i < 2; i++) {
+        struct runtime_config rc = {.shard_count = 1, .small_packets = 1024, .large_packets = 4, .engine_dir = dirs[i]};
+        cr_assert_eq(runtime_create(&rc, &rt[i], &err), 0, "%s", err.text);
+        for (uint32_t k = 0; k < n; k++)
+            runtime_inherit(rt[i], h[k].name, fcntl(h[k].fd, F_DUPFD_CLOEXEC, 0));
+        cr_assert_eq(runtime_engine_load(rt[i], "tcp", &cfg, &index, &err), 0, "%s", err.text);
+        cr_assert_eq(runtime_estate_open(rt[i], &estate), 0);
+        n = runtime_heirlooms(rt[i], h, ARRAY_LEN(h));
+        cr_assert_eq(n, 3, "state, keys and code");
+    }
+    cr_assert_eq(estate.arenas, 1, "%u refused", estate.refused);
+    cr_assert_eq(estate.refused, 0);
+    runtime_destroy(rt[0]);
+    runtime_destroy(rt[1]);
+    kit_detach(&old, &a);
+    kit_close(&old);
 }
 
 /* A list of cells that cannot be: what lies outside is ignored, the rest is unusable until it is given back. */
