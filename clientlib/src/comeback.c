@@ -16,8 +16,9 @@
 
 #include "clientlib/src/internal.h"
 
-#define TRY_NS   INT64_C(10000000)
-#define NEVER_IN "its successor did not come in time"
+#define TRY_NS     INT64_C(10000000)
+#define STREAMS_NS INT64_C(2000000000)
+#define NEVER_IN   "its successor did not come in time"
 
 static bool rpc_try(struct usher_context *ctx) {
     return client_is_single(ctx) || client_lock_try(&ctx->rpc_lock);
@@ -158,13 +159,28 @@ static struct usher_socket **install(struct usher_context *ctx, struct client_an
     return list;
 }
 
+/* Streams go first: a listener that is open again gets connections under handles that a stream of before may have. */
+static void streams_wait(struct usher_context *ctx) {
+    const struct timespec nap = {.tv_nsec = 100000};
+    int64_t end = client_now() + STREAMS_NS;
+    bool due = true;
+    while (due && client_now() < end) {
+        client_relock(ctx);
+        client_again(ctx);
+        drain(ctx);
+        due = ctx->agains && !ctx->down && !ctx->away;
+        client_leave(ctx);
+        if (due)
+            (void)nanosleep(&nap, NULL);
+    }
+}
+
 static void reopen(struct usher_context *ctx, struct client_answer *a) {
     uint32_t n = 0;
     client_relock(ctx);
     struct usher_socket **list = install(ctx, a, &n);
-    client_again(ctx);
-    client_kick(ctx);
     client_leave(ctx);
+    streams_wait(ctx);
     for (uint32_t i = 0; i < n && !ctx->down && !ctx->away; i++)
         client_socket_reopen(list[i]);
     free(list);
