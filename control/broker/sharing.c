@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Asks the kernel over NETLINK_SOCK_DIAG for the sockets of one port and compares addresses. Answers are the kernel's,
- * lengths are checked all the same.
+ * Asks the kernel over NETLINK_SOCK_DIAG for the sockets of one port and compares addresses.
  */
 #include "control/broker/sharing.h"
 
@@ -13,13 +12,12 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
+
+#include "control/netlink/dump.h"
 
 /* <netinet/tcp.h> and <linux/tcp.h> cannot both be had. */
 #define TCP_STATE_TIME_WAIT 6
 #define TCP_STATE_LISTEN    10
-#define ANSWER_MAX          32768
 
 struct search {
     const struct kernel_socket *s;
@@ -50,20 +48,13 @@ bool sharing_conflicts(const struct kernel_socket *s, const struct sharing_socke
     return !s->v6only || !ipaddr_is_v4(its);
 }
 
-static int request_send(int nl, const struct search *search, uint8_t family) {
-    const struct kernel_socket *s = search->s;
-    struct {
-        struct nlmsghdr h;
-        struct inet_diag_req_v2 r;
-    } q = {.h = {.nlmsg_len = sizeof q, .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
-           .r = {.sdiag_family = family, .sdiag_protocol = s->flow.proto, .idiag_states = UINT32_MAX}};
+static uint32_t states_wanted(const struct search *search) {
+    if (search->s->flow.proto != IPPROTO_TCP)
+        return UINT32_MAX;
+    if (search->flow != NULL)
+        return ~(1u << TCP_STATE_TIME_WAIT | 1u << TCP_STATE_LISTEN);
     /* The port of a connection to come must not be that of a connection of the kernel's either. */
-    if (s->flow.proto == IPPROTO_TCP)
-        q.r.idiag_states = search->flow   ? ~(1u << TCP_STATE_TIME_WAIT | 1u << TCP_STATE_LISTEN)
-                           : s->listening ? 1u << TCP_STATE_LISTEN
-                                          : ~(1u << TCP_STATE_TIME_WAIT);
-    q.r.id.idiag_sport = htons(s->flow.local_port);
-    return send(nl, &q, sizeof q, 0) == (ssize_t)sizeof q ? 0 : -errno;
+    return search->s->listening ? 1u << TCP_STATE_LISTEN : ~(1u << TCP_STATE_TIME_WAIT);
 }
 
 static bool is_v6only(const struct nlmsghdr *h) {
@@ -76,7 +67,8 @@ static bool is_v6only(const struct nlmsghdr *h) {
     return false;
 }
 
-static void judge(struct search *q, const struct nlmsghdr *h) {
+static void judge(void *arg, const struct nlmsghdr *h) {
+    struct search *q = arg;
     const struct inet_diag_msg *m = NLMSG_DATA(h);
     struct sharing_socket o = {.uid = m->idiag_uid, .inode = m->idiag_inode};
     if (ntohs(m->id.idiag_sport) != q->s->flow.local_port)
@@ -102,35 +94,22 @@ static void judge(struct search *q, const struct nlmsghdr *h) {
     q->found = true;
 }
 
-/* One datagram of the answer. 1 = more follows, 0 = that was all, or -errno. */
-static int answer_read(struct search *q, int nl) {
-    _Alignas(struct nlmsghdr) char buf[ANSWER_MAX];
-    ssize_t n = recv(nl, buf, sizeof buf, 0);
-    if (n < 0)
-        return errno == EINTR ? 1 : -errno;
-    int left = (int)n;
-    for (const struct nlmsghdr *h = (const struct nlmsghdr *)(const void *)buf; NLMSG_OK(h, (uint32_t)left);
-         h = NLMSG_NEXT(h, left)) {
-        if (h->nlmsg_type == NLMSG_DONE)
-            return 0;
-        if (h->nlmsg_type == NLMSG_ERROR)
-            return NLMSG_PAYLOAD(h, 0) >= sizeof(struct nlmsgerr) ? ((const struct nlmsgerr *)NLMSG_DATA(h))->error
-                                                                  : -EBADMSG;
-        if (h->nlmsg_type == SOCK_DIAG_BY_FAMILY && NLMSG_PAYLOAD(h, 0) >= sizeof(struct inet_diag_msg))
-            judge(q, h);
-    }
-    return n > 0 ? 1 : -EBADMSG;
-}
-
 static int family_search(struct search *q, uint8_t family) {
-    int nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-    if (nl < 0)
-        return -errno;
-    int more = request_send(nl, q, family);
-    for (more = more == 0 ? 1 : more; more > 0;)
-        more = answer_read(q, nl);
-    (void)close(nl);
-    return more;
+    const struct kernel_socket *s = q->s;
+    struct {
+        struct nlmsghdr h;
+        struct inet_diag_req_v2 r;
+    } ask = {
+        .h = {.nlmsg_len = sizeof ask, .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
+        .r = {.sdiag_family = family,
+              .sdiag_protocol = s->flow.proto,
+              .idiag_states = states_wanted(q),
+              .id.idiag_sport = htons(s->flow.local_port)}};
+    const struct netlink_dump d = {.protocol = NETLINK_SOCK_DIAG,
+                                   .request = &ask.h,
+                                   .type = SOCK_DIAG_BY_FAMILY,
+                                   .least = sizeof(struct inet_diag_msg)};
+    return netlink_dump(&d, judge, q);
 }
 
 bool sharing_allows(const struct kernel_socket *s, sharing_ours_fn *ours, void *arg, char *ret_why, size_t size) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Dumps the rules of both families over a raw netlink socket. Answers are the kernel's, lengths are checked all the
- * same. Changes nothing.
+ * Dumps the rules of both families over a raw netlink socket. Changes
+ * nothing.
  */
 #include "control/netlink/rules.h"
 
@@ -13,9 +13,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
-#define ANSWER_MAX 32768
+#include "control/netlink/dump.h"
 
 struct rule {
     uint32_t priority, table;
@@ -62,62 +61,46 @@ static bool rule_matters(const struct nlmsghdr *h, const struct rule *r) {
     return !r->iif && !(m->action == FR_ACT_TO_TBL && known && !r->suppresses);
 }
 
-/* One datagram of the answer. 1 = more follows, 0 = that was all, or -errno. */
-static int answer_read(int nl, bool *ret_found, struct rule *ret_rule) {
-    _Alignas(struct nlmsghdr) char buf[ANSWER_MAX];
-    ssize_t n = recv(nl, buf, sizeof buf, 0);
-    if (n < 0)
-        return errno == EINTR ? 1 : -errno;
-    int left = (int)n;
-    for (const struct nlmsghdr *h = (const struct nlmsghdr *)(const void *)buf; NLMSG_OK(h, (uint32_t)left);
-         h = NLMSG_NEXT(h, left)) {
-        if (h->nlmsg_type == NLMSG_DONE)
-            return 0;
-        if (h->nlmsg_type == NLMSG_ERROR)
-            return NLMSG_PAYLOAD(h, 0) >= sizeof(struct nlmsgerr) ? ((const struct nlmsgerr *)NLMSG_DATA(h))->error
-                                                                  : -EBADMSG;
-        if (h->nlmsg_type != RTM_NEWRULE || NLMSG_PAYLOAD(h, 0) < sizeof(struct fib_rule_hdr))
-            continue;
-        struct rule r = rule_read(h);
-        if (!*ret_found && rule_matters(h, &r)) {
-            *ret_found = true;
-            *ret_rule = r;
-        }
-    }
-    return n > 0 ? 1 : -EBADMSG;
+/* The first rule that matters. */
+struct search {
+    struct rule rule;
+    bool found;
+};
+
+static void judge(void *arg, const struct nlmsghdr *h) {
+    struct search *q = arg;
+    struct rule r = rule_read(h);
+    if (q->found || !rule_matters(h, &r))
+        return;
+    q->found = true;
+    q->rule = r;
 }
 
-static int family_search(uint8_t family, bool *ret_found, struct rule *ret_rule) {
+static int family_search(uint8_t family, struct search *ret_search) {
     struct {
         struct nlmsghdr h;
         struct fib_rule_hdr r;
-    } q = {.h = {.nlmsg_len = sizeof q, .nlmsg_type = RTM_GETRULE, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
-           .r = {.family = family}};
-    int nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-    if (nl < 0)
-        return -errno;
-    int more = send(nl, &q, sizeof q, 0) == (ssize_t)sizeof q ? 1 : -errno;
-    while (more > 0)
-        more = answer_read(nl, ret_found, ret_rule);
-    (void)close(nl);
-    return more;
+    } ask = {.h = {.nlmsg_len = sizeof ask, .nlmsg_type = RTM_GETRULE, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
+             .r = {.family = family}};
+    const struct netlink_dump d = {
+        .protocol = NETLINK_ROUTE, .request = &ask.h, .type = RTM_NEWRULE, .least = sizeof(struct fib_rule_hdr)};
+    return netlink_dump(&d, judge, ret_search);
 }
 
 bool rules_route(char *ret_what, size_t size) {
     static const uint8_t families[] = {AF_INET, AF_INET6};
     for (size_t i = 0; i < sizeof families; i++) {
         const char *name = families[i] == AF_INET ? "IPv4" : "IPv6";
-        struct rule r = {0};
-        bool found = false;
-        int err = family_search(families[i], &found, &r);
+        struct search q = {.found = false};
+        int err = family_search(families[i], &q);
         if (err == -EOPNOTSUPP || err == -EAFNOSUPPORT)
             continue; /* a kernel without rules, or without the family */
         if (err != 0) {
             (void)snprintf(ret_what, size, "the kernel does not tell its %s rules (%s)", name, strerror(-err));
             return true;
         }
-        if (found) {
-            (void)snprintf(ret_what, size, "%s rule %u (table %u)", name, r.priority, r.table);
+        if (q.found) {
+            (void)snprintf(ret_what, size, "%s rule %u (table %u)", name, q.rule.priority, q.rule.table);
             return true;
         }
     }
