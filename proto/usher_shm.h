@@ -253,7 +253,9 @@ enum ush_event {
     USH_EVENT_ACCEPT,    /* handle = listener's; value = the new stream's; addr, port = its peer; extra = tx_limit.
                             handle = USH_NONE: ShareRequest has brought it */
     USH_EVENT_HANGUP,    /* the peer will send no more; all it sent has come before */
-    USH_EVENT_CLOSED,    /* nothing of the stream is left: its buffers are the client's again */
+    USH_EVENT_CLOSED,    /* nothing of the stream is left: its buffers are the client's again. Of a datagram socket or a
+                            listener: usherd carries it no longer, the kernel socket has its port. What has come before
+                            is still in the ring, and the handle stays taken until Close */
     USH_EVENT_URGENT,    /* extra = bytes of the stream up to and with its urgent one, modulo 2^32. They may have come
                             already, or are still to come. Of several that found no room the last one is told */
     USH_EVENT_RESUMED,   /* value = bytes sent that usherd has, modulo 2^32: the client sends again what came after */

@@ -109,6 +109,14 @@ static enum verdict take_accept(struct usher_context *ctx, struct client_set *s,
     return SKIP;
 }
 
+/* What came before is still in the ring; the program notices nothing. Streams that a listener accepted stay. */
+static void take_let_go(struct usher_socket *sock) {
+    if (!sock->set)
+        return;
+    sock->let_go = true;
+    client_socket_to_kernel(sock, "the operator took it off Usher");
+}
+
 static enum verdict take_event(struct usher_context *ctx, struct client_set *s, const struct ush_cqe *e,
                                struct usher_event *ret_ev) {
     uint32_t handle = e->event.handle, value = e->event.value;
@@ -119,6 +127,10 @@ static enum verdict take_event(struct usher_context *ctx, struct client_set *s, 
         return take_accept(ctx, s, sock, e, ret_ev);
     if (!sock)
         return SKIP;
+    if (e->flags == USH_EVENT_CLOSED && (!sock->st || sock->st->listening)) {
+        take_let_go(sock);
+        return SKIP;
+    }
     if (sock->st)
         return client_stream_event(sock, e, ret_ev) ? TAKEN : SKIP;
     /* WRITABLE needs nothing here: every poll looks at the credit of sockets that ran out of it. */

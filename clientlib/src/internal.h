@@ -149,6 +149,7 @@ struct usher_socket {
     uint32_t tx_limit;
     bool connected, bound, wildcard, v6;
     bool known;          /* in by_handle */
+    bool let_go;         /* usherd carries it no longer and waits for Close */
     bool blocked; /* a send answered -EAGAIN: WRITABLE is owed */
     bool kernel_blocked; /* ... because the kernel socket's buffer was full */
     bool watched; /* in the epoll set */

@@ -223,3 +223,31 @@ Test(kernel, answers_go_the_way_they_came) {
     close(fd);
     rig_stop(&r);
 }
+
+/* An operator took it off: the program notices nothing but the way. */
+Test(kernel, a_socket_that_usherd_lets_go_goes_on_by_the_kernel) {
+    struct rig r = rig_start(NULL);
+    struct usher_event ev;
+    struct fake_stats st;
+    const struct ush_cqe gone = {.type = USH_CQ_EVENT, .flags = USH_EVENT_CLOSED};
+    cr_assert(fake_inject(r.fake, 0, "before", 6));
+    fake_raw(r.fake, &gone);
+    cr_assert_eq(usher_wait(r.ctx, &ev, 1, 5 * SECOND), 1);
+    cr_assert_arr_eq(ev.msg.buf.data, "before", 6, "what came before is read");
+    usher_rx_release(r.ctx, &ev.msg, 1);
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    struct sockaddr_in to = rig_addr("127.0.0.1", rig_port(r.sock));
+    cr_assert_eq(sendto(fd, "after", 5, 0, (struct sockaddr *)&to, sizeof(to)), 5);
+    cr_assert_eq(usher_wait(r.ctx, &ev, 1, 5 * SECOND), 1);
+    cr_assert_eq(ev.type, USHER_EV_RECV);
+    usher_rx_release(r.ctx, &ev.msg, 1);
+    cr_assert_eq(usher_sendto(r.sock, "self", 4, (struct sockaddr *)&to, sizeof(to)), 4, "%s", usher_strerror());
+    fake_stats_get(r.fake, &st);
+    cr_assert_eq(st.closes, 0);
+    cr_assert_eq(st.sends, 0);
+    usher_close(r.sock);
+    fake_stats_get(r.fake, &st);
+    cr_assert_eq(st.closes, 1, "its handle is given back");
+    close(fd);
+    rig_stop(&r);
+}

@@ -70,15 +70,10 @@ void client_socket_free(struct usher_socket *sock) {
     free(sock);
 }
 
-int usher_socket(struct usher_context *ctx, int family, int type, int proto, struct usher_socket **ret_sock) {
-    bool stream = (type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) == SOCK_STREAM;
-    int fd = -1, err = check_kind(family, type, proto);
-    if (!err && !stream)
-        err = kernel_socket(family, &fd);
-    if (err)
-        return err;
+/* A socket of this context around `fd`, entered; leave with client_leave(). On failure fd stays the caller's. */
+static int socket_enter(struct usher_context *ctx, int family, bool stream, int fd, struct usher_socket **ret_sock) {
     struct usher_socket *sock = calloc(1, sizeof(*sock));
-    err = sock ? 0 : client_fail(-ENOMEM, "no memory for a socket");
+    int err = sock ? 0 : client_fail(-ENOMEM, "no memory for a socket");
     if (!err && stream)
         err = client_stream_new(sock);
     if (!err)
@@ -87,18 +82,31 @@ int usher_socket(struct usher_context *ctx, int family, int type, int proto, str
         if (sock)
             client_stream_free(sock);
         free(sock);
-        if (fd >= 0)
-            close(fd);
         return err;
     }
     sock->ctx = ctx;
     sock->fd = fd;
     sock->v6 = family == AF_INET6;
     sock->wildcard = true;
-    set_reason(sock, "not bound yet");
     client_socket_link(ctx, sock);
-    client_leave(ctx);
     *ret_sock = sock;
+    return 0;
+}
+
+int usher_socket(struct usher_context *ctx, int family, int type, int proto, struct usher_socket **ret_sock) {
+    bool stream = (type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) == SOCK_STREAM;
+    int fd = -1, err = check_kind(family, type, proto);
+    if (!err && !stream)
+        err = kernel_socket(family, &fd);
+    if (!err)
+        err = socket_enter(ctx, family, stream, fd, ret_sock);
+    if (err) {
+        if (fd >= 0)
+            close(fd);
+        return err;
+    }
+    set_reason(*ret_sock, "not bound yet");
+    client_leave(ctx);
     return 0;
 }
 
@@ -118,28 +126,14 @@ static void adopt_ends(struct usher_socket *sock) {
 
 int client_socket_adopt(struct usher_context *ctx, int fd, int family, int type, struct usher_socket **ret_sock) {
     int err = check_kind(family, type, 0);
-    struct usher_socket *sock = err ? NULL : calloc(1, sizeof(*sock));
     if (!err)
-        err = sock ? 0 : client_fail(-ENOMEM, "no memory for a socket");
-    if (!err && type == SOCK_STREAM)
-        err = client_stream_new(sock);
-    if (!err)
-        err = client_enter(ctx);
-    if (err) {
-        if (sock)
-            client_stream_free(sock);
-        free(sock);
+        err = socket_enter(ctx, family, type == SOCK_STREAM, fd, ret_sock);
+    if (err)
         return err;
-    }
-    sock->ctx = ctx;
-    sock->fd = fd;
-    sock->v6 = family == AF_INET6;
-    sock->wildcard = sock->borrowed = true;
-    adopt_ends(sock);
-    set_reason(sock, "not asked yet");
-    client_socket_link(ctx, sock);
+    (*ret_sock)->borrowed = true;
+    adopt_ends(*ret_sock);
+    set_reason(*ret_sock, "not asked yet");
     client_leave(ctx);
-    *ret_sock = sock;
     return 0;
 }
 
@@ -242,6 +236,19 @@ static int update(struct usher_socket *sock, struct client_answer *a) {
     return err;
 }
 
+/* usherd has let go of the socket: its handle is of no use, and a new question gives a new one. */
+static void handle_return(struct usher_socket *sock) {
+    client_relock(sock->ctx);
+    bool due = sock->let_go;
+    uint32_t handle = sock->handle;
+    if (due)
+        client_handle_forget(sock);
+    sock->let_go = false;
+    client_leave(sock->ctx);
+    if (due)
+        (void)client_rpc_close(sock->ctx, handle);
+}
+
 /* The kernel socket has a new address: usherd is told. It is no error when usherd does not want it. */
 int client_socket_announce(struct usher_socket *sock) {
     struct usher_context *ctx = sock->ctx;
@@ -255,6 +262,7 @@ int client_socket_announce(struct usher_socket *sock) {
     ctx->opening++;
     client_leave(ctx);
     client_rpc_begin(ctx);
+    handle_return(sock);
     if (!err)
         err = client_socket_is_carried(sock) ? update(sock, &a) : client_rpc_open(ctx, sock, &a);
     client_relock(ctx);
@@ -487,6 +495,7 @@ void usher_close(struct usher_socket *sock) {
     }
     client_leave(ctx);
     client_rpc_begin(ctx);
+    handle_return(sock);
     if (client_socket_is_carried(sock) && !(sock->st && sock->st->retired))
         client_rpc_close(ctx, sock->handle);
     client_relock(ctx);

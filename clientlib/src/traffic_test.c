@@ -428,7 +428,7 @@ Test(traffic, odd_completions_are_skipped) {
         {.type = USH_CQ_RECV, .recv = {.handle = 50, .len = 1}},
         {.type = USH_CQ_EVENT, .flags = USH_EVENT_ERROR, .event = {.handle = UINT32_MAX}},
         {.type = USH_CQ_EVENT, .flags = 99, .event = {.handle = 0}},
-        {.type = USH_CQ_EVENT, .flags = USH_EVENT_CLOSED, .event = {.handle = 0}},
+        {.type = USH_CQ_EVENT, .flags = USH_EVENT_CONNECTED, .event = {.handle = 0}},
         {.type = USH_CQ_TX_FREE, .count = 255, .tx_free = {.off = {1, UINT32_MAX, 65536}}},
     };
     struct rig r = rig_start(&by_hand);

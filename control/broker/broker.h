@@ -76,6 +76,8 @@ struct broker_session {
 bool broker_session_next(const struct broker *b, uint64_t id, struct broker_session *ret_session);
 /* Ends it. -ENOENT. */
 int broker_session_kill(struct broker *b, uint64_t id);
+/* Lets go of a datagram socket or listener: the program's kernel socket carries it from here. -ENOENT. */
+int broker_socket_kill(struct broker *b, uint64_t session_id, uint32_t handle);
 /* How a socket bound to this interface (0 = any) is carried, and why so. */
 void broker_how(const struct broker *b, uint32_t ifindex, char *ret_how, size_t how_size, char *ret_why,
                 size_t why_size);

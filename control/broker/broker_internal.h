@@ -35,6 +35,7 @@ struct open_socket {
     bool v6only; /* of `claimed` */
     bool listens;
     bool open;
+    bool retired; /* the operator took it off: it has no claim, the program has still to close it */
 };
 
 struct membership {

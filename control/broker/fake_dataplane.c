@@ -148,6 +148,12 @@ int session_socket_close(struct session *s, uint32_t handle) {
     return 0;
 }
 
+int session_socket_retire(struct session *s, uint32_t handle) {
+    (void)s;
+    (void)handle;
+    return step("retire");
+}
+
 int session_socket_set_option(struct session *s, uint32_t handle, uint32_t option, int64_t value) {
     (void)s;
     (void)handle;

@@ -489,7 +489,8 @@ static void memberships_drop(struct connection *c, uint32_t handle) {
  * the caller's. */
 static void socket_leave(struct connection *c, uint32_t handle) {
     struct open_socket *o = &c->sockets[handle];
-    claim_give(c->broker->params.claims, &o->claimed, o->v6only);
+    if (!o->retired)
+        claim_give(c->broker->params.claims, &o->claimed, o->v6only);
     owner_release(c->broker->params.owners, o->owner);
     *o = (struct open_socket){0};
     c->socket_count--;
@@ -519,6 +520,20 @@ static void socket_close(struct connection *c, uint32_t handle) {
     }
     socket_leave(c, handle);
     (void)session_socket_close(c->session, handle);
+}
+
+/* Claim first, as in socket_leave(); the client's Close does the rest. */
+int broker_socket_kill(struct broker *b, uint64_t session_id, uint32_t handle) {
+    struct connection *c = b->connections;
+    while (c != NULL && (c->session == NULL || c->session_id != session_id))
+        c = c->next;
+    struct open_socket *o = c != NULL ? socket_of(c, handle) : NULL;
+    if (o == NULL || o->retired)
+        return -ENOENT;
+    memberships_drop(c, handle);
+    claim_give(b->params.claims, &o->claimed, o->v6only);
+    o->retired = true;
+    return session_socket_retire(c->session, handle);
 }
 
 /* The socket's addresses changed. The new claim comes before the change and the old one goes after it. */
@@ -553,7 +568,7 @@ static int run_update(struct connection *c, const struct request *r, struct inco
     const struct open_socket *o = socket_of(c, r->handle);
     if (fd < 0)
         return request_refuse(out, EINVAL, "Update must carry the kernel socket");
-    if (o == NULL)
+    if (o == NULL || o->retired)
         request_refuse(out, EBADF, "handle %u is not open", r->handle);
     else if (!kernel_socket_take(c, fd, &s, out) || !kernel_socket_judge(c, &s, out)) {
         /* It went where Usher cannot follow (a peer behind a foreign interface, say): the kernel has it from here. */

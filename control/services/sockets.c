@@ -229,16 +229,14 @@ static enum rpc_code kill_socket(struct rpc_call *c, void *arg, const void *requ
                         "there is no %s (any more); Sockets.List has those there are", target);
     const struct carried carried = carried_read(c, s);
     r->socket = socket_message(c, s, &b, &snap, &carried);
-    int error = session_stream_kill(b.session, q->handle);
-    if (error == -EPROTOTYPE)
-        return rpc_fail(c, RPC_FAILED_PRECONDITION, "NOT_A_STREAM", "handle",
-                        "%s is no stream, so it has no peer to be told; kill its session instead", target);
+    bool stream = snap.stream;
+    int error = stream ? session_stream_kill(b.session, q->handle) : broker_socket_kill(s->u->broker, b.id, q->handle);
     if (error != 0)
         return rpc_fail(c, RPC_NOT_FOUND, "SOCKET_UNKNOWN", "handle", "%s ended meanwhile", target);
     rpc_audit(c, target,
               rpc_text(c, "%s port %u to %s port %u", r->socket->local_address, r->socket->local_port,
                        r->socket->remote_address, r->socket->remote_port),
-              "reset");
+              stream ? "reset" : "the kernel's");
     rpc_answer(c, &r->base);
     return RPC_OK;
 }

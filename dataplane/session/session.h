@@ -102,6 +102,9 @@ int session_socket_open(struct session *s, const struct session_socket_params *p
 int session_stream_set(struct session *s, struct session_socket *ret_socket);
 int session_socket_update(struct session *s, uint32_t handle, const struct session_socket_params *params);
 int session_socket_close(struct session *s, uint32_t handle);
+/* Lets go of a datagram socket or listener and tells its client, whose kernel socket carries it from here. Its handle
+ * stays taken until session_socket_close(). -ENOENT; -EPROTOTYPE: it is only a port for streams that connect. */
+int session_socket_retire(struct session *s, uint32_t handle);
 /* `option` is a SocketOption of session.proto. */
 int session_socket_set_option(struct session *s, uint32_t handle, uint32_t option, int64_t value);
 int session_socket_group(struct session *s, uint32_t handle, const struct ipaddr *group, uint32_t ifindex, bool leave);

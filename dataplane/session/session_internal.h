@@ -363,6 +363,7 @@ struct sess_flow { /* what control keeps of a socket */
     uint8_t shard;
     uint8_t spread;
     bool open;
+    bool retired; /* open no more, but the client has not said Close: its handle stays taken */
 };
 
 struct session_quota {

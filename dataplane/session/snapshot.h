@@ -44,7 +44,8 @@ uint32_t session_snapshot(struct session *s, struct session_cursor *cursor, stru
 /* The one socket with this handle. -ENOENT. */
 int session_snapshot_one(struct session *s, uint32_t handle, struct session_snap *ret_snap);
 
-/* Resets a stream: its client gets ECONNABORTED and the peer a RST. -ENOENT; -EPROTOTYPE: it is no stream. */
+/* Resets a stream: its client gets ECONNABORTED and the peer a RST. -ENOENT; -EPROTOTYPE: it is no stream, see
+ * session_socket_retire(). */
 int session_stream_kill(struct session *s, uint32_t handle);
 
 #endif

@@ -144,3 +144,19 @@ Test(snapshot, a_killed_stream_is_told_and_reset) {
     for (uint32_t i = 0; i < list(snaps, 16, 8); i++)
         cr_assert(!snaps[i].has_tcp || snaps[i].tcp.state != TCP_STATE_ESTABLISHED, "the peer is reset as well");
 }
+
+Test(snapshot, a_socket_that_is_let_go_keeps_its_handle_until_it_is_closed) {
+    struct session_snap snap;
+    struct session_socket again;
+    cr_assert_eq(session_socket_retire(a.s, a.sock.handle), 0);
+    cr_assert_eq(session_socket_retire(a.s, a.sock.handle), -ENOENT, "twice");
+    cr_assert_eq(session_snapshot_one(a.s, a.sock.handle, &snap), -ENOENT);
+    cr_assert_eq(session_socket_set_option(a.s, a.sock.handle, 2, 64), -EBADF, "its transport's socket is gone");
+    cr_assert(told(a.sock.handle, USH_EVENT_CLOSED, 0));
+    cr_assert_eq(kit_bind(&k, &a, 5000, &again), 0, "the port is free at once");
+    cr_assert_neq(again.handle, a.sock.handle);
+    cr_assert_eq(session_socket_close(a.s, a.sock.handle), 0);
+    cr_assert_eq(session_socket_close(a.s, a.sock.handle), -EBADF);
+    cr_assert_eq(session_socket_retire(a.s, listener.handle), 0);
+    cr_assert(told(listener.handle, USH_EVENT_CLOSED, 0));
+}

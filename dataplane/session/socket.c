@@ -56,7 +56,7 @@ static void handle_put(struct session *s, uint32_t handle) {
 }
 
 static bool handle_open(const struct session *s, uint32_t handle) {
-    return handle < s->socket_high && s->flow[handle].open;
+    return handle < s->socket_high && s->flow[handle].open && !s->flow[handle].retired;
 }
 
 /* ---- letters ---- */
@@ -179,7 +179,15 @@ static void close_one(struct shard *sh, struct session *s, uint32_t handle) {
 static void close_run(struct shard *sh, void *arg) {
     struct change *c = arg;
     session_set_drain(sh, c->session->set[sh->index]); /* what was sent before the close still goes */
-    close_one(sh, c->session, c->handle);
+    if (c->session->socket[c->handle].state == SOCK_OPEN)
+        close_one(sh, c->session, c->handle);
+}
+
+static void retire_run(struct shard *sh, void *arg) {
+    static const struct notice none;
+    const struct change *c = arg;
+    close_run(sh, arg);
+    session_event(sh, c->session->set[sh->index], c->handle, EV_CLOSED, &none);
 }
 
 static void close_batch_run(struct shard *sh, void *arg) {
@@ -337,12 +345,28 @@ int session_socket_update(struct session *s, uint32_t handle, const struct sessi
 static void forget(struct session *s, uint32_t handle) {
     struct sess_flow *f = &s->flow[handle];
     f->open = false;
-    steer_del(s->rt->steer, &f->flow, f->shard);
+    if (!f->retired)
+        steer_del(s->rt->steer, &f->flow, f->shard);
     handle_put(s, handle);
 }
 
-int session_socket_close(struct session *s, uint32_t handle) {
+int session_socket_retire(struct session *s, uint32_t handle) {
     if (!handle_open(s, handle))
+        return -ENOENT;
+    struct sess_flow *f = &s->flow[handle];
+    if (s->socket[handle].flags & SOCK_BOUND)
+        return -EPROTOTYPE;
+    struct change c = {.handle = handle};
+    int error = change_call(s, handle, retire_run, &c);
+    if (error < 0)
+        return error;
+    f->retired = true;
+    steer_del(s->rt->steer, &f->flow, f->shard);
+    return 0;
+}
+
+int session_socket_close(struct session *s, uint32_t handle) {
+    if (handle >= s->socket_high || !s->flow[handle].open)
         return -EBADF;
     struct change c = {.handle = handle};
     int error = change_call(s, handle, close_run, &c);

@@ -243,8 +243,16 @@ async function list(a) {
   check(some.length === 2 && some.every((s) => s.tcp === null), 'limited, without tcp');
   const refused = (await unary(c.sockets, 'ListRefusals')).refusals;
   check(Array.isArray(refused), 'refusals');
-  expectCode(await unary(c.sockets, 'Kill', { session_id: udp.session_id, handle: 0 }), grpc.status.FAILED_PRECONDITION,
-    'a datagram socket');
+  const datagram = all.find((s) => s.session_id === udp.session_id);
+  const off = await unary(c.sockets, 'Kill', { session_id: udp.session_id, handle: datagram.handle });
+  check(off.socket && off.socket.local_port === 7001, off.details);
+  check(await count({ protocol: 'PROTOCOL_UDP' }) === 0, 'a datagram socket is let go');
+  expectCode(await unary(c.sockets, 'Kill', { session_id: udp.session_id, handle: datagram.handle }),
+    grpc.status.NOT_FOUND, 'twice');
+  const listener = all.find((s) => s.state === 'SOCKET_STATE_LISTEN');
+  const l = await unary(c.sockets, 'Kill', { session_id: listener.session_id, handle: listener.handle });
+  check(l.socket, l.details);
+  check(await count({ states: ['SOCKET_STATE_LISTEN'] }) === 0, 'a listener is let go');
   expectCode(await unary(c.sockets, 'Kill', { session_id: udp.session_id, handle: 77 }), grpc.status.NOT_FOUND, 'none');
   const killed = await unary(c.sockets, 'Kill', { session_id: stream.session_id, handle: stream.handle });
   check(killed.socket && killed.socket.remote_port === stream.remote_port, killed.details);
