@@ -4,7 +4,6 @@
  * those before it are undone in reverse; an orderly stop undoes all of them in reverse.
  */
 #include <errno.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,7 +18,6 @@
 #include "control/broker/broker.h"
 #include "control/broker/claims.h"
 #include "control/confine.h"
-#include "control/echo_service.h"
 #include "control/engines.h"
 #include "control/identity/owner.h"
 #include "control/interfaces.h"
@@ -37,7 +35,6 @@
 #include "control/succession.h"
 #include "control/usherd.h"
 #include "control/view.h"
-#include "engines/tcp/tcp_cmd.h"
 #include "nicbackend/claims.h"
 
 #define ERR_SIZE   512
@@ -284,53 +281,10 @@ static void runtime_end(struct usherd *u) {
     runtime_destroy(u->rt);
 }
 
-static int engine_begin(struct usherd *u, const char *name, char *err) {
+static int modules_begin(struct usherd *u, char *err) {
     struct runtime_error e = {""};
-    int error = engines_load(u, name, &e);
+    int error = engines_begin(u, &e);
     return error == 0 ? 0 : fail(err, error, "%s", e.text);
-}
-
-/* Each shard has a part of the ports of outgoing connections, so that the answers find it. */
-static int ports_share(struct usherd *u, uint32_t engine) {
-    uint32_t shards = runtime_shard_count(u->rt), low = u->cfg.engines.tcp.port_low;
-    uint32_t part = (u->cfg.engines.tcp.port_high - low + 1) / shards;
-    int error = 0;
-    for (uint32_t i = 0; i < shards && shards > 1 && part > 0 && error == 0; i++) {
-        uint32_t first = low + i * part, last = first + part - 1;
-        struct tcp_cmd_ports cmd = {.cmd = {TCP_CMD_PORTS, sizeof cmd}, .low = (uint16_t)first, .high = (uint16_t)last};
-        error = runtime_command(u->rt, i, engine, &cmd.cmd, NULL);
-        for (uint32_t port = first; port <= last && error == 0; port++) {
-            const struct flow flow = {.local_port = (uint16_t)port, .proto = IPPROTO_TCP};
-            error = runtime_steer(u->rt, &flow, i, true);
-        }
-    }
-    return error;
-}
-
-static int engines_begin(struct usherd *u, char *err) {
-    uint32_t tcp;
-    int error = 0;
-    for (uint32_t i = 0; i < u->cfg.engines.load_count && error == 0; i++)
-        error = engine_begin(u, u->cfg.engines.load[i].text, err);
-    static const char *const of_policy[] = {"filter", "qos"};
-    uint32_t filter;
-    for (size_t i = 0; i < ARRAY_LEN(of_policy) && error == 0; i++) {
-        if (runtime_engine_find(u->rt, of_policy[i], &filter) != 0)
-            error = engine_begin(u, of_policy[i], err);
-    }
-    if (error == 0)
-        error = runtime_qos_ports(u->rt, 0);
-    if (error == 0 && (error = runtime_engine_find(u->rt, "filter", &filter)) == 0)
-        error = runtime_stage_set(u->rt, filter, false); /* until there is a policy */
-    if (error == 0)
-        error = runtime_engine_find(u->rt, "ip", &u->ip_engine) | runtime_engine_find(u->rt, "udp", &u->udp_engine);
-    if (error == 0 && runtime_engine_find(u->rt, "tcp", &tcp) == 0)
-        error = ports_share(u, tcp);
-    if (error == 0)
-        error = recovery_open(u);
-    u->echo_engine = UINT32_MAX;
-    (void)runtime_engine_find(u->rt, "echo", &u->echo_engine);
-    return error;
 }
 
 /* The kernel must not give such a port to a program of its own: packets to it would be usherd's. */
@@ -538,13 +492,13 @@ static void workers_end(struct usherd *u) {
 }
 
 static int echo_begin(struct usherd *u, char *err) {
-    if (u->cfg.echo.port_count + u->cfg.echo.generate_count == 0)
-        return 0;
-    return echo_service_create(u->rt, &u->cfg, u->udp_engine, u->echo_engine, u->claims, &u->echo, err, ERR_SIZE);
+    struct runtime_error e = {""};
+    int error = engines_echo_begin(u, &e);
+    return error == 0 ? 0 : fail(err, error, "%s", e.text);
 }
 
 static void echo_end(struct usherd *u) {
-    echo_service_destroy(u->echo);
+    engines_echo_end(u);
 }
 
 static int broker_begin(struct usherd *u, char *err) {
@@ -664,7 +618,7 @@ static const struct step steps[] = {
     {"event loop", loop_begin, loop_end},
     {"keeper", store_begin, store_end},
     {"runtime", runtime_begin, runtime_end},
-    {"engines", engines_begin, NULL},
+    {"engines", modules_begin, NULL},
     {"outgoing ports", ports_begin, ports_end},
     {"claims", claims_begin, claims_end},
     {"owners", owners_begin, owners_end},
@@ -708,10 +662,10 @@ void usherd_leave(struct usherd *u) {
 int usherd_engines_try(struct usherd *u, struct runtime_error *err) {
     char why[ERR_SIZE] = "";
     int error = runtime_begin(u, why);
-    for (uint32_t i = 0; i < u->cfg.engines.load_count && error == 0; i++)
-        error = engine_begin(u, u->cfg.engines.load[i].text, why);
     if (error != 0)
         (void)snprintf(err->text, sizeof err->text, "%.250s", why);
+    else
+        error = engines_try(u, err);
     runtime_destroy(u->rt);
     return error;
 }

@@ -92,10 +92,42 @@ static int engine_upgrade(struct ctl *c) {
     return 0;
 }
 
+static int engine_load(struct ctl *c) {
+    const char *name = c->given.args[1];
+    PB(LoadEngineRequest) request = USHER__CONTROL__V1__LOAD_ENGINE_REQUEST__INIT;
+    request.name = (char *)(uintptr_t)name;
+    PB(LoadEngineResponse) *a = ctl_call(c, PB_METHOD(Engines, Load, load_engine_response), &request);
+    if (a == NULL)
+        return -1;
+    if (!told(c, a))
+        (void)fprintf(c->screen.out, "engine %s loaded; until usherd ends\n", name);
+    ctl_free(a);
+    return 0;
+}
+
+static int engine_unload(struct ctl *c) {
+    const char *name = c->given.args[1];
+    PB(UnloadEngineRequest) request = USHER__CONTROL__V1__UNLOAD_ENGINE_REQUEST__INIT;
+    request.name = (char *)(uintptr_t)name;
+    PB(UnloadEngineResponse) *a = ctl_call(c, PB_METHOD(Engines, Unload, unload_engine_response), &request);
+    if (a == NULL)
+        return -1;
+    if (!told(c, a))
+        (void)fprintf(c->screen.out, "engine %s unloaded\n", name);
+    ctl_free(a);
+    return 0;
+}
+
 int run_engine(struct ctl *c) {
-    if (strcmp(c->given.args[0], "upgrade") == 0)
-        return engine_upgrade(c);
-    return ctl_usage(c, "engine %s: it is not known what to do; say engine upgrade ENGINE [MODULE]", c->given.args[0]);
+    static const struct {
+        const char *word;
+        int (*run)(struct ctl *c);
+    } actions[] = {{"load", engine_load}, {"unload", engine_unload}, {"upgrade", engine_upgrade}};
+    for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++) {
+        if (strcmp(c->given.args[0], actions[i].word) == 0)
+            return actions[i].run(c);
+    }
+    return ctl_usage(c, "engine %s: it is not known what to do; load, unload and upgrade are", c->given.args[0]);
 }
 
 int run_kill_session(struct ctl *c) {

@@ -105,11 +105,12 @@ const struct command commands[] = {
     {"check-config", "[FILE]", 0, 1, "Would usherd take these settings?",
      "Without FILE the files usherd was started with are read again; - is standard input.",
      "viewer", "FILE", false, NULL, run_check_config},
-    {"engine", "upgrade ENGINE [MODULE]", 2, 3, "Replace an engine while it runs",
-     "upgrade: a newer or older version takes its place under traffic; what it cannot take over it leaves to the old "
-     "one. Without MODULE it is read again from the engine folder; MODULE is a file on usherd's host that only root or "
-     "usherd's user can write.",
-     "admin", "upgrade", false, NULL, run_engine},
+    {"engine", "load|unload|upgrade ENGINE [MODULE]", 2, 3, "Load, unload or replace an engine while it runs",
+     "load and unload: until usherd ends; the setting engines.load says what is loaded at its start, and engines that "
+     "hold programs' sockets stay. upgrade: a newer or older version takes its place under traffic; what it cannot "
+     "take over it leaves to the old one. Without MODULE it is read again from the engine folder; MODULE is a file on "
+     "usherd's host that only root or usherd's user can write.",
+     "admin", "load unload upgrade", false, NULL, run_engine},
     {"policy history", "", 0, 0, "Policies that were in force, and by whom",
      "A policy that comes into force becomes a revision. One that is unconfirmed goes back by itself.",
      "viewer", NULL, false, NULL, run_policy_history},
@@ -157,7 +158,7 @@ const struct command commands[] = {
      "Its connections are reset, its ports go back to the kernel; it may attach again.",
      "operator", NULL, false, NULL, run_kill_session},
     {"kill-socket", "SESSION HANDLE", 2, 2, "Close one socket in usherd",
-     "A stream is reset. A datagram socket or listener goes on over the kernel's stack.",
+     "A stream is reset. A datagram socket or listener is let go: its program goes on over the kernel's stack.",
      "operator", NULL, false, NULL, run_kill_socket},
     {"drain", "", 0, 0, "Let no new program attach",
      "Programs that come then use the kernel's stack; those that are attached go on.",

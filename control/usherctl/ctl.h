@@ -89,6 +89,7 @@ int run_workers(struct ctl *c);
 int run_shards(struct ctl *c);
 int run_ports(struct ctl *c);
 int run_engines(struct ctl *c);
+int run_engine(struct ctl *c);
 int run_sessions(struct ctl *c);
 int run_sockets(struct ctl *c);
 int run_refusals(struct ctl *c);

@@ -15,6 +15,8 @@
 
 typedef void hop_fn(struct shard *sh, struct pkt **pkts, uint32_t n);
 static void sinks_run(struct shard *sh);
+static void hop_transport_in(struct shard *sh, struct pkt **pkts, uint32_t n);
+static void hop_port(struct shard *sh, struct pkt **pkts, uint32_t n);
 
 /* ---- what is left when a packet ends ---- */
 
@@ -162,6 +164,10 @@ static uint16_t local_port(const struct pkt *p) {
 /* One tree for the host, in one shard: what the others send crosses to it, so that shares, guarantees and ceilings are
  * exact whichever worker serves whom. */
 static void hop_qos(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    if (UNLIKELY(sh->stage_node[STAGE_QOS] == NODE_NONE)) { /* it was unloaded while these were crossing */
+        hop_port(sh, pkts, n);
+        return;
+    }
     if (LIKELY(sh->index == SHARD_QOS)) {
         node_output(sh, &sh->node[sh->stage_node[STAGE_QOS]], pkts, n);
         return;
@@ -220,9 +226,13 @@ static void stamp_owners(struct shard *sh, struct pkt **pkts, uint32_t n) {
 
 /* On the shard that has the socket; what the filter refuses goes down again, by way of the link engine. */
 static void hop_filter_in(struct shard *sh, struct pkt **pkts, uint32_t n) {
-    struct node *nd = &sh->node[sh->stage_node[STAGE_FILTER]];
     if (UNLIKELY(sh->shard_count > 1))
         n = cross_out(sh, HOP_FILTER_IN, pkts, n);
+    if (UNLIKELY(sh->stage_node[STAGE_FILTER] == NODE_NONE)) { /* it was unloaded while these were crossing */
+        hop_transport_in(sh, pkts, n);
+        return;
+    }
+    struct node *nd = &sh->node[sh->stage_node[STAGE_FILTER]];
     stamp_owners(sh, pkts, n);
     nd->io.down = &sh->hop[sh->stage_node[STAGE_LINK] != NODE_NONE ? HOP_LINK_OUT : HOP_EGRESS];
     if (n > 0)

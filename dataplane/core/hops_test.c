@@ -246,3 +246,51 @@ Test(hops_qos, every_shard_sends_through_the_one_tree) {
         cr_assert_eq(two.rt->shard[i]->small.pool.free_count, two.rt->shard[i]->small.pool.count);
     kit_close(&two);
 }
+
+Test(hops, engines_come_and_go) {
+    uint32_t filter, qos, index;
+    cr_assert_eq(runtime_engine_find(k.rt, "filter", &filter), 0);
+    cr_assert_eq(runtime_engine_find(k.rt, "qos", &qos), 0);
+    cr_assert_eq(runtime_engine_unload(k.rt, filter, &k.err), 0, "%s", k.err.text);
+    fake_client_send(&a.c, a.sock.handle, 0, 10, kit_far_addr(1).b, 7);
+    kit_settle(&k);
+    cr_assert_str_eq(path, "qos1 ");
+    cr_assert_eq(runtime_engine_find(k.rt, "filter", &index), -ENOENT);
+    cr_assert_str_empty(runtime_engine_name(k.rt, filter), "its place is empty, the others keep theirs");
+    cr_assert_eq(runtime_engine_counters(k.rt, filter, NULL, NULL, 8), 0);
+    struct engine_cmd cmd = {1, sizeof cmd};
+    cr_assert_eq(runtime_command(k.rt, 0, filter, &cmd, NULL), -ENODEV);
+    cr_assert_eq(runtime_engine_unload(k.rt, filter, &k.err), -ENOENT);
+    cr_assert_eq(runtime_engine_unload(k.rt, qos, &k.err), 0);
+    cr_assert_eq(runtime_engine_add(k.rt, &filter_ops, NULL, &index, &k.err), 0, "%s", k.err.text);
+    cr_assert_eq(index, filter, "the first empty place");
+    path[0] = '\0';
+    fake_client_send(&a.c, a.sock.handle, 0, 10, kit_addr(1).b, 7);
+    fake_client_send(&a.c, a.sock.handle, 0, 10, kit_far_addr(1).b, 7);
+    kit_settle(&k);
+    cr_assert_str_eq(path, "fout2 fin1 fout1 fin1 ");
+}
+
+Test(hops, engines_with_sockets_stay) {
+    cr_assert_eq(runtime_engine_unload(k.rt, KIT_UDP, &k.err), -EBUSY);
+    cr_assert_eq(runtime_engine_unload(k.rt, KIT_LINK, &k.err), -EBUSY);
+    cr_assert_eq(runtime_engine_unload(k.rt, 99, &k.err), -ENOENT);
+}
+
+/* A packet that another shard had sent to the filter's hop before it went. */
+Test(hops, what_was_on_its_way_to_a_filter_that_is_gone_goes_on) {
+    uint32_t filter;
+    cr_assert_eq(runtime_engine_find(k.rt, "filter", &filter), 0);
+    cr_assert_eq(runtime_engine_unload(k.rt, filter, &k.err), 0);
+    cr_assert(hop_push(k.rt->shard[0], HOP_FILTER_IN, packet(99, 1)));
+    hops_run(k.rt->shard[0]);
+    cr_assert_eq(kit_drops(&k, DROP_IP_PROTO), 1, "the transport hop has seen it");
+}
+
+Test(hops, an_engine_that_is_gone_is_given_nothing) {
+    cr_assert_eq(runtime_engine_unload(k.rt, KIT_ECHO, &k.err), 0);
+    fake_client_send(&a.c, a.sock.handle, 0, 10, kit_addr(1).b, 7);
+    kit_settle(&k);
+    cr_assert_eq(kit_drops(&k, DROP_SESSION_GONE), 1);
+    cr_assert_not(fake_client_ready(&a.c));
+}

@@ -244,12 +244,48 @@ int module_load(struct module *m, const char *dir, const char *name, struct runt
     return error;
 }
 
+/* ---- an empty place ---- */
+
+static void nobody_fini(void *st, struct engine_io *io) {
+    (void)st;
+    (void)io;
+}
+
+static uint32_t nobody_run(void *st, struct engine_io *io, uint32_t budget) {
+    (void)st;
+    (void)io;
+    (void)budget;
+    return 0;
+}
+
+static ns_t nobody_next_deadline(const void *st) {
+    (void)st;
+    return NS_NEVER;
+}
+
+static void nobody_command(void *st, struct engine_io *io, const struct engine_cmd *cmd,
+                           struct engine_reply *ret_reply) {
+    (void)st;
+    (void)io;
+    (void)cmd;
+    *ret_reply = (struct engine_reply){.error = -ENODEV};
+}
+
+/* An app without ENGINE_CAP_INPUT is given no packets, one without a deadline no time. */
+const struct engine_ops module_nobody = {.name = "",
+                                         .stage = STAGE_APP,
+                                         .fini = nobody_fini,
+                                         .run = nobody_run,
+                                         .next_deadline = nobody_next_deadline,
+                                         .command = nobody_command,
+                                         .check = check_default};
+
 void module_unload(struct module *m) {
     if (m->handle != NULL)
         dlclose(m->handle);
     if (m->memfd >= 0)
         close(m->memfd);
-    *m = (struct module){.memfd = -1};
+    *m = (struct module){.ops = module_nobody, .memfd = -1};
 }
 
 /* ---- arenas ---- */

@@ -21,8 +21,13 @@ int module_load_file(struct module *m, const char *file, struct runtime_error *e
 /* Code that a predecessor had; borrows the fd. */
 int module_load_fd(struct module *m, int memfd, struct runtime_error *err);
 int module_link(struct module *m, const struct engine_ops *ops, struct runtime_error *err);
-/* No worker may still run its code. */
+/* No worker may still run its code. What is left is an engine without a name that does nothing, so that whoever goes
+ * over the engines, or names this one by number, need not ask whether there is one. */
 void module_unload(struct module *m);
+extern const struct engine_ops module_nobody;
+static inline bool module_empty(const struct module *m) {
+    return m->ops.name == NULL || m->ops.name[0] == '\0';
+}
 
 /* A sealed, lazily touched block that survives this process when somebody else holds its fd. */
 struct arena_memory {

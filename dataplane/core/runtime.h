@@ -58,7 +58,8 @@ void runtime_stop(struct runtime *rt);
 uint32_t runtime_shard_count(const struct runtime *rt);
 
 /* Engines: one state in every shard. The module is copied into a sealed memfd and opened under a fresh name; a wrong
- * ABI or a missing required call is refused with a sentence. Before runtime_start(). ret_index: number in the graph. */
+ * ABI or a missing required call is refused with a sentence. After runtime_start() the state is made here and enters
+ * the shards between two polls; link and transport engines only before it. ret_index: number in the graph. */
 int runtime_engine_load(struct runtime *rt, const char *name, const void *cfg, uint32_t *ret_index,
                         struct runtime_error *err);
 /* The same for ops that are linked in (tests, benches). */
@@ -68,6 +69,10 @@ int runtime_engine_add(struct runtime *rt, const struct engine_ops *ops, const v
  * puts it back, any time: an engine that has nothing to do costs nothing then. */
 int runtime_stage_set(struct runtime *rt, uint32_t engine, bool on);
 int runtime_engine_find(const struct runtime *rt, const char *name, uint32_t *ret_index);
+/* Takes an engine out of every shard between two polls: packets it still keeps are dropped, its memory and code are
+ * given back. Its number names nobody until the next engine is loaded there; the other numbers stay. -EBUSY: link and
+ * transport engines stay while the runtime lives, sessions have their sockets in them. */
+int runtime_engine_unload(struct runtime *rt, uint32_t index, struct runtime_error *err);
 
 /* Another version of an engine takes the place of the one that runs, under traffic, between two polls: in all shards or
  * in none. Code of the same layout goes on in the same arenas; other code gets new ones, filled by save() and load()
@@ -175,7 +180,7 @@ struct shard_stats {
 };
 /* Reads counters that the worker writes; each is exact, the set is not a snapshot. */
 int runtime_shard_stats(const struct runtime *rt, uint32_t shard, struct shard_stats *ret_stats);
-/* Name of the engine with that number, NULL after the last one. */
+/* Name of the engine with that number, "" for an empty place, NULL after the last one. */
 const char *runtime_engine_name(const struct runtime *rt, uint32_t engine);
 struct engine_facts {
     const char *name;
@@ -184,7 +189,7 @@ struct engine_facts {
     uint8_t proto;
     size_t state_bytes; /* of one shard's state */
 };
-/* -ENOENT after the last one. */
+/* -ENOENT after the last one. An empty place has the name "". */
 int runtime_engine_facts(const struct runtime *rt, uint32_t engine, struct engine_facts *ret_facts);
 /* Counters of one engine, summed over the shards; `max` values. */
 uint32_t runtime_engine_counters(const struct runtime *rt, uint32_t engine, const struct engine_counter **ret_names,

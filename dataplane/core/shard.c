@@ -254,46 +254,56 @@ int node_state_create(struct node *nd, const struct engine_ops *ops, const void 
     return error;
 }
 
-int shard_node_add(struct shard *sh, const struct engine_ops *ops, uint32_t engine, const void *cfg, uint64_t seed) {
-    struct node *nd = &sh->node[engine];
-    *nd = (struct node){.ops = ops, .arena = {.memfd = -1}, .rng = seed ^ (0x9e3779b97f4a7c15ull * (sh->index + 1))};
-    int error = node_state_create(nd, ops, cfg, seed);
+int shard_node_make(struct shard *sh, const struct engine_ops *ops, const void *cfg, uint64_t seed,
+                    struct node *ret_node) {
+    struct node nd = {.ops = ops, .arena = {.memfd = -1}, .rng = seed ^ (0x9e3779b97f4a7c15ull * (sh->index + 1))};
+    int error = node_state_create(&nd, ops, cfg, seed);
     if (error < 0)
         return error;
-    heirloom_adopt(sh->rt, sh->index, nd);
+    heirloom_adopt(sh->rt, sh->index, &nd);
     uint64_t *counters = calloc(ops->counter_count + 1, sizeof *counters);
-    nd->io = (struct engine_io){.pool = &sh->small.pool,
-                                .pool_large = &sh->large.pool,
-                                .drop = &sh->drop,
-                                .done = &sh->done,
-                                .ports = sh->port_info,
-                                .counters = counters,
-                                .notices = calloc(NOTICE_VEC_MAX, sizeof(struct notice)),
-                                .events = sh->events,
-                                .rng = &nd->rng,
-                                .regions = sh->regions,
-                                .region_count = sh->session_max,
-                                .route = shard_route,
-                                .route_arg = sh};
-    if (counters == NULL || nd->io.notices == NULL) {
-        free(counters);
-        free(nd->io.notices);
-        arena_memory_destroy(&nd->arena);
+    nd.io = (struct engine_io){.pool = &sh->small.pool,
+                               .pool_large = &sh->large.pool,
+                               .drop = &sh->drop,
+                               .done = &sh->done,
+                               .ports = sh->port_info,
+                               .counters = counters,
+                               .notices = calloc(NOTICE_VEC_MAX, sizeof(struct notice)),
+                               .events = sh->events,
+                               .regions = sh->regions,
+                               .region_count = sh->session_max,
+                               .route = shard_route,
+                               .route_arg = sh};
+    if (counters == NULL || nd.io.notices == NULL) {
+        shard_node_free(&nd);
         return -ENOMEM;
     }
-    sh->node_count = engine + 1;
-    if (ops->stage == STAGE_TRANSPORT)
-        sh->proto_node[ops->proto] = (uint8_t)engine;
-    else if (ops->stage != STAGE_APP)
-        sh->stage_node[ops->stage] = (uint8_t)engine;
-    if (ops->stage == STAGE_QOS)
-        sh->qos_ports = UINT32_MAX; /* until runtime_qos_ports() */
-    hops_wire(sh);
+    *ret_node = nd;
     return 0;
 }
 
-void shard_node_remove_last(struct shard *sh) {
-    struct node *nd = &sh->node[sh->node_count - 1];
+void shard_node_free(struct node *nd) {
+    free(nd->io.counters);
+    free(nd->io.notices);
+    arena_memory_destroy(&nd->arena);
+}
+
+void shard_node_put(struct shard *sh, uint32_t engine, const struct node *made) {
+    struct node *nd = &sh->node[engine];
+    *nd = *made;
+    nd->io.rng = &nd->rng;
+    if (engine >= sh->node_count)
+        sh->node_count = engine + 1;
+    if (nd->ops->stage == STAGE_TRANSPORT)
+        sh->proto_node[nd->ops->proto] = (uint8_t)engine;
+    else if (nd->ops->stage != STAGE_APP)
+        sh->stage_node[nd->ops->stage] = (uint8_t)engine;
+    if (nd->ops->stage == STAGE_QOS)
+        sh->qos_ports = UINT32_MAX; /* until runtime_qos_ports() */
+    hops_wire(sh);
+}
+
+static void node_end(struct shard *sh, struct node *nd) {
     uint32_t dropped;
     nd->io.now = sh->now;
     do { /* it may keep more than a vec takes */
@@ -301,9 +311,24 @@ void shard_node_remove_last(struct shard *sh) {
         dropped = sh->drop.count;
         node_settle(sh, nd);
     } while (dropped > 0);
-    free(nd->io.counters);
-    free(nd->io.notices);
-    arena_memory_destroy(&nd->arena);
+}
+
+void shard_node_take(struct shard *sh, uint32_t engine, const struct engine_ops *nobody, struct node *ret_node) {
+    struct node *nd = &sh->node[engine];
+    node_end(sh, nd);
+    if (nd->ops->stage != STAGE_APP)
+        sh->stage_node[nd->ops->stage] = NODE_NONE;
+    if (nd->ops->stage == STAGE_QOS)
+        sh->qos_ports = 0;
+    *ret_node = *nd;
+    *nd = (struct node){.ops = nobody, .arena = {.memfd = -1}};
+    hops_wire(sh);
+}
+
+void shard_node_remove_last(struct shard *sh) {
+    struct node *nd = &sh->node[sh->node_count - 1];
+    node_end(sh, nd);
+    shard_node_free(nd);
     sh->node_count--;
 }
 

@@ -199,7 +199,13 @@ void shard_settle(struct shard *sh);
 void shard_forced_reclaim(struct shard *sh);
 /* An arena with a fresh state of `ops` in it. Control. */
 int node_state_create(struct node *nd, const struct engine_ops *ops, const void *cfg, uint64_t seed);
-int shard_node_add(struct shard *sh, const struct engine_ops *ops, uint32_t engine, const void *cfg, uint64_t seed);
+/* An engine's state in steps: made and freed on control while the shard runs; put into the graph and taken out of it on
+ * the worker, between two polls. `ops` stays where it is while a shard has it. What is taken leaves `nobody` behind. */
+int shard_node_make(struct shard *sh, const struct engine_ops *ops, const void *cfg, uint64_t seed,
+                    struct node *ret_node);
+void shard_node_free(struct node *nd);
+void shard_node_put(struct shard *sh, uint32_t engine, const struct node *made);
+void shard_node_take(struct shard *sh, uint32_t engine, const struct engine_ops *nobody, struct node *ret_node);
 void shard_tell_control(struct shard *sh);
 /* The shard that has a transmit queue of the port; SHARD_MAX when there is none. Any worker. */
 uint32_t runtime_slot_shard(const struct runtime *rt, uint32_t slot);

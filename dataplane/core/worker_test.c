@@ -260,6 +260,50 @@ Test(worker, engines_are_upgraded_under_traffic_without_loss_or_reorder, .timeou
     close_and_count();
 }
 
+/* ---- an engine that passes everything on ---- */
+
+static void pass_up(void *st, struct engine_io *io, struct pkt **pkts, uint32_t n) {
+    (void)st;
+    for (uint32_t i = 0; i < n; i++)
+        (void)pkt_vec_push(io->up, pkts[i]);
+}
+
+static void pass_down(void *st, struct engine_io *io, struct pkt **pkts, uint32_t n) {
+    (void)st;
+    for (uint32_t i = 0; i < n; i++)
+        (void)pkt_vec_push(io->down, pkts[i]);
+}
+
+Test(worker, engines_come_and_go_under_traffic_without_loss_or_reorder, .timeout = 120) {
+    static struct player p[3];
+    struct engine_ops pass = kit_link;
+    uint32_t index;
+    pass.name = "pass";
+    pass.stage = STAGE_FILTER;
+    pass.input = pass_up;
+    pass.output = pass_down;
+    open_shards(2, SCHED_SPREADING);
+    kit_echo(&k, 0, 7);
+    kit_echo(&k, 1, 8);
+    start();
+    for (uint32_t i = 0; i < ARRAY_LEN(p); i++) {
+        p[i] = (struct player){.window = 16, .nap_every = i == 0 ? 10 : 0};
+        player_begin(&p[i], (uint16_t)(5000 + i), (uint16_t)(7 + i % 2));
+    }
+    for (uint32_t i = 0; i < 100 / SCALE; i++) {
+        uint32_t before = __atomic_load_n(&p[i % 3].got, __ATOMIC_RELAXED);
+        cr_assert_eq(runtime_engine_add(k.rt, &pass, NULL, &index, &k.err), 0, "%s", k.err.text);
+        while (__atomic_load_n(&p[i % 3].got, __ATOMIC_RELAXED) == before && p[i % 3].error == NULL)
+            sched_yield(); /* each change sees traffic */
+        cr_assert_eq(runtime_engine_unload(k.rt, index, &k.err), 0, "%s", k.err.text);
+    }
+    pass.stage = STAGE_LINK;
+    cr_assert_eq(runtime_engine_add(k.rt, &pass, NULL, &index, &k.err), -EBUSY, "at the start only");
+    for (uint32_t i = 0; i < ARRAY_LEN(p); i++)
+        player_end(&p[i], true);
+    close_and_count();
+}
+
 Test(worker, modes_change_under_traffic, .timeout = 120) {
     static const enum sched_mode modes[] = {SCHED_COMPACTING, SCHED_SPREADING, SCHED_DEDICATED, SCHED_AUTO};
     static struct player p[2];

@@ -15,7 +15,7 @@ import sys
 import termios
 import time
 
-from rig import B4, WAIT, check, main, run, until
+from rig import A4, B4, WAIT, check, main, run, until
 
 READS = ("status", "workers", "shards", "ports", "engines", "sessions", "sockets", "refusals", "counters", "drops",
          "config", "check-config")
@@ -69,6 +69,39 @@ def changes_are_made(rig):
     check("udp-ping" in ctl(rig, "kill-session", session if isinstance(session, str) else str(session)).stdout, "kill")
     ctl(rig, "shutdown", "--force")
     check(usherd.end(0) == 0, usherd.text())
+
+
+def sockets_are_let_go(rig):
+    """A datagram socket that the operator takes off usherd answers on, by the kernel."""
+    usherd = rig.usherd()
+    rig.client("udp-echo", "0.0.0.0:7001").says("carried by usherd")
+    rig.answers("b", A4, 7001)
+    socket, = json.loads(ctl(rig, "-o", "json", "sockets").stdout)["sockets"]
+    session, handle = str(socket["session_id"]), str(socket.get("handle", 0))
+    check("closed" in ctl(rig, "kill-socket", session, handle).stdout, "it is said")
+    rig.answers("b", A4, 7001)
+    check(json.loads(ctl(rig, "-o", "json", "sockets").stdout) == {"sockets": []}, "usherd carries it no more")
+    ctl(rig, "kill-socket", session, handle, code=5)
+    check("1 attached" in ctl(rig, "status").stdout or "udp-echo" in ctl(rig, "sessions").stdout, "the session stays")
+    check(usherd.end() == 0, usherd.text())
+
+
+def engines_come_and_go(rig):
+    usherd = rig.usherd("interfaces: [{name: va}]\nkeeper: {mode: off}\necho: {ports: [7777]}\n")
+    rig.answers("b", A4, 7777)
+    check("unloaded" in ctl(rig, "engine", "unload", "echo").stdout, "echo is out")
+    check(rig.asks("b", A4, 7777, timeout=0.3) != b"hello", "and its ports with it")
+    check("echo" not in ctl(rig, "engines").stdout and "udp" in ctl(rig, "engines").stdout, "the others are there")
+    ctl(rig, "engine", "load", "echo")
+    rig.answers("b", A4, 7777)
+    for code, words, say in ((1, ("load", "echo"), "is there already"), (6, ("unload", "udp"), "holds the sockets"),
+                             (5, ("unload", "nothing"), "no engine"), (6, ("unload", "filter"), "stays"),
+                             (5, ("load", "nothing"), "check engine_dir"),
+                             (6, ("load", "../udp"), "is no engine's name"),
+                             (2, ("eat", "udp"), "not known what to do")):
+        check(say in ctl(rig, "engine", *words, code=code).stderr, f"{words}: {say}")
+    check("audit: root (admin" in usherd.text() and "engine.load: engine echo" in usherd.text(), usherd.text())
+    check(usherd.end() == 0, usherd.text())
 
 
 def ends_tell_what_happened(rig):
@@ -145,17 +178,16 @@ def another_host_is_reached_by_tls(rig):
     check(usherd.end() == 0, usherd.text())
 
 
-class Screen:
-    """usherctl in a terminal of its own."""
+class Program:
+    """A program in a terminal of its own."""
 
-    def __init__(self, rig, columns, rows, *words):
+    def __init__(self, command, columns, rows):
         env = dict(os.environ, TERM="xterm", LC_ALL="C.UTF-8")
         env.pop("COLUMNS", None)
         env.pop("NO_COLOR", None)
         self.child, self.fd = pty.fork()
         if self.child == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-            command = rig.inside("a", [f"{rig.bin}/usherctl", "--socket", f"{rig.dir}/run/control.sock", *words])
             os.execvpe(command[0], command, env)
         self.text = ""
 
@@ -190,6 +222,12 @@ class Screen:
         os.kill(self.child, signal.SIGKILL)
         os.waitpid(self.child, 0)
         raise AssertionError("usherctl did not end")
+
+
+class Screen(Program):
+    def __init__(self, rig, columns, rows, *words):
+        super().__init__(rig.inside("a", [f"{rig.bin}/usherctl", "--socket", f"{rig.dir}/run/control.sock", *words]),
+                         columns, rows)
 
 
 def terminals_get_color_and_fit(rig):
@@ -252,8 +290,33 @@ def shells_take_the_completion(rig):
         "echo \"${COMPREPLY[@]}\"; COMP_WORDS=(usherctl mode co); _usherctl; echo \"${COMPREPLY[@]}\""
     done = run(["bash", "-c", f". {script}"])
     check(done.stdout.splitlines() == ["--state", "compacting"], done.stdout)
+    if shutil.which("zsh"):
+        zsh_completes(rig)
+    if shutil.which("fish"):
+        def fish(line):
+            script = f"source {rig.path('complete.fish')}; complete -C '{line}'"
+            return run(["fish", "--no-config", "-c", script]).stdout
+        check("compacting" in fish("usherctl mode co") and "--state" in fish("usherctl sockets --st"), "fish completes")
 
 
-sys.exit(main([lists_show_what_runs, changes_are_made, ends_tell_what_happened, roles_are_explained,
+def zsh_completes(rig):
+    """An interactive zsh in a terminal of its own, with the completion where zsh looks for it."""
+    os.makedirs(f"{rig.dir}/zsh", exist_ok=True)
+    shutil.copy(rig.path("complete.zsh"), f"{rig.dir}/zsh/_usherctl")
+    rig.path("zsh/.zshrc", f"fpath=({rig.dir}/zsh $fpath); autoload -Uz compinit; compinit -u -d {rig.dir}/zsh/dump\n"
+             "PS1='ready> '; unsetopt beep; print compinit done\n")
+    screen = Program(["env", f"ZDOTDIR={rig.dir}/zsh", "TERM=dumb", "zsh", "-i"], 200, 50)
+    screen.shows("compinit done")
+    for typed, wanted in (("usherctl mode comp\t", "mode compacting"), ("usherctl sockets --sta\t", "--state"),
+                          ("usherctl check-c\t", "check-config")):
+        screen.type(typed)
+        screen.shows(wanted)
+        screen.type("\x15")
+    screen.type("exit\n")
+    check(screen.end() == 0, screen.text)
+
+
+sys.exit(main([lists_show_what_runs, changes_are_made, sockets_are_let_go, engines_come_and_go,
+               ends_tell_what_happened, roles_are_explained,
                another_host_is_reached_by_tls, terminals_get_color_and_fit, top_runs_in_a_terminal, doctor_judges,
                shells_take_the_completion]))

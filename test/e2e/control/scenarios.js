@@ -72,7 +72,7 @@ async function basics(a) {
   const again = await unary(c.daemon, 'CheckConfig');
   check(again.valid, `the files on disk: ${again.problems}`);
   const engines = (await unary(c.engines, 'List')).engines;
-  check(engines.map((e) => e.name).join() === 'ip,udp,tcp', `engines: ${engines.map((e) => e.name)}`);
+  check(engines.map((e) => e.name).join() === 'ip,udp,tcp,filter,qos', `engines: ${engines.map((e) => e.name)}`);
   check(engines[2].protocol === 6 && engines[2].counters.length > 10, 'tcp has its protocol and counters');
   const unknown = await unary(c.engines, 'List', { name: 'nonesuch' });
   expectCode(unknown, grpc.status.NOT_FOUND, 'an engine that is not loaded');
