@@ -12,8 +12,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "control/broker/broker.h"
 #include "control/log.h"
 #include "control/policing.h"
+#include "control/services/service.h"
 #include "control/usherd.h"
 
 /* ---- watchdog ---- */
@@ -97,40 +99,81 @@ static int settings_read(const struct usherd *u, struct config *ret_cfg, struct 
     return config_load(u->config_path, ret_cfg, problems);
 }
 
-/* Those that can change under traffic: copied over before what is left is compared. */
-static void settings_apply(struct usherd *u, struct config *wanted, char *ret_changed, size_t size) {
-    ret_changed[0] = '\0';
-    /* Folders from the command line hold whatever the file says. */
-    memcpy(wanted->run_dir, u->cfg.run_dir, sizeof wanted->run_dir);
-    memcpy(wanted->state_dir, u->cfg.state_dir, sizeof wanted->state_dir);
+static void control_apply(struct usherd *u, const struct config *wanted, const struct config *before) {
+    struct config *now = &u->cfg;
+    memcpy(now->control.roles, wanted->control.roles, sizeof now->control.roles);
+    now->control.role_count = wanted->control.role_count;
+    now->control.connections = wanted->control.connections;
+    now->control.caller_connections = wanted->control.caller_connections;
+    now->control.caller_calls = wanted->control.caller_calls;
+    now->control.caller_rate = wanted->control.caller_rate;
+    now->control.idle_stop_ns = wanted->control.idle_stop_ns;
+    if (service_settings(u->service) != 0)
+        now->control = before->control;
+}
+
+struct broker_limits manager_session_limits(const struct config *cfg) {
+    return (struct broker_limits){.sessions = cfg->sessions.max,
+                                  .sessions_per_uid = cfg->sessions.max_per_uid,
+                                  .sockets = cfg->sessions.sockets,
+                                  .sockets_per_uid = cfg->sessions.sockets_per_uid,
+                                  .streams = cfg->sessions.streams,
+                                  .streams_per_uid = cfg->sessions.streams_per_uid,
+                                  .tx_bytes = cfg->sessions.tx_bytes,
+                                  .rx_bytes = cfg->sessions.rx_bytes};
+}
+
+static void sessions_apply(struct usherd *u, const struct config *wanted) {
+    struct config *now = &u->cfg;
+    now->sessions.max_per_uid = wanted->sessions.max_per_uid;
+    now->sessions.sockets = wanted->sessions.sockets;
+    now->sessions.sockets_per_uid = wanted->sessions.sockets_per_uid;
+    now->sessions.streams = wanted->sessions.streams;
+    now->sessions.streams_per_uid = wanted->sessions.streams_per_uid;
+    now->sessions.tx_bytes = wanted->sessions.tx_bytes;
+    now->sessions.rx_bytes = wanted->sessions.rx_bytes;
+    const struct broker_limits limits = manager_session_limits(now);
+    broker_limits_set(u->broker, &limits);
+}
+
+/* Those that can change under traffic. */
+static void settings_apply(struct usherd *u, const struct config *wanted, const struct config *before) {
     if (wanted->log.level != u->cfg.log.level) {
         log_open((enum log_level)wanted->log.level);
         u->cfg.log.level = wanted->log.level;
-        (void)snprintf(ret_changed, size, " log.level");
     }
     if (wanted->runtime.mode != u->cfg.runtime.mode &&
-        runtime_mode_set(u->rt, (enum sched_mode)wanted->runtime.mode) == 0) {
+        runtime_mode_set(u->rt, (enum sched_mode)wanted->runtime.mode) == 0)
         u->cfg.runtime.mode = wanted->runtime.mode;
-        (void)snprintf(ret_changed + strlen(ret_changed), size - strlen(ret_changed), " runtime.mode");
-    }
+    control_apply(u, wanted, before);
+    sessions_apply(u, wanted);
 }
 
-void manager_reload(struct usherd *u) {
-    static struct problems problems;
-    static struct config wanted;
-    char changed[64], rest[512];
+static void report_log(const struct manager_report *r) {
+    log_info("reload", "the settings were read again; changed: %s", r->changed[0] != '\0' ? r->changed : "nothing");
+    if (r->restart_count > 0)
+        log_warning("reload", "takes effect at a restart of usherd: %s", r->restart);
+    (void)sd_notifyf(0, "READY=1\nSTATUS=serving%s%s", r->restart_count > 0 ? "; a restart is needed for: " : "",
+                     r->restart);
+}
+
+void manager_reload(struct usherd *u, struct manager_report *ret_report) {
+    static struct config wanted, before;
+    struct manager_report *r = ret_report;
     reloading_notify();
-    memset(&problems, 0, sizeof problems);
-    if (settings_read(u, &wanted, &problems) != 0) {
-        problems_log(&problems);
+    memset(r, 0, sizeof *r);
+    if (settings_read(u, &wanted, &r->problems) != 0) {
+        problems_log(&r->problems);
         (void)sd_notify(0, "READY=1\nSTATUS=serving; the settings on disk are wrong");
         return;
     }
-    settings_apply(u, &wanted, changed, sizeof changed);
+    /* Folders from the command line hold whatever the file says. */
+    memcpy(wanted.run_dir, u->cfg.run_dir, sizeof wanted.run_dir);
+    memcpy(wanted.state_dir, u->cfg.state_dir, sizeof wanted.state_dir);
+    before = u->cfg;
+    settings_apply(u, &wanted, &before);
     policing_reload(u);
-    uint32_t left = config_compare(&u->cfg, &wanted, rest, sizeof rest);
-    log_info("reload", "the settings were read again; changed:%s", changed[0] != '\0' ? changed : " nothing");
-    if (left > 0)
-        log_warning("reload", "takes effect at a restart of usherd: %s", rest);
-    (void)sd_notifyf(0, "READY=1\nSTATUS=serving%s%s", left > 0 ? "; a restart is needed for: " : "", rest);
+    (void)config_compare(&before, &u->cfg, r->changed, sizeof r->changed);
+    r->restart_count = config_compare(&u->cfg, &wanted, r->restart, sizeof r->restart);
+    report_log(r);
 }

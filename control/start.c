@@ -514,14 +514,7 @@ static int broker_begin(struct usherd *u, char *err) {
         .path = u->socket,
         .group = u->cfg.sessions.group,
         .mode = u->cfg.sessions.mode,
-        .limits = {.sessions = u->cfg.sessions.max,
-                   .sessions_per_uid = u->cfg.sessions.max_per_uid,
-                   .sockets = u->cfg.sessions.sockets,
-                   .sockets_per_uid = u->cfg.sessions.sockets_per_uid,
-                   .streams = u->cfg.sessions.streams,
-                   .streams_per_uid = u->cfg.sessions.streams_per_uid,
-                   .tx_bytes = u->cfg.sessions.tx_bytes,
-                   .rx_bytes = u->cfg.sessions.rx_bytes},
+        .limits = manager_session_limits(&u->cfg),
         .comeback_ms = store_choose(&u->cfg) != STORE_NONE ? (uint32_t)(u->cfg.keeper.recovery_grace_ns / 1000000) : 0,
         .netns_cookie = u->netns_cookie,
         .judge = view_judge,
@@ -541,6 +534,12 @@ static const struct policy *policy_in_force(void *arg) {
     return u->policing != NULL ? policing_policy(u->policing) : NULL;
 }
 
+static void more_metrics(void *usherd, FILE *out) {
+    const struct usherd *u = usherd;
+    if (u->service != NULL)
+        service_metrics_write(u->service, out);
+}
+
 static int metrics_begin(struct usherd *u, char *err) {
     const struct metrics_params p = {
         .event = u->event,
@@ -550,9 +549,11 @@ static int metrics_begin(struct usherd *u, char *err) {
         .fd = listener_passed("metrics", SOCK_STREAM, false),
         .source = {.rt = u->rt,
                    .broker = &u->broker,
-                   .sessions_max = u->cfg.sessions.max,
+                   .sessions_max = &u->cfg.sessions.max,
                    .policy = policy_in_force,
-                   .policy_arg = u},
+                   .policy_arg = u,
+                   .more = more_metrics,
+                   .arg = u},
     };
     if (p.listen[0] == '\0' && p.fd < 0)
         return 0;
@@ -566,6 +567,7 @@ static void metrics_end(struct usherd *u) {
 /* A new program on disk takes over; else only what can be judged at any time changes at a reload. */
 static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si, void *arg) {
     struct usherd *u = arg;
+    static struct manager_report report;
     char err[ERR_SIZE];
     (void)source;
     (void)si;
@@ -574,7 +576,7 @@ static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si,
             return sd_event_exit(u->event, 0);
         log_error("succession", "%s; this usherd goes on", err);
     }
-    manager_reload(arg);
+    manager_reload(arg, &report);
     return 0;
 }
 
@@ -595,6 +597,7 @@ static int service_begin(struct usherd *u, char *err) {
 
 static void service_end(struct usherd *u) {
     service_destroy(u->service);
+    u->service = NULL;
 }
 
 static int report_begin(struct usherd *u, char *err) {

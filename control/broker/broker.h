@@ -74,6 +74,9 @@ struct broker_session {
 };
 /* The one with the least id that is at least `id`; false: there is none. */
 bool broker_session_next(const struct broker *b, uint64_t id, struct broker_session *ret_session);
+/* Limits from now on, except `sessions`, which memory was made for: what is attached and open stays, also beyond them.
+ * Streams of a user that has a session go on by the limit it began with. */
+void broker_limits_set(struct broker *b, const struct broker_limits *limits);
 /* Ends it. -ENOENT. */
 int broker_session_kill(struct broker *b, uint64_t id);
 /* Lets go of a datagram socket or listener: the program's kernel socket carries it from here. -ENOENT. */

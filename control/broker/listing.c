@@ -34,6 +34,12 @@ bool broker_session_next(const struct broker *b, uint64_t id, struct broker_sess
     return true;
 }
 
+void broker_limits_set(struct broker *b, const struct broker_limits *limits) {
+    uint32_t sessions = b->params.limits.sessions;
+    b->params.limits = *limits;
+    b->params.limits.sessions = sessions;
+}
+
 int broker_session_kill(struct broker *b, uint64_t id) {
     for (struct connection *c = b->connections; c != NULL; c = c->next) {
         if (c->session == NULL || c->session_id != id)

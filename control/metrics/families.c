@@ -313,7 +313,7 @@ static void write_sessions(FILE *out, const struct metrics_source *src) {
         broker_stats_read(*src->broker, &s);
     write_one(out, "usher_sessions", METRIC_GAUGE, "Programs attached.", s.sessions);
     write_one(out, "usher_sessions_limit", METRIC_GAUGE, "Programs that may be attached at one time.",
-              src->sessions_max);
+              *src->sessions_max);
     write_one(out, "usher_session_connections", METRIC_GAUGE, "Connections to the session socket.", s.connections);
     write_one(out, "usher_session_sockets", METRIC_GAUGE, "Accelerated sockets of programs.", s.sockets);
     write_one(out, "usher_sessions_attached_total", METRIC_COUNTER, "Programs that attached.", s.attached);
@@ -380,5 +380,7 @@ void metrics_write(FILE *out, const struct metrics_source *src) {
     write_tcp(out, src);
     write_classes(out, src);
     write_sessions(out, src);
+    if (src->more != NULL)
+        src->more(src->arg, out);
     write_process(out);
 }

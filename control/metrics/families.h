@@ -17,9 +17,11 @@ struct policy;
 struct metrics_source {
     struct runtime *rt;
     struct broker *const *broker; /* *broker may be NULL: it comes last and goes first */
-    uint32_t sessions_max;
+    const uint32_t *sessions_max;
     const struct policy *(*policy)(void *arg); /* the one in force, or NULL; NULL: nobody knows */
     void *policy_arg;
+    void (*more)(void *arg, FILE *out); /* families of rooms that this one does not know; NULL = none */
+    void *arg;
 };
 
 /* Writes all families. Costs one read of each counter and one letter to each shard (the tcp engine's gauges), one

@@ -55,7 +55,8 @@ Test(exposition, escapes_what_the_format_cannot_hold) {
 static struct metrics_source source_open(void) {
     kit_open(&k, NULL);
     kit_tcp(&k, 16);
-    return (struct metrics_source){.rt = k.rt, .broker = &no_broker, .sessions_max = 7};
+    static const uint32_t seven = 7;
+    return (struct metrics_source){.rt = k.rt, .broker = &no_broker, .sessions_max = &seven};
 }
 
 Test(families, show_what_happened) {

@@ -64,6 +64,7 @@ static void stream_close(struct rpc_call *c) {
         c->method->close(c->service->arg, c->stream);
     free(c->stream);
     c->stream = NULL;
+    c->server->counts[c->number].streams--;
 }
 
 /* The answer, if there is one, and the status. */
@@ -73,6 +74,7 @@ static enum call_state send_status(struct rpc_call *c) {
     grpc_metadata trailer = {0};
     size_t n = op_message(c, ops, op_headers(c, ops, 0));
     grpc_op *status = &ops[n++];
+    c->judged = true;
     status->op = GRPC_OP_SEND_STATUS_FROM_SERVER;
     status->data.send_status_from_server.status = (grpc_status_code)c->code;
     if (c->code != RPC_OK) {
@@ -135,15 +137,27 @@ static bool path_find(struct rpc_call *c) {
     const struct rpc_server *s = c->server;
     const char *slash = c->path[0] == '/' ? strchr(c->path + 1, '/') : NULL;
     size_t length = slash != NULL ? (size_t)(slash - c->path) - 1 : 0;
+    uint32_t first = 1;
     for (size_t i = 0; i < s->service_count && slash != NULL; i++) {
         const struct rpc_service *service = &s->services[i];
-        if (strlen(service->name) != length || strncmp(service->name, c->path + 1, length) != 0)
-            continue;
-        c->service = service;
-        c->method = method_find(service, slash + 1);
-        return c->method != NULL;
+        if (strlen(service->name) == length && strncmp(service->name, c->path + 1, length) == 0) {
+            c->service = service;
+            c->method = method_find(service, slash + 1);
+            c->number = c->method != NULL ? first + (uint32_t)(c->method - service->methods) : 0;
+            return c->method != NULL;
+        }
+        first += (uint32_t)service->method_count;
     }
     return false;
+}
+
+static enum rpc_code role_check(struct rpc_call *c) {
+    if (c->caller.role >= c->method->role)
+        return RPC_OK;
+    c->server->stats.denied_calls++;
+    return rpc_fail(c, RPC_PERMISSION_DENIED, "ROLE_TOO_LOW", NULL,
+                    "%s needs the role %s, and %s has the role %s; the setting control.roles of usherd gives roles",
+                    c->path, rpc_role_text(c->method->role), c->caller.name, rpc_role_text(c->caller.role));
 }
 
 static enum rpc_code admit(struct rpc_call *c) {
@@ -156,13 +170,8 @@ static enum rpc_code admit(struct rpc_call *c) {
     if (!path_find(c))
         return rpc_fail(c, RPC_UNIMPLEMENTED, "METHOD_UNKNOWN", NULL,
                         "this usherd has no method %s; ask the reflection service which it has", c->path);
-    if (c->caller.role >= c->method->role)
-        return RPC_OK;
-    c->server->stats.denied_calls++;
-    (void)rpc_fail(c, RPC_PERMISSION_DENIED, "ROLE_TOO_LOW", NULL,
-                   "%s needs the role %s, and %s has the role %s; the setting control.roles of usherd gives roles",
-                   c->path, rpc_role_text(c->method->role), c->caller.name, rpc_role_text(c->caller.role));
-    audit(c);
+    if (role_check(c) != RPC_OK)
+        audit(c);
     return c->code;
 }
 
@@ -201,6 +210,8 @@ static enum call_state stream_advance(struct rpc_call *c) {
     answer_drop(c);
     c->ready = false;
     rpc_scratch_reset(scratch);
+    if (role_check(c) != RPC_OK)
+        return send_status(c); /* it had one when the stream began */
     enum rpc_next next = c->method->next(c, c->service->arg, c->stream);
     if (next == RPC_NEXT_WAIT)
         return CALL_WAITING;
@@ -221,6 +232,7 @@ static enum call_state stream_begin(struct rpc_call *c, const void *request) {
         return send_status(c);
     }
     c->stream = state;
+    c->server->counts[c->number].streams++;
     return stream_advance(c);
 }
 
@@ -324,8 +336,10 @@ static void call_free(struct rpc_call *c) {
     if (c->next != NULL)
         c->next->prev = c->prev;
     *(c->prev != NULL ? &c->prev->next : &s->calls) = c->next;
-    if (c->entered)
+    if (c->entered) {
         s->stats.calls_now--;
+        s->counts[c->number].ended[c->judged ? c->code : RPC_CANCELLED]++;
+    }
     rpc_peer_release(c);
     answer_drop(c);
     if (c->incoming != NULL)

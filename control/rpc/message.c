@@ -6,6 +6,15 @@
 #include "engines/check.h"
 #include "google/rpc/status.pb-c.h"
 
+const char *rpc_code_text(uint32_t code) {
+    static const char *const words[RPC_CODE_COUNT] = {
+        "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+        "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+        "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+        "DATA_LOSS", "UNAUTHENTICATED"};
+    return words[code < RPC_CODE_COUNT ? code : 2];
+}
+
 grpc_slice rpc_message_pack(const ProtobufCMessage *message) {
     grpc_slice bytes = grpc_slice_malloc(protobuf_c_message_get_packed_size(message));
     (void)protobuf_c_message_pack(message, GRPC_SLICE_START_PTR(bytes));

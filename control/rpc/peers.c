@@ -337,21 +337,47 @@ static enum rpc_code use_take(struct rpc_call *c) {
     return RPC_OK;
 }
 
-enum rpc_code rpc_peer_identify(struct rpc_call *c) {
+static bool caller_take(struct rpc_call *c) {
     const struct rpc_connection *conn = connection_of(c);
     if (conn == NULL || conn->caller.tls != (c->door == RPC_DOOR_TLS))
-        return rpc_fail(c, RPC_UNAUTHENTICATED, "CALLER_UNKNOWN", NULL,
-                        "usherd does not know who is behind this connection; connect anew");
+        return false;
     c->caller = conn->caller;
     if (c->caller.tls)
         certificate_read(c);
+    return true;
+}
+
+enum rpc_code rpc_peer_identify(struct rpc_call *c) {
+    if (!caller_take(c))
+        return rpc_fail(c, RPC_UNAUTHENTICATED, "CALLER_UNKNOWN", NULL,
+                        "usherd does not know who is behind this connection; connect anew");
     if (c->caller.role == RPC_ROLE_NONE) {
         c->server->stats.denied_calls++;
         return rpc_fail(c, RPC_UNAUTHENTICATED, "NAME_UNKNOWN", NULL,
-                        "no name of this certificate (%s) has a role; the setting control.roles gives roles to names",
-                        c->caller.name);
+                        "%s %s has no role; the setting control.roles gives roles to users, groups and names",
+                        c->caller.tls ? "the certificate's name" : "user", c->caller.name);
     }
     return use_take(c);
+}
+
+/* The core's descriptor still says who is at the other end. */
+static void connection_judge(const struct rpc_server *s, struct rpc_connection *conn) {
+    struct rpc_caller now;
+    if (conn->relay != NULL || !connection_alive(conn))
+        return;
+    conn->caller.role = caller_read(s, conn->fd, &now) == 0 ? now.role : RPC_ROLE_NONE;
+}
+
+void rpc_peers_judge(struct rpc_server *s) {
+    for (struct rpc_connection *conn = s->connections; conn != NULL; conn = conn->next)
+        connection_judge(s, conn);
+    for (struct rpc_call *c = s->calls; c != NULL; c = c->next) {
+        if (c->stream == NULL)
+            continue;
+        if (!caller_take(c))
+            c->caller.role = RPC_ROLE_NONE;
+        c->ready = c->ready || c->caller.role < c->method->role;
+    }
 }
 
 void rpc_peer_release(struct rpc_call *c) {

@@ -165,6 +165,11 @@ int rpc_server_create(const struct rpc_params *params, struct rpc_server **ret_s
 void rpc_server_destroy(struct rpc_server *s);
 /* What grpc.health.v1 says of the whole. */
 void rpc_server_serving(struct rpc_server *s, bool serving);
+/* Other roles and limits from now on. Callers that are connected get the role that the new grants give them: their next
+ * call is judged by it, and a stream that it does not allow ends. `grants` outlives the server or the next update.
+ * 0 or -ENOMEM with nothing changed. */
+int rpc_server_update(struct rpc_server *s, const struct rpc_grant *grants, size_t grant_count,
+                      const struct rpc_limits *limits);
 
 struct rpc_stats {
     uint64_t connections, refused_connections; /* since the beginning */
@@ -175,5 +180,17 @@ struct rpc_stats {
     bool core_running;
 };
 void rpc_server_stats(const struct rpc_server *s, struct rpc_stats *ret_stats);
+
+#define RPC_CODE_COUNT 17
+/* "NOT_FOUND"; "UNKNOWN" for what is none. */
+const char *rpc_code_text(uint32_t code);
+struct rpc_method_stats {
+    const char *service, *method; /* "usher.control.v1.Daemon", "Drain"; "", "": calls of what there is not */
+    uint64_t ended[RPC_CODE_COUNT]; /* by code. A call whose caller went, or took too long, ended as CANCELLED */
+    bool is_stream;
+    uint32_t streams; /* open now */
+};
+/* By number, from 0; false after the last one. */
+bool rpc_server_method_stats(const struct rpc_server *s, uint32_t index, struct rpc_method_stats *ret_stats);
 
 #endif

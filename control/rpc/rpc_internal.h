@@ -68,7 +68,7 @@ struct rpc_call {
     struct rpc_server *server;
     uint8_t state; /* enum call_state; only rpc_call_event() writes it */
     uint8_t door;  /* index of the core's server */
-    bool headers_sent, ready, entered;
+    bool headers_sent, ready, entered, judged; /* judged: its status was decided */
     uint32_t batches; /* with the core */
     struct rpc_tag tag[CALL_EVENT_COUNT];
     grpc_call *core;
@@ -78,6 +78,7 @@ struct rpc_call {
     int cancelled;
     const struct rpc_service *service;
     const struct rpc_method *method;
+    uint32_t number; /* of its method in server->method[] */
     struct rpc_caller caller;
     struct rpc_use *use;
     void *stream; /* open */
@@ -98,10 +99,17 @@ struct rpc_grant_ids {
 
 enum rpc_door { RPC_DOOR_UNIX, RPC_DOOR_TLS, RPC_DOOR_COUNT };
 
+/* What is counted of one method. */
+struct rpc_method_counts {
+    uint64_t ended[RPC_CODE_COUNT];
+    uint32_t streams;
+};
+
 struct rpc_server {
     struct rpc_params params;
     struct rpc_service *services; /* the params' and the standard ones */
     size_t service_count;
+    struct rpc_method_counts *counts; /* [0]: of methods there are not; then all methods in the services' order */
     struct rpc_grant_ids *grants; /* of params.grants */
     char path[108]; /* to be removed at the end, "" = none */
     int listen_fd;
@@ -149,6 +157,8 @@ void rpc_peer_accept(struct rpc_server *s, int fd);
 /* Knows a TLS connection by its peer name from now on. NULL: refused, the limits do not allow it. */
 struct rpc_connection *rpc_peer_add(struct rpc_server *s, const char *peer, const struct rpc_caller *caller);
 void rpc_peer_remove(struct rpc_server *s, struct rpc_connection *conn);
+/* The roles of connections and of open streams anew, by changed grants. */
+void rpc_peers_judge(struct rpc_server *s);
 /* Who makes this call. RPC_OK, or why it may not; fills c->caller and takes c->use. */
 enum rpc_code rpc_peer_identify(struct rpc_call *c);
 void rpc_peer_release(struct rpc_call *c);

@@ -116,7 +116,7 @@ static grpc_server *door_make(struct rpc_server *s) {
     grpc_arg list[] = {
         {GRPC_ARG_INTEGER, (char *)(uintptr_t)GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, .value.integer = RPC_MESSAGE_MAX},
         {GRPC_ARG_INTEGER, (char *)(uintptr_t)GRPC_ARG_MAX_CONCURRENT_STREAMS,
-         .value.integer = (int)s->params.limits.caller_calls + 8}, /* ours answers before the core's queues */
+         .value.integer = RPC_CALLS_MAX + 8}, /* ours, which can change, answers before the core's queues */
         {GRPC_ARG_INTEGER, (char *)(uintptr_t)GRPC_ARG_MAX_METADATA_SIZE, .value.integer = 16384},
         {GRPC_ARG_INTEGER, (char *)(uintptr_t)GRPC_ARG_MAX_CONNECTION_IDLE_MS, .value.integer = CORE_IDLE_MS},
         {GRPC_ARG_INTEGER, (char *)(uintptr_t)GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, .value.integer = 5000},
@@ -276,7 +276,11 @@ static int services_join(struct rpc_server *s) {
         memcpy(s->services, s->params.services, ours * sizeof *s->services);
     memcpy(s->services + ours, standard, sizeof standard);
     s->service_count = ours + ARRAY_LEN(standard);
-    return 0;
+    size_t methods = 1;
+    for (size_t i = 0; i < s->service_count; i++)
+        methods += s->services[i].method_count;
+    s->counts = calloc(methods, sizeof *s->counts);
+    return s->counts != NULL ? 0 : -ENOMEM;
 }
 
 static int sources_add(struct rpc_server *s) {
@@ -365,6 +369,7 @@ void rpc_server_destroy(struct rpc_server *s) {
     }
     rpc_scratch_fini(&s->scratch);
     free(s->services);
+    free(s->counts);
     free(s->grants);
     (void)pthread_mutex_destroy(&s->lock);
     free(s);
@@ -377,6 +382,44 @@ void rpc_server_serving(struct rpc_server *s, bool serving) {
     for (struct rpc_call *c = s->calls; c != NULL; c = c->next)
         c->ready = c->ready || c->stream != NULL;
     (void)sd_event_source_set_enabled(s->ready_source, SD_EVENT_ONESHOT);
+}
+
+int rpc_server_update(struct rpc_server *s, const struct rpc_grant *grants, size_t grant_count,
+                      const struct rpc_limits *limits) {
+    const struct rpc_params before = s->params;
+    struct rpc_grant_ids *ids = s->grants;
+    s->params.grants = grants;
+    s->params.grant_count = grant_count;
+    int error = rpc_grants_resolve(s);
+    if (error != 0) {
+        s->params = before;
+        s->grants = ids;
+        return error;
+    }
+    free(ids);
+    s->params.limits = *limits;
+    rpc_peers_judge(s);
+    (void)sd_event_source_set_enabled(s->ready_source, SD_EVENT_ONESHOT);
+    return 0;
+}
+
+bool rpc_server_method_stats(const struct rpc_server *s, uint32_t index, struct rpc_method_stats *ret_stats) {
+    struct rpc_method_stats m = {.service = "", .method = ""};
+    uint32_t left = index;
+    size_t i = 0;
+    for (; index > 0 && i < s->service_count && left > s->services[i].method_count; i++)
+        left -= (uint32_t)s->services[i].method_count;
+    if (i == s->service_count)
+        return false;
+    if (index > 0) {
+        m.service = s->services[i].name;
+        m.method = s->services[i].methods[left - 1].name;
+        m.is_stream = s->services[i].methods[left - 1].open != NULL;
+    }
+    memcpy(m.ended, s->counts[index].ended, sizeof m.ended);
+    m.streams = s->counts[index].streams;
+    *ret_stats = m;
+    return true;
 }
 
 void rpc_server_stats(const struct rpc_server *s, struct rpc_stats *ret_stats) {

@@ -11,6 +11,7 @@
 
 #include "control/broker/broker.h"
 #include "control/broker/claims.h"
+#include "control/manager.h"
 #include "control/services/service_internal.h"
 #include "control/succession.h"
 #include "proto/usher_shm.h"
@@ -132,6 +133,25 @@ static enum rpc_code check_config(struct rpc_call *c, void *arg, const void *req
     return RPC_OK;
 }
 
+static enum rpc_code reload(struct rpc_call *c, void *arg, const void *request) {
+    const struct service *s = arg;
+    PB(ReloadResponse) *r = PB_NEW(c, ReloadResponse, reload_response);
+    struct manager_report *report = rpc_alloc(c, sizeof *report);
+    (void)request;
+    manager_reload(s->u, report);
+    r->valid = report->problems.count == 0;
+    r->problem_count = report->problems.count;
+    r->n_problems = r->problem_count < PROBLEM_MAX ? r->problem_count : PROBLEM_MAX;
+    r->problems = rpc_alloc_array(c, char *, PROBLEM_MAX);
+    for (size_t i = 0; i < r->n_problems; i++)
+        r->problems[i] = report->problems.text[i];
+    r->changed = report->changed;
+    r->restart = report->restart;
+    rpc_audit(c, "settings", "", r->valid ? r->changed : "wrong, nothing changed");
+    rpc_answer(c, &r->base);
+    return RPC_OK;
+}
+
 static enum rpc_code set_log_level(struct rpc_call *c, void *arg, const void *request) {
     struct service *s = arg;
     const PB(SetLogLevelRequest) *q = request;
@@ -212,6 +232,7 @@ const struct rpc_method daemon_methods[] = {
     {.name = "GetInfo", PB_REQUEST(get_info_request), .role = RPC_ROLE_VIEWER, .unary = get_info},
     {.name = "GetConfig", PB_REQUEST(get_config_request), .role = RPC_ROLE_VIEWER, .unary = get_config},
     {.name = "CheckConfig", PB_REQUEST(check_config_request), .role = RPC_ROLE_VIEWER, .unary = check_config},
+    {.name = "Reload", PB_REQUEST(reload_request), .role = RPC_ROLE_ADMIN, .change = true, .unary = reload},
     {.name = "SetLogLevel",
      PB_REQUEST(set_log_level_request),
      .role = RPC_ROLE_OPERATOR,

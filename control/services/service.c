@@ -55,13 +55,32 @@ static size_t grants_add(struct rpc_grant *g, size_t n, const struct config_role
     return n;
 }
 
-static size_t grants_fill(struct service *s) {
-    const struct config *cfg = &s->u->cfg;
-    size_t n = 0;
-    s->grants = calloc(CONFIG_ROLE_MAX * 3 * CONFIG_MEMBER_MAX, sizeof *s->grants);
-    for (uint32_t i = 0; s->grants != NULL && i < cfg->control.role_count; i++)
-        n = grants_add(s->grants, n, &cfg->control.roles[i]);
-    return n;
+static struct rpc_grant *grants_make(const struct config *cfg, size_t *ret_count) {
+    struct rpc_grant *g = calloc(CONFIG_ROLE_MAX * 3 * CONFIG_MEMBER_MAX, sizeof *g);
+    *ret_count = 0;
+    for (uint32_t i = 0; g != NULL && i < cfg->control.role_count; i++)
+        *ret_count = grants_add(g, *ret_count, &cfg->control.roles[i]);
+    return g;
+}
+
+static struct rpc_limits limits_of(const struct config *cfg) {
+    return (struct rpc_limits){.connections = cfg->control.connections,
+                               .caller_connections = cfg->control.caller_connections,
+                               .caller_calls = cfg->control.caller_calls,
+                               .caller_rate = cfg->control.caller_rate,
+                               .idle_stop_us = cfg->control.idle_stop_ns / 1000};
+}
+
+int service_settings(struct service *s) {
+    size_t n;
+    struct rpc_grant *grants = grants_make(&s->u->cfg, &n);
+    const struct rpc_limits limits = limits_of(&s->u->cfg);
+    int error = grants != NULL ? rpc_server_update(s->rpc, grants, n, &limits) : -ENOMEM;
+    struct rpc_grant *old = error == 0 ? s->grants : grants;
+    if (error == 0)
+        s->grants = grants;
+    free(old);
+    return error;
 }
 
 static struct rpc_params params_of(struct service *s, const struct config *cfg) {
@@ -76,11 +95,7 @@ static struct rpc_params params_of(struct service *s, const struct config *cfg) 
         .group = cfg->control.group,
         .mode = cfg->control.mode,
         .tls = cfg->control.tls.address[0] != '\0' ? &s->tls : NULL,
-        .limits = {.connections = cfg->control.connections,
-                   .caller_connections = cfg->control.caller_connections,
-                   .caller_calls = cfg->control.caller_calls,
-                   .caller_rate = cfg->control.caller_rate,
-                   .idle_stop_us = cfg->control.idle_stop_ns / 1000},
+        .limits = limits_of(cfg),
         .audit = audit_write,
     };
 }
@@ -106,8 +121,7 @@ int service_create(struct usherd *u, struct service **ret_service, char *err, si
     s->event_next = 1;
     s->started_unix_ns = service_now_unix_ns();
     struct rpc_params p = params_of(s, &u->cfg);
-    p.grant_count = grants_fill(s);
-    p.grants = s->grants;
+    p.grants = s->grants = grants_make(&u->cfg, &p.grant_count);
     p.service_count = table_fill(s);
     p.services = s->table;
     int error = rpc_server_create(&p, &s->rpc, err, err_size);

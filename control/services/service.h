@@ -6,6 +6,7 @@
 #define USHER_CONTROL_SERVICES_SERVICE_H
 
 #include <stddef.h>
+#include <stdio.h>
 
 struct service;
 struct usherd;
@@ -13,5 +14,9 @@ struct usherd;
 /* Opens the control socket (and TLS, when the config says so). */
 int service_create(struct usherd *u, struct service **ret_service, char *err, size_t err_size);
 void service_destroy(struct service *s);
+/* The roles and limits of the settings have changed. 0, or -ENOMEM and the old ones hold. */
+int service_settings(struct service *s);
+/* The service's own metrics, see control/metrics/families.h. */
+void service_metrics_write(const struct service *s, FILE *out);
 
 #endif

@@ -248,6 +248,25 @@ int run_upgrade(struct ctl *c) {
     return upgrade_wait(c, before_ns);
 }
 
+int run_reload(struct ctl *c) {
+    PB(ReloadRequest) request = USHER__CONTROL__V1__RELOAD_REQUEST__INIT;
+    PB(ReloadResponse) *a = ctl_call(c, PB_METHOD(Daemon, Reload, reload_response), &request);
+    if (a == NULL)
+        return -1;
+    bool shown = told(c, a);
+    for (size_t i = 0; i < a->n_problems && !shown; i++)
+        (void)fprintf(c->screen.out, "%s\n", a->problems[i]);
+    if (!shown && a->valid)
+        (void)fprintf(c->screen.out, "changed: %s\n", a->changed[0] != '\0' ? a->changed : "nothing");
+    if (!shown && a->restart[0] != '\0')
+        (void)fprintf(c->screen.out, "takes effect at a restart of usherd: %s\n", a->restart);
+    if (!a->valid)
+        fault_set(&c->fault, EXIT_FAILED, "the settings are wrong; nothing was changed");
+    int result = a->valid ? 0 : -1;
+    ctl_free(a);
+    return result;
+}
+
 int run_log_level(struct ctl *c) {
     PB(SetLogLevelRequest) request = USHER__CONTROL__V1__SET_LOG_LEVEL_REQUEST__INIT;
     request.level = (char *)(uintptr_t)c->given.args[0];

@@ -165,6 +165,10 @@ const struct command commands[] = {
      "operator", NULL, false, NULL, run_drain},
     {"resume", "", 0, 0, "Let programs attach again", "Ends a drain.",
      "operator", NULL, false, NULL, run_resume},
+    {"reload", "", 0, 0, "Read the settings again",
+     "As `systemctl reload usherd` does. Roles, limits, the log level and the mode take effect at once; it says what "
+     "wants a restart. Exit status 1: the settings are wrong, and nothing was changed.",
+     "admin", NULL, false, NULL, run_reload},
     {"log-level", "LEVEL", 1, 1, "Change which events are logged",
      "Until usherd ends; usherd.yaml is not changed.",
      "operator", LEVELS, false, NULL, run_log_level},

@@ -107,6 +107,7 @@ int run_upgrade(struct ctl *c);
 int run_drain(struct ctl *c);
 int run_resume(struct ctl *c);
 int run_shutdown(struct ctl *c);
+int run_reload(struct ctl *c);
 int run_log_level(struct ctl *c);
 int run_ss(struct ctl *c);
 int run_top(struct ctl *c);

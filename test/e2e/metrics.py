@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 
@@ -61,9 +62,29 @@ def promtool_agrees(rig):
     check(done.returncode == 0, f"promtool: {done.stdout}{done.stderr}")
 
 
+def operators_are_counted(rig):
+    path = rig.path("metrics.sock")
+    rig.usherd(CONFIG % path)
+    ctl = [f"{rig.bin}/usherctl", "--socket", f"{rig.dir}/run/control.sock"]
+    for words in (["status"], ["status"], ["kill-session", "4711"]):
+        run(rig.inside("a", [*ctl, *words]), ok=None)
+    watch = rig.start("a", "usherctl", *ctl[1:], "events")
+    name = 'usher_control_calls_total{service="usher.control.v1.%s",method="%s",code="%s"} %d'
+    wanted = [name % ("Daemon", "GetInfo", "OK", 2), name % ("Sessions", "Kill", "NOT_FOUND", 1),
+              'usher_control_refused_total{what="role"} 0', "usher_control_core_running 1"]
+    text = until("the calls are counted", lambda: (t := scrape(path)) and all(w in t for w in wanted) and t)
+    until("the stream is counted", lambda: values(scrape(path)).get("usher_control_calls") == 1)
+    watch.end(signal.SIGINT)
+    stream = 'usher_control_streams{service="usher.control.v1.Events",method="Watch"} 0'
+    until("and its end", lambda: stream in scrape(path))
+    check(text.count("usher_control_calls_total{") < 10, "what never happened has no line")
+
+
 def dashboard_asks_for_what_there_is(rig):
     path = rig.path("metrics.sock")
     rig.usherd(CONFIG % path)
+    run(rig.inside("a", [f"{rig.bin}/usherctl", "--socket", f"{rig.dir}/run/control.sock", "counters"]))
+    until("a call is counted", lambda: "usher_control_calls_total{" in scrape(path))
     there = values(scrape(path))
     with open(f"{PACKAGING}/grafana-dashboard.json", encoding="utf-8") as f:
         text = f.read()
@@ -83,5 +104,5 @@ def loopback_serves_and_others_are_refused(rig):
     check(done.returncode == 2 and "metrics.listen: must be 127.0.0.1:PORT" in done.stderr, done.stderr)
 
 
-sys.exit(main([traffic_is_counted, promtool_agrees, dashboard_asks_for_what_there_is,
+sys.exit(main([traffic_is_counted, promtool_agrees, operators_are_counted, dashboard_asks_for_what_there_is,
                loopback_serves_and_others_are_refused]))

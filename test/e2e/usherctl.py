@@ -141,6 +141,45 @@ def roles_are_explained(rig):
     check(usherd.end() == 0, usherd.text())
 
 
+def roles_and_limits_change_under_way(rig):
+    """A viewer becomes nobody: his open stream ends, his connection is of no more use; then he becomes an operator."""
+    head = "interfaces: [{name: va}]\nkeeper: {mode: off}\n"
+    os.chmod(rig.dir, 0o755)
+    program = rig.path("usherctl")
+    shutil.copy(f"{rig.bin}/usherctl", program)
+    usherd = rig.usherd(head + "control: {mode: 0666, roles: [{role: viewer, users: [nobody]}]}\n")
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program, "--socket",
+              f"{rig.dir}/run/control.sock"]
+
+    def reload(settings, *wanted):
+        rig.path("usherd.yaml", head + settings)
+        done = ctl(rig, "reload")
+        check(all(w in done.stdout for w in wanted), done.stdout)
+
+    def tries(*words, code):
+        done = run(rig.inside("a", [*nobody, *words]), ok=None)
+        check(done.returncode == code, f"{words}: exit {done.returncode}, not {code}: {done.stdout}{done.stderr}")
+        return done
+    stream = Program(rig.inside("a", [*nobody, "--watch=0.2", "workers"]), 100, 30)
+    stream.shows("WORKER")
+    events = Program(rig.inside("a", [*nobody, "events"]), 100, 30)
+    events.shows("ready")
+    tries("drain", code=4)
+    reload("control: {mode: 0666, caller_rate: 7}\nruntime: {spin_us: 7}\n", "changed: ", "control.roles",
+           "control.caller_rate", "restart of usherd: runtime.spin_us")
+    check(events.end() == 4 and "ROLE" not in events.text and "role" in events.text, events.text)
+    stream.shows("role")
+    stream.end(signal.SIGINT)
+    tries("status", code=3)
+    reload("control: {mode: 0666, roles: [{role: operator, users: [nobody]}]}\n", "control.roles")
+    tries("drain", code=0)
+    reload("sessions: {sockets_per_uid: 1}\n", "sessions.sockets_per_uid")
+    rig.path("usherd.yaml", "nonsense: 1\n")
+    done = ctl(rig, "reload", code=1)
+    check("nonsense" in done.stdout and "nothing was changed" in done.stderr, done.stdout + done.stderr)
+    check("audit: root" in usherd.text() and usherd.end() == 0, usherd.text())
+
+
 def certificates(rig):
     """An authority, usherd's certificate for 127.0.0.1, and one for each of two people."""
     def openssl(*words):
@@ -317,6 +356,6 @@ def zsh_completes(rig):
 
 
 sys.exit(main([lists_show_what_runs, changes_are_made, sockets_are_let_go, engines_come_and_go,
-               ends_tell_what_happened, roles_are_explained,
+               ends_tell_what_happened, roles_are_explained, roles_and_limits_change_under_way,
                another_host_is_reached_by_tls, terminals_get_color_and_fit, top_runs_in_a_terminal, doctor_judges,
                shells_take_the_completion]))

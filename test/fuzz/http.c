@@ -25,8 +25,13 @@ static void open_once(void) {
     (void)snprintf(path, sizeof path, "/tmp/usher-fuzz-http-%d", getpid());
     if (runtime_create(&rc, &rt, &re) != 0 || sd_event_new(&loop) < 0)
         abort();
-    const struct metrics_params p = {
-        .event = loop, .listen = path, .group = "", .mode = 0600, .fd = -1, .source = {rt, &no_broker, 1}};
+    static const uint32_t one = 1;
+    const struct metrics_params p = {.event = loop,
+                                     .listen = path,
+                                     .group = "",
+                                     .mode = 0600,
+                                     .fd = -1,
+                                     .source = {.rt = rt, .broker = &no_broker, .sessions_max = &one}};
     if (metrics_server_create(&p, &server, err, sizeof err) != 0)
         abort();
     (void)unlink(path);
