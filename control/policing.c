@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "control/coverage.h"
 #include "control/log.h"
 #include "control/policy/classes_install.h"
 #include "control/policy/history.h"
@@ -116,6 +117,7 @@ static int force(struct policing *p, struct policy *policy, uint64_t revision, s
                     strerror(-error));
     p->open = true;
     counts_turn(p, policy);
+    coverage_policy(p->u, policy);
     return 0;
 }
 

@@ -31,7 +31,7 @@ static const struct right rights[] = {
     {CAP_NET_RAW,    true,  "CAP_NET_RAW"},    /* packet and AF_XDP sockets */
     {CAP_BPF,        true,  "CAP_BPF"},        /* claim programs and maps */
     {CAP_SYS_PTRACE, true,  "CAP_SYS_PTRACE"}, /* /proc/PID/exe of clients of other users: whose a socket is */
-    {CAP_PERFMON,    false, "CAP_PERFMON"},    /* pointer arithmetic in claim programs on kernels that ask for it */
+    {CAP_PERFMON,    false, "CAP_PERFMON"},    /* claim programs on some kernels; who makes a kernel socket */
     {CAP_IPC_LOCK,   false, "CAP_IPC_LOCK"},   /* AF_XDP memory beyond RLIMIT_MEMLOCK */
     {CAP_NET_BIND_SERVICE, false, "CAP_NET_BIND_SERVICE"}, /* the echo service's ports below 1024 */
     {CAP_CHOWN,      false, "CAP_CHOWN"},      /* give sockets to the groups of the settings */

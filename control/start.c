@@ -18,6 +18,7 @@
 #include "control/broker/broker.h"
 #include "control/broker/claims.h"
 #include "control/confine.h"
+#include "control/coverage.h"
 #include "control/engines.h"
 #include "control/identity/owner.h"
 #include "control/interfaces.h"
@@ -183,6 +184,7 @@ static int store_begin(struct usherd *u, char *err) {
     if (error != 0)
         return fail(err, error, "usher-keeper cannot be started: %s; it lies beside usherd, or set keeper.mode to off",
                     strerror(-error));
+    coverage_inherit(u);
     log_info("keeper", "kernel objects are kept by %s, for %llu ms after usherd's death", store_text(u->store),
              (unsigned long long)(u->cfg.keeper.recovery_grace_ns / 1000000));
     return 0;
@@ -202,11 +204,12 @@ static bool kept_as(const struct store_fd *list, size_t count, const char *name,
     return false;
 }
 
-/* The fds that keep the claims alive, and those that connections live in. */
+/* The fds that keep the policy and the claims alive, and those that connections live in. */
 static size_t store_list(const struct usherd *u, struct store_fd *ret) {
     struct nb_fd fds[KEPT_MAX];
     struct runtime_heirloom heirlooms[RUNTIME_HEIRLOOM_MAX];
-    size_t n = nb_claims_fds(u->nb, fds, KEPT_MAX), more = runtime_heirlooms(u->rt, heirlooms, ARRAY_LEN(heirlooms));
+    size_t n = coverage_fds(u, fds, KEPT_MAX), more = runtime_heirlooms(u->rt, heirlooms, ARRAY_LEN(heirlooms));
+    n += nb_claims_fds(u->nb, fds + n, KEPT_MAX - n);
     n = n < KEPT_MAX - more ? n : KEPT_MAX - more;
     for (size_t i = 0; i < n; i++) {
         ret[i].fd = fds[i].fd;
@@ -220,7 +223,7 @@ static size_t store_list(const struct usherd *u, struct store_fd *ret) {
 }
 
 /* Makes the store hold exactly these. */
-static void store_sync(struct usherd *u) {
+void usherd_store_sync(struct usherd *u) {
     struct store_fd now[KEPT_MAX];
     if (u->store == NULL)
         return;
@@ -361,8 +364,9 @@ static int policy_begin(struct usherd *u, char *err) {
 
 /* ---- interfaces and the view of the network ---- */
 
-static void on_slots_changed(void *arg) {
-    store_sync(arg);
+static void on_links_changed(void *arg) {
+    coverage_links(arg);
+    usherd_store_sync(arg);
     policing_ports(arg);
 }
 
@@ -379,7 +383,7 @@ static int view_begin(struct usherd *u, char *err) {
         .nb = u->nb,
         .claims = u->claims,
         .interfaces = u->interfaces,
-        .slots_changed = on_slots_changed,
+        .links_changed = on_links_changed,
         .arg = u,
     };
     error = interfaces_taps_create(u->interfaces, err, ERR_SIZE);
@@ -404,6 +408,12 @@ static void strays_detach(struct usherd *u) {
                 nb_attach_destroy(a);
         }
     }
+}
+
+static int cover_begin(struct usherd *u, char *err) {
+    (void)err;
+    coverage_begin(u);
+    return 0;
 }
 
 static int on_store_gone(sd_event_source *source, int fd, uint32_t events, void *arg);
@@ -433,13 +443,13 @@ static int on_store_gone(sd_event_source *source, int fd, uint32_t events, void 
         return 0;
     }
     log_warning("keeper", "usher-keeper ended; %s takes its place", store_text(u->store));
-    store_sync(u);
+    usherd_store_sync(u);
     return store_watch(u) < 0 ? -ENOMEM : 0;
 }
 
 static int keep_begin(struct usherd *u, char *err) {
     strays_detach(u);
-    store_sync(u);
+    usherd_store_sync(u);
     int error = store_watch(u);
     return error < 0 ? fail(err, error, "usher-keeper cannot be watched: %s", strerror(-error)) : 0;
 }
@@ -538,6 +548,7 @@ static void more_metrics(void *usherd, FILE *out) {
     const struct usherd *u = usherd;
     if (u->service != NULL)
         service_metrics_write(u->service, out);
+    coverage_metrics_write(u, out);
 }
 
 static int metrics_begin(struct usherd *u, char *err) {
@@ -627,6 +638,7 @@ static const struct step steps[] = {
     {"owners", owners_begin, owners_end},
     {"policy", policy_begin, policing_end},
     {"interfaces", view_begin, view_end},
+    {"kernel sockets", cover_begin, coverage_end},
     {"kept objects", keep_begin, keep_end},
     {"workers", workers_begin, workers_end},
     {"echo service", echo_begin, echo_end},
@@ -647,7 +659,7 @@ static void undo(struct usherd *u, size_t count) {
 
 void usherd_keep(struct usherd *u) {
     u->kept_count = 0; /* a number may stand for another file by now */
-    store_sync(u);
+    usherd_store_sync(u);
 }
 
 bool usherd_keeps_by_systemd(const struct usherd *u) {

@@ -19,6 +19,7 @@
 
 struct broker;
 struct claim_table;
+struct coverage;
 struct echo_service;
 struct interfaces;
 struct manager_watchdog;
@@ -58,6 +59,7 @@ struct usherd {
     struct claim_table *claims;
     struct owner_table *owners;
     struct policing *policing;
+    struct coverage *coverage;
     struct interfaces *interfaces;
     struct view *view;
     struct echo_service *echo;
@@ -79,6 +81,8 @@ int usherd_engines_try(struct usherd *u, struct runtime_error *err);
 void usherd_keep(struct usherd *u);
 /* Undoes all steps in reverse. */
 void usherd_end(struct usherd *u);
+/* Makes the store hold exactly the fds that outlive usherd: after they have changed. */
+void usherd_store_sync(struct usherd *u);
 /* Undoes what a dead usherd of this network namespace left; 0 or -errno, logged. */
 int usherd_cleanup(struct usherd *u);
 

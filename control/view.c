@@ -235,10 +235,8 @@ static void on_link(void *arg, const struct follow_link *l, bool gone) {
         v->link_state[at] = now;
         v->stale = true;
     }
-    if (interfaces_link(v->p.interfaces, l, gone)) {
-        v->stale = true;
-        v->slots_changed = true;
-    }
+    v->stale |= interfaces_link(v->p.interfaces, l, gone);
+    v->links_changed = true;
 }
 
 static void on_neigh(void *arg, const struct follow_neigh *n) {
@@ -291,9 +289,9 @@ static int resync(struct view *v) {
     if (err != 0)
         log_error("view.resync", "the kernel's tables cannot be read: %s; trying again", strerror(-err));
     v->stale = err != 0;
-    if (v->slots_changed) {
-        v->slots_changed = false;
-        v->p.slots_changed(v->p.arg);
+    if (v->links_changed) {
+        v->links_changed = false;
+        v->p.links_changed(v->p.arg);
     }
     return err;
 }

@@ -25,7 +25,7 @@ struct view_params {
     struct nb_claims *nb;
     struct claim_table *claims;
     struct interfaces *interfaces;
-    void (*slots_changed)(void *arg); /* ports came or went */
+    void (*links_changed)(void *arg); /* links came, went or changed, and ports perhaps with them */
     void *arg;
 };
 

@@ -34,7 +34,7 @@ struct view {
     struct view_wanted *wanted;
     uint32_t wanted_count, wanted_max;
     uint8_t link_state[LINK_STATES];
-    bool stale, due_armed, slots_changed;
+    bool stale, due_armed, links_changed;
     bool overflow; /* a table of the ip engine does not hold all: its answers may be wrong */
     /* judge.c */
     uint64_t firewall_checked_us;

@@ -669,7 +669,8 @@ const struct field config_schema[] = {{.name = "runtime",
                                        .type = FIELD_TEXT,
                                        AT(config, policy),
                                        .def = "",
-                                       .doc = "The file with the rules that judge accelerated packets, see "
+                                       .doc = "The file with the rules that judge accelerated packets, and those "
+                                              "of kernel sockets on interfaces that usherd runs, see "
                                               "usher-policy(5); empty: only what operators apply. It is read when "
                                               "usherd starts and at a reload, and counts when it changed since. With a "
                                               "mistake in it the last good policy stays in force; without one usherd "

@@ -4,6 +4,7 @@
  */
 #include "control/netlink/cgroup_bpf.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <mntent.h>
@@ -47,13 +48,44 @@ static int group_open(const char *cgroup) {
     return fd >= 0 ? fd : open(mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
+#define OWN_MAX 16
+#define IDS_MAX 64
+
+static uint32_t own[OWN_MAX], own_count; /* control thread only */
+
+void cgroup_bpf_own(const uint32_t *ids, uint32_t count) {
+    own_count = count < OWN_MAX ? count : OWN_MAX;
+    if (own_count > 0)
+        memcpy(own, ids, own_count * sizeof *ids);
+}
+
+int cgroup_bpf_root(void) {
+    return group_open("");
+}
+
+static bool is_own(uint32_t id) {
+    for (uint32_t i = 0; i < own_count; i++) {
+        if (own[i] == id)
+            return true;
+    }
+    return false;
+}
+
+/* With more of them than are asked for, the kernel says ENOSPC and how many there are. */
 static uint32_t programs(int group, uint32_t type) {
+    uint32_t ids[IDS_MAX] = {0}, others = 0;
     union bpf_attr attr;
     memset(&attr, 0, sizeof attr);
     attr.query.target_fd = (uint32_t)group;
     attr.query.attach_type = type;
     attr.query.query_flags = BPF_F_QUERY_EFFECTIVE;
-    return syscall(SYS_bpf, BPF_PROG_QUERY, &attr, sizeof attr) == 0 ? attr.query.prog_cnt : 0;
+    attr.query.prog_ids = (uint64_t)(uintptr_t)ids;
+    attr.query.prog_cnt = IDS_MAX;
+    if (syscall(SYS_bpf, BPF_PROG_QUERY, &attr, sizeof attr) != 0 && errno != ENOSPC)
+        return 0;
+    for (uint32_t i = 0; i < attr.query.prog_cnt; i++)
+        others += i >= IDS_MAX || !is_own(ids[i]);
+    return others;
 }
 
 bool cgroup_bpf_judges(const char *cgroup, char *ret_what, size_t size) {
