@@ -99,7 +99,7 @@ static struct nb_action some_action(struct toy *t) {
     static const uint8_t verdicts[] = {NB_DROP, NB_DROP, NB_DROP, NB_ALLOW, NB_ALLOW, NB_REJECT, NB_CONTINUE};
     return (struct nb_action){.verdict = verdicts[roll(t, sizeof verdicts)],
                               .counter = NB_NONE,
-                              .flags = roll(t, 8) ? 0 : (uint16_t)(1u << roll(t, 5))};
+                              .flags = (uint16_t)(roll(t, 8) ? 0u : 1u << roll(t, 5))};
 }
 
 void toy_policy(struct toy *t, uint64_t seed) {
