@@ -29,6 +29,10 @@ ip -n peer addr add 10.66.0.2/24 dev u1
 ip -n peer link set u1 up
 ip netns exec peer /build/bin/kernel-echo 7 120 >/dev/null &
 
+# A sanitized build looks for leaks by ptrace when it ends, which its service's seccomp list forbids.
+mkdir -p /etc/systemd/system/usherd.service.d
+printf '[Service]\nEnvironment=ASAN_OPTIONS=detect_leaks=0\n' >/etc/systemd/system/usherd.service.d/sanitized.conf
+
 # Install: enabled, started, ready, serving.
 dpkg -i /build/packages/*.deb
 systemctl is-enabled usherd.service usherd-session.socket usherd-control.socket
@@ -60,7 +64,6 @@ said "were taken over"
 /build/bin/udp-ping --count 20 10.66.0.2:7 | grep "carried by usherd"
 
 # A daemon that hangs is ended by the watchdog, and comes back.
-mkdir -p /etc/systemd/system/usherd.service.d
 printf '[Service]\nWatchdogSec=2s\n' >/etc/systemd/system/usherd.service.d/test.conf
 systemctl daemon-reload
 systemctl restart usherd

@@ -19,7 +19,8 @@ BUILD = os.path.realpath(sys.argv[1])
 LINTIAN_EXCEPT = "bogus-mail-host,bogus-mail-host-in-debian-changelog,maintscript-calls-ldconfig"
 WANTED = {
     "usher": ("/usr/sbin/usherd", "/usr/sbin/usher-keeper", "/usr/bin/usherctl", "/usr/lib/usher/engines/ip.so",
-              "/usr/lib/usher/engines/udp.so", "/usr/lib/usher/engines/tcp.so", "/etc/usher/usherd.yaml",
+              "/usr/lib/usher/engines/udp.so", "/usr/lib/usher/engines/tcp.so", "/usr/lib/usher/engines/filter.so",
+              "/usr/lib/usher/engines/qos.so", "/etc/usher/usherd.yaml",
               "/usr/lib/systemd/system/usherd.service", "/usr/lib/systemd/system/usherd-session.socket",
               "/usr/lib/systemd/system/usherd-control.socket", "/usr/lib/systemd/catalog/usher.catalog",
               "/usr/share/man/man1/usherctl.1.gz", "/usr/share/man/man5/usherd.yaml.5.gz",
