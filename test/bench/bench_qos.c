@@ -6,7 +6,6 @@
  * engine's calls alone.
  */
 #include "test/bench/benches.h"
-#include "test/bench/proc.h"
 #include "test/bench/qos_cost.h"
 #include "test/bench/qos_rig.h"
 #include "test/bench/qos_veth.h"
@@ -72,7 +71,6 @@ static int on_the_pair(struct bench_env *env) {
 
 static int usher_side(struct bench_env *env) {
     int rc = veth(env, SIDE_USHER);
-    (void)proc_pin(env->core[1]);
     if (rc == 0 && env->round == 0) /* its clock is simulated: another round would find the same */
         rc = on_the_pair(env);
     if (rc == 0)
