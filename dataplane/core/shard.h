@@ -112,7 +112,7 @@ struct shard {
     struct engine_event events[EVENT_VEC_MAX];
 
     struct pktmem small, large;
-    uint32_t pending[2]; /* packets that wait for room in sessions, by pool: small, large */
+    uint32_t pending; /* small packets that wait for room in sessions */
     struct sess_tx *tx; /* one for each small packet: what of a client's it carries */
     struct sess_set **set; /* session_max, by slot */
     bool *slot_taken;      /* control's: which slots are in use */

@@ -190,7 +190,7 @@ struct sess_set {
     uint32_t tx_free[SESS_LOAN_MAX];
     /* streams */
     struct pkt *pend_head, *pend_tail; /* received bytes that found no room, in order, linked by user_data */
-    uint32_t pend_count[2]; /* by the pool they are of: small, large */
+    uint32_t pend_count; /* the small ones of them */
     uint32_t streams;     /* that the engine still knows: the TX region is theirs until 0 */
     struct session_quota *quota; /* NULL = none */
     uint32_t connect_high, accept_high; /* indexes at or above were never used by this set */

@@ -10,7 +10,7 @@
 #include "engines/wire.h"
 
 #define CELL_16K    (16u << 10)
-#define PENDING_ALL 2u /* all sets together may keep half of a pool's packets waiting, ... */
+#define PENDING_ALL 2u /* all sets together may keep half of the small packets waiting, ... */
 #define PENDING_ONE 3u /* ... and one of them a third of what the others leave of that */
 
 static struct pkt *pend_next(const struct pkt *p) {
@@ -76,38 +76,37 @@ static bool pend_join(struct sess_set *set, const struct pkt *p) {
     return true;
 }
 
-static uint32_t pool_of(const struct shard *sh, const struct pkt *p) {
+static bool is_large(const struct shard *sh, const struct pkt *p) {
     return p->pool == &sh->large.pool;
 }
 
-/* So that a reader that does not read takes an eighth of them, many such readers together never all, and one that comes
- * last still some. */
-static bool pend_full(const struct shard *sh, const struct sess_set *set, uint32_t pool) {
-    uint32_t all = (pool != 0 ? &sh->large : &sh->small)->pool.count / PENDING_ALL, taken = sh->pending[pool];
+/* So that a reader that does not read takes an eighth of the small packets, many such readers together never all, and
+ * one that comes last still some. Of the large ones they may take all: a frame that finds none is dropped at the port
+ * and sent again, which ends nobody's stream. */
+static bool pend_full(const struct shard *sh, const struct sess_set *set) {
+    uint32_t all = sh->small.pool.count / PENDING_ALL, taken = sh->pending;
     uint32_t left = all > taken ? all - taken : 0;
-    return set->pend_count[pool] >= (left + PENDING_ONE - 1) / PENDING_ONE;
+    return set->pend_count >= (left + PENDING_ONE - 1) / PENDING_ONE;
 }
 
 static void pend_push(struct shard *sh, struct sess_set *set, struct pkt *p) {
-    uint32_t pool = pool_of(sh, p);
     p->user_data = 0;
     if (set->pend_tail != NULL)
         set->pend_tail->user_data = (uintptr_t)p;
     else
         set->pend_head = p;
     set->pend_tail = p;
-    set->pend_count[pool]++;
-    sh->pending[pool]++;
+    set->pend_count += !is_large(sh, p);
+    sh->pending += !is_large(sh, p);
 }
 
 static void pend_pop(struct shard *sh, struct sess_set *set) {
     struct pkt *p = set->pend_head;
-    uint32_t pool = pool_of(sh, p);
     set->pend_head = pend_next(p);
     if (set->pend_head == NULL)
         set->pend_tail = NULL;
-    set->pend_count[pool]--;
-    sh->pending[pool]--;
+    set->pend_count -= !is_large(sh, p);
+    sh->pending -= !is_large(sh, p);
     stream_room_tell(sh, set);
     shard_pkt_free(sh, p);
 }
@@ -127,7 +126,7 @@ static void pend(struct shard *sh, struct sess_set *set, struct sess_socket *sk,
         shard_pkt_free(sh, p);
         return;
     }
-    if (UNLIKELY(pend_full(sh, set, pool_of(sh, p)))) {
+    if (UNLIKELY(pend_full(sh, set)) && !is_large(sh, p)) {
         if (sk->state == SOCK_OPEN && sk->sock != USH_NONE)
             overrun(sh, set, sk, p);
         shard_drop(sh, p, DROP_SESSION_NO_CELL);
