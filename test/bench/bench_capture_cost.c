@@ -57,20 +57,20 @@ static int turns(struct rig *rig, uint32_t n, struct hist *h) {
 static int no_match(struct bench_env *env, struct rig *rig, struct capture_host *host) {
     static struct hist with, without;
     const struct capture_params p = {.code = tcp_port_80, .count = ARRAY_LEN(tcp_port_80), .points = EVERY_POINT};
-    uint64_t end = tick_now() + tick_from_seconds(env->seconds);
     hist_reset(&with);
     hist_reset(&without);
     int rc = turns(rig, WARM_UP, NULL);
-    while (rc == 0 && tick_now() < end) {
+    uint64_t end = tick_now() + tick_from_seconds(env->seconds);
+    do {
         struct capture *c;
         uint32_t at;
-        rc = turns(rig, SLICE_TURNS, &without);
+        rc = rc == 0 ? turns(rig, SLICE_TURNS, &without) : rc;
         if (rc != 0 || capture_open(host, &p, &c, &at) != 0)
             return -1;
         rc = turns(rig, 10, NULL);
         rc = rc == 0 ? turns(rig, SLICE_TURNS, &with) : rc;
         capture_close(c);
-    }
+    } while (rc == 0 && tick_now() < end);
     double bare = hist_quantile(&without, 0.5), tapped = hist_quantile(&with, 0.5);
     bench_sample(env, SIDE_USHER, NO_TAP, bare / RIG_BURST);
     bench_sample(env, SIDE_USHER, NO_MATCH, tapped / RIG_BURST);
