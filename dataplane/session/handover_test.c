@@ -129,6 +129,7 @@ Test(handover, a_connection_goes_to_the_other_listener_with_its_bytes) {
     cr_assert(take_event(&server[to], USH_EVENT_HANGUP, &e));
     fake_client_stream(&server[to].c, USH_OP_CLOSE, 0, heir);
     cr_assert(take_event(&server[to], USH_EVENT_CLOSED, &e));
+    cr_assert(take_event(&client, USH_EVENT_CLOSED, &e));
 }
 
 Test(handover, without_another_listener_it_is_reset) {
@@ -204,6 +205,7 @@ Test(handover, a_parked_stream_goes_on_in_another_session) {
     fake_client_stream(&server[from].c, USH_OP_CLOSE, 0, heir);
     fake_client_stream(&client.c, USH_OP_CLOSE, 0, first);
     cr_assert(take_event(&server[from], USH_EVENT_CLOSED, &e));
+    cr_assert(take_event(&client, USH_EVENT_CLOSED, &e));
 }
 
 Test(handover, a_parked_stream_that_nobody_wants_is_closed) {
