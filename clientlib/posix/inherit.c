@@ -126,7 +126,7 @@ static bool any_survives(void) {
 /* Runs the program; returns only when that fails. `search`: along PATH. */
 static int exec(const char *file, char *const argv[], char *const envp[], bool search) {
     size_t n = 0;
-    bool marks = posix.objects && posix_is_owner();
+    bool marks = posix.objects && posix_is_owner() && (search || access(file, X_OK) == 0); /* else it cannot succeed */
     if (marks) {
         posix_lock();
         marks = any_survives();

@@ -250,13 +250,17 @@ bool posix_share_leave(struct posix_sock *s) {
         client_kick(posix.ctx);
         return s->o.state == POSIX_OPEN;
     }
+    /* The C library closes the fds of its own streams behind our back; what names the stream is gone then. */
+    bool named = posix_real.fcntl64(s->fd, F_GETFD, 0) >= 0;
     if (s->o.state == POSIX_PARKED) {
         posix.parked--;
-        (void)client_stream_drop(posix.ctx, s->fd, &others);
+        if (named)
+            (void)client_stream_drop(posix.ctx, s->fd, &others);
         s->o.state = POSIX_DEAD;
         return true;
     }
-    if (s->o.state != POSIX_OPEN || is_parking(s) || client_stream_drop(posix.ctx, s->fd, &others) || others == 0)
+    if (!named || s->o.state != POSIX_OPEN || is_parking(s) || client_stream_drop(posix.ctx, s->fd, &others) ||
+        others == 0)
         return false;
     if (park_begin(s, 0, false))
         park_wait(s);

@@ -187,6 +187,8 @@ static int exchange(struct usher_context *ctx, enum request_field kind, const st
         if (!err)
             drop_fds(a); /* the answer to a request that was given up */
     }
+    if (err == -EBADF && fds[0] >= 0 && ctx->session_fd >= 0) /* what was to be passed is closed: nothing was said */
+        return client_fail(err, "the socket to pass to usherd is closed");
     if (err)
         return lost(ctx, err, lost_text(err));
     if (a->error) {
