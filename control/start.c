@@ -692,6 +692,7 @@ int usherd_begin(struct usherd *u) {
         if (error == 0)
             continue;
         log_error("start", "%s: %s", steps[i].what, err[0] != '\0' ? err : strerror(-error));
+        succession_back(); /* before anything is undone: the old one carries on with it */
         undo(u, i);
         return error;
     }

@@ -40,6 +40,14 @@
 
 extern char **environ;
 
+/* What the service manager gave at the start, at a number of its own: who is started with them closes and reuses them
+ * as they please. Once the start is through, only the sockets that listen. */
+static struct {
+    int fd, number;
+    char name[KEEPER_NAME_MAX];
+} given[LISTEN_MAX];
+static int given_count;
+
 /* Of the new program's start; a signal handler reads them. */
 static int old_program = -1;
 static char **old_arguments, *old_environ[ENVIRON_MAX];
@@ -161,12 +169,9 @@ static void listen_fds_pass(const struct usherd *u) {
     static int moved[LISTEN_MAX];
     static char names[LISTEN_MAX * (KEEPER_NAME_MAX + 1)];
     char number[16];
-    char **given = NULL;
-    int n = sd_listen_fds_with_names(0, &given), count = 0;
-    for (int i = 0; i < n; i++) {
-        if (sd_is_socket(SD_LISTEN_FDS_START + i, AF_UNSPEC, 0, 1) > 0)
-            listen_fds_add(given[i], SD_LISTEN_FDS_START + i, moved, names, sizeof names, &count);
-    }
+    int count = 0;
+    for (int i = 0; i < given_count; i++)
+        listen_fds_add(given[i].name, given[i].fd, moved, names, sizeof names, &count);
     for (size_t i = 0; i < u->kept_count && usherd_keeps_by_systemd(u); i++)
         listen_fds_add(u->kept[i].name, u->kept[i].fd, moved, names, sizeof names, &count);
     for (int i = 0; i < count; i++)
@@ -209,6 +214,8 @@ static void become_old(char *why) {
     if (old_program < 0)
         return;
     old_environ[old_environ_count] = why;
+    for (int i = 0; i < given_count; i++)
+        (void)dup2(given[i].fd, given[i].number); /* without CLOEXEC */
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)fexecve(old_program, old_arguments, old_environ);
@@ -230,9 +237,36 @@ static void deaths_watch(void (*handler)(int)) {
         (void)sigaction(deaths[i], &act, NULL);
 }
 
+static void given_take(void) {
+    char **names = NULL;
+    int n = sd_listen_fds_with_names(0, &names); /* stays in the environment: others look there */
+    for (int i = 0; i < n; i++) {
+        int fd = given_count < LISTEN_MAX ? fcntl(SD_LISTEN_FDS_START + i, F_DUPFD_CLOEXEC, OUT_OF_THE_WAY) : -1;
+        if (fd >= 0) {
+            given[given_count].fd = fd;
+            given[given_count].number = SD_LISTEN_FDS_START + i;
+            (void)snprintf(given[given_count++].name, KEEPER_NAME_MAX, "%s", names[i]);
+        }
+        free(names[i]);
+    }
+    free((void *)names);
+}
+
+static void given_let_go(void) {
+    int count = 0;
+    for (int i = 0; i < given_count; i++) {
+        if (sd_is_socket(given[i].fd, AF_UNSPEC, 0, 1) > 0)
+            given[count++] = given[i];
+        else
+            (void)close(given[i].fd);
+    }
+    given_count = count;
+}
+
 void succession_begin(char **arguments) {
     const char *word = getenv(WORD);
     int program;
+    given_take();
     if (word == NULL || sscanf(word, "%d %llu %31s", &program, &stopped_ns, old_version) != 3)
         return;
     if (getenv(WORD_BACK) != NULL) { /* it is we who came back */
@@ -262,6 +296,7 @@ void succession_through(struct usherd *u) {
         (void)close(old_program);
         old_program = -1;
     }
+    given_let_go();
     if (stopped_ns == 0)
         return;
     unsigned long long ms = (monotonic() - stopped_ns) / 1000000;

@@ -21,7 +21,7 @@ bool succession_wanted(const struct usherd *u);
  * only when that failed, with workers and sessions as they were. */
 void succession_end(struct usherd *u);
 
-/* In the new one. Before anything else: takes the word of the old one out of the environment. */
+/* In every one, before anything else: notes what the service manager gave, and the word of an old one. */
 void succession_begin(char **arguments);
 /* The start is through; until here death has brought the old one back. */
 void succession_through(struct usherd *u);
