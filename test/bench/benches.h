@@ -24,6 +24,7 @@ extern const struct bench bench_tcp_mixed;
 extern const struct bench bench_tcp_conn_rate;
 extern const struct bench bench_tcp_engine_cost;
 extern const struct bench bench_tcp_many;
+extern const struct bench bench_upgrade_blackout;
 extern const struct bench bench_tcp_bulk;
 extern const struct bench bench_tcp_bulk_gso;
 extern const struct bench bench_control_unary;

@@ -32,6 +32,7 @@ const struct bench *const bench_table[] = {
     &bench_posix_nginx,
     &bench_posix_one_core,
     &bench_qos,
+    &bench_upgrade_blackout,
 };
 
 const size_t bench_table_count = sizeof(bench_table) / sizeof(bench_table[0]);

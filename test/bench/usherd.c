@@ -51,19 +51,25 @@ static int write_config(const struct usherd_params *p) {
                       2 * p->streams + 64);
     if (p->control)
         (void)fprintf(f, "control:\n  caller_rate: 0\n");
-    (void)fprintf(f, "keeper:\n  mode: \"off\"\nrun_dir: " RUN_DIR "\nstate_dir: " RUN_DIR "/state\n");
+    (void)fprintf(f, "keeper:\n  mode: \"%s\"\nrun_dir: " RUN_DIR "\nstate_dir: " RUN_DIR "/state\n",
+                  p->kept ? "on" : "off");
     return fclose(f) == 0 ? 0 : -1;
 }
 
-static void exec_usherd(const struct usherd_params *params) {
-    char self[PATH_MAX], path[PATH_MAX + 16];
+void usherd_beside(const char *name, char *ret_path, size_t size) {
+    char self[PATH_MAX] = "/";
     ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    int log = open(LOG_PATH, O_CREAT | O_WRONLY | O_TRUNC, 0644);
-    if (n < 0 || log < 0 || (params->pinned && proc_pin(params->core) != 0))
-        _exit(126);
-    self[n] = '\0';
+    self[n > 0 ? n : 1] = '\0';
     *strrchr(self, '/') = '\0';
-    (void)snprintf(path, sizeof(path), "%s/usherd", self);
+    (void)snprintf(ret_path, size, "%s/%s", self, name);
+}
+
+static void exec_usherd(const struct usherd_params *params) {
+    char path[PATH_MAX + 16];
+    int log = open(LOG_PATH, O_CREAT | O_WRONLY | O_TRUNC, 0644);
+    if (log < 0 || (params->pinned && proc_pin(params->core) != 0))
+        _exit(126);
+    usherd_beside("usherd", path, sizeof(path));
     (void)dup2(log, STDOUT_FILENO);
     (void)dup2(log, STDERR_FILENO);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -125,6 +131,41 @@ int usherd_start(const struct usherd_params *params, pid_t *ret_pid, char *err, 
 
 void usherd_stop(pid_t pid) {
     (void)kill(pid, SIGTERM);
+    (void)proc_join(pid, STOP_SECONDS);
+}
+
+int usherd_ctl(const char *const *words, char *ret_printed, size_t size) {
+    const char *argv[16] = {"usherctl", "--socket", RUN_DIR "/control.sock"};
+    char path[PATH_MAX + 16];
+    int out[2];
+    size_t n = 3, got = 0;
+    while (*words != NULL && n < 15)
+        argv[n++] = *words++;
+    usherd_beside("usherctl", path, sizeof(path));
+    if (pipe(out) != 0)
+        return -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)dup2(out[1], STDOUT_FILENO);
+        (void)execv(path, (char *const *)(uintptr_t)argv);
+        _exit(127);
+    }
+    (void)close(out[1]);
+    for (ssize_t r; got + 1 < size && (r = read(out[0], ret_printed + got, size - 1 - got)) > 0;)
+        got += (size_t)r;
+    ret_printed[got] = '\0';
+    (void)close(out[0]);
+    return proc_join(pid, STOP_SECONDS);
+}
+
+void usherd_forget(void) {
+    char path[PATH_MAX + 16];
+    usherd_beside("usherd", path, sizeof(path));
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)execl(path, "usherd", "--cleanup", "--config", CONFIG_PATH, (char *)NULL);
+        _exit(127);
+    }
     (void)proc_join(pid, STOP_SECONDS);
 }
 
