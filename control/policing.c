@@ -222,15 +222,20 @@ static int settle(struct policing *p, struct policy *policy, uint64_t number, ui
     return noted(error, err);
 }
 
+static struct revision revision_of(const struct policy *policy, const struct policing_change *c) {
+    struct revision what = {.rules = policy_rules(policy)->rule_count};
+    (void)snprintf(what.by, sizeof what.by, "%s", c->by);
+    (void)snprintf(what.note, sizeof what.note, "%s", c->note);
+    return what;
+}
+
 int policing_apply(struct policing *p, struct policy *policy, const char *text, size_t size,
                    const struct policing_change *c, uint64_t *ret_revision, struct policing_error *err) {
-    struct revision what = {.rules = policy_rules(policy)->rule_count};
+    const struct revision what = revision_of(policy, c);
     uint64_t number = 0;
     int error = change_check(p, c, err);
     if (error != 0)
         return error;
-    (void)snprintf(what.by, sizeof what.by, "%s", c->by);
-    (void)snprintf(what.note, sizeof what.note, "%s", c->note);
     error = noted(history_add(p->history, &what, text, size, &number), err);
     if (error != 0)
         return error;
@@ -247,11 +252,55 @@ int policing_apply(struct policing *p, struct policy *policy, const char *text, 
     return 0;
 }
 
+/* Is everything the same but for the members of sets? */
+static bool same_rules(const struct nb_policy *a, const struct nb_policy *b) {
+    bool same = a->rule_count == b->rule_count && a->set_count == b->set_count && a->owner_count == b->owner_count &&
+                a->limit_count == b->limit_count && a->counter_count == b->counter_count &&
+                memcmp(a->defaults, b->defaults, sizeof a->defaults) == 0;
+    same = same && (a->rule_count == 0 || memcmp(a->rules, b->rules, a->rule_count * sizeof *a->rules) == 0) &&
+           (a->owner_count == 0 || memcmp(a->owners, b->owners, a->owner_count * sizeof *a->owners) == 0) &&
+           (a->limit_count == 0 || memcmp(a->limits, b->limits, a->limit_count * sizeof *a->limits) == 0);
+    for (uint32_t i = 0; same && i < a->set_count; i++)
+        same = a->sets[i].kind == b->sets[i].kind;
+    return same;
+}
+
+static int sets_force(struct policing *p, const struct policy *policy, struct policing_error *err) {
+    const struct nb_policy *old = policy_rules(p->now), *new = policy_rules(policy);
+    uint32_t owners = p->u->owners != NULL ? 4 * p->u->cfg.sessions.max + 1 : 0;
+    int error = 0;
+    for (uint32_t i = 0; i < new->set_count &&error == 0; i++)
+        if (!nb_set_same(&old->sets[i], &new->sets[i]))
+            error = policy_set_install(p->u->rt, policy, i, p->u->owners, owners);
+    return error == 0 ? 0 : fail(err, error, "a worker did not take the set: %s", strerror(-error));
+}
+
 int policing_edit(struct policing *p, struct policy *policy, const char *text, size_t size,
                   const struct policing_change *c, uint64_t *ret_revision, bool *ret_in_place,
                   struct policing_error *err) {
-    *ret_in_place = false;
-    return policing_apply(p, policy, text, size, c, ret_revision, err);
+    const struct revision what = revision_of(policy, c);
+    uint64_t number = 0;
+    int error = change_check(p, c, err);
+    *ret_in_place = error == 0 && p->now != NULL && same_rules(policy_rules(p->now), policy_rules(policy));
+    if (!*ret_in_place)
+        return error != 0 ? error : policing_apply(p, policy, text, size, c, ret_revision, err);
+    error = noted(history_add(p->history, &what, text, size, &number), err);
+    if (error != 0)
+        return error;
+    if (sets_force(p, policy, err) != 0) { /* no room: the whole goes instead */
+        history_drop(p->history, number);
+        *ret_in_place = false;
+        return policing_apply(p, policy, text, size, c, ret_revision, err);
+    }
+    p->counted = policy; /* its rules are those that counted */
+    error = settle(p, policy, number, 0, err);
+    if (error != 0) {
+        history_drop(p->history, number);
+        return error;
+    }
+    *ret_revision = number;
+    log_info("policy", "revision %" PRIu64 " of %s is in force: %s", number, c->by, c->note);
+    return 0;
 }
 
 int policing_confirm(struct policing *p, uint64_t revision, struct policing_error *err) {

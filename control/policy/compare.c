@@ -86,13 +86,6 @@ static void tell(const struct compare *c, enum policy_change kind, const char *w
     c->fn(c->arg, &d);
 }
 
-static bool same_set(const struct nb_set *a, const struct nb_set *b) {
-    size_t size = a->kind == NB_SET_ADDR ? sizeof *a->addrs : sizeof *a->ranges;
-    const void *x = a->kind == NB_SET_ADDR ? (const void *)a->addrs : a->ranges;
-    const void *y = b->kind == NB_SET_ADDR ? (const void *)b->addrs : b->ranges;
-    return a->kind == b->kind && a->count == b->count && (a->count == 0 || memcmp(x, y, a->count * size) == 0);
-}
-
 static void set_compare(const struct compare *c, uint32_t i) {
     const char *name = policy_set_name(c->after, i);
     char before[512], after[512];
@@ -102,7 +95,7 @@ static void set_compare(const struct compare *c, uint32_t i) {
         tell(c, POLICY_ADDED, "set", name, "", after);
         return;
     }
-    if (same_set(&policy_rules(c->before)->sets[k], &policy_rules(c->after)->sets[i]))
+    if (nb_set_same(&policy_rules(c->before)->sets[k], &policy_rules(c->after)->sets[i]))
         return;
     policy_set_text(c->before, k, before, sizeof before);
     tell(c, POLICY_CHANGED, "set", name, before, after);

@@ -120,6 +120,53 @@ int policy_owner_add(struct runtime *rt, const struct policy *policy, uint32_t i
     return error != 0 ? error : classes_owner_add(rt, policy, index, owner);
 }
 
+/* ---- sets ---- */
+
+static int set_parts(const struct sending *s, const struct nb_set *set, uint32_t index, const uint8_t *members) {
+    size_t size = set->kind == NB_SET_ADDR ? sizeof(struct filter_addrs) : sizeof(struct filter_range);
+    uint32_t at = 0;
+    int error;
+    do {
+        uint32_t n = set->count - at < FILTER_SET_PART ? set->count - at : FILTER_SET_PART;
+        struct filter_cmd_set c = {.cmd = {FILTER_CMD_SET, sizeof c}, .members = members + at * size, .set = index};
+        c.offset = at;
+        c.count = n;
+        c.total = set->count;
+        error = command(s, &c.cmd);
+        at += n;
+    } while (error == 0 && at < set->count);
+    return error;
+}
+
+/* Users and groups: what the predicates say of each owner. */
+static int ids_install(struct runtime *rt, const struct policy *policy, const struct owner_table *owners,
+                       uint32_t max) {
+    int error = 0;
+    for (uint32_t i = 1; owners != NULL && i < max && error == 0; i++) {
+        const struct owner *o = owner_get(owners, i);
+        error = o != NULL ? policy_owner_add(rt, policy, i, o) : 0;
+    }
+    return error;
+}
+
+int policy_set_install(struct runtime *rt, const struct policy *policy, uint32_t set, const struct owner_table *owners,
+                       uint32_t owner_max) {
+    const struct nb_set *members = &policy_rules(policy)->sets[set];
+    struct sending s = {.rt = rt};
+    if (members->kind == NB_SET_ID)
+        return ids_install(rt, policy, owners, owner_max < FILTER_OWNER_MAX ? owner_max : FILTER_OWNER_MAX);
+    uint8_t *bytes = calloc(members->count + 1u, sizeof(struct filter_addrs));
+    int error = bytes == NULL ? -ENOMEM : runtime_engine_find(rt, "filter", &s.engine);
+    if (error == 0)
+        filter_set_members(members, bytes);
+    for (s.shard = 0; s.shard < runtime_shard_count(rt) && error == 0; s.shard++)
+        error = set_parts(&s, members, set, bytes);
+    free(bytes);
+    return error;
+}
+
+/* ---- counts ---- */
+
 #define COUNTS_PART 1024u
 
 static int counts_part(struct sending *s, struct filter_cmd_counts *c, struct filter_count *counts) {

@@ -19,6 +19,10 @@ int policy_install(struct runtime *rt, const struct policy *policy, const struct
                    uint32_t owner_max);
 /* Tells all shards what the policy in force says of a new owner; before its first socket opens. */
 int policy_owner_add(struct runtime *rt, const struct policy *policy, uint32_t index, const struct owner *owner);
+/* Other members for one set of the policy in force; `policy` has them, and is the same otherwise. -ENOSPC: the shards
+ * have no room for them, and nothing changed. */
+int policy_set_install(struct runtime *rt, const struct policy *policy, uint32_t set, const struct owner_table *owners,
+                       uint32_t owner_max);
 /* Adds what all shards have counted to `counts`: of the first `count` rules, or named counters. `previous`: of the
  * policy that the last install replaced; it counts no more. */
 int policy_counts_add(struct runtime *rt, bool previous, bool named, uint32_t count, struct filter_count *counts);

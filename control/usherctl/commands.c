@@ -146,6 +146,11 @@ const struct command commands[] = {
     {"policy set", "SET add|remove|replace MEMBER...", 2, ARG_MAX, "Change the members of a set",
      "Rules, counters and limits go on. A member - stands for the lines of standard input.",
      "operator", "add remove replace", false, NULL, run_policy_set},
+    {"policy import", "nft|iptables [FILE]", 1, 2, "Write a policy with the rules of a firewall",
+     "FILE, or standard input, is what `nft -j list ruleset` or `iptables-save` prints. The policy goes to standard "
+     "output; on standard error each rule that could not be carried over is named, with the reason. Exit status 1: "
+     "there were such.",
+     "", "nft iptables", false, NULL, run_policy_import},
     {"mode", "MODE", 1, 1, "Change how workers share cores",
      "dedicated: a pinned worker per shard that spins. spreading: a worker per shard that sleeps when "
      "idle. compacting: as few workers as keep the queueing delay low. auto: usherd chooses. It takes effect at once, "

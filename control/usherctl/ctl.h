@@ -124,6 +124,7 @@ int run_policy_counters(struct ctl *c);
 int run_policy_sets(struct ctl *c);
 int run_policy_set(struct ctl *c);
 int run_policy_explain(struct ctl *c);
+int run_policy_import(struct ctl *c);
 int run_completion(struct ctl *c);
 int run_manual(struct ctl *c);
 

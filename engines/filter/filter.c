@@ -75,10 +75,20 @@ static void clear_limits(struct filter_image *img) {
     memset(filter_at(img, FILTER_SEC_METERS), 0, img->size - img->at[FILTER_SEC_METERS]);
 }
 
+/* Sets change in place and are not under the sum. */
+static bool sets_whole(const struct filter_image *img) {
+    const struct filter_set *s = (const struct filter_set *)filter_at(img, FILTER_SEC_SETS);
+    for (uint32_t i = 0; i < img->count[FILTER_SEC_SETS]; i++)
+        if ((s[i].first != s[i].base && s[i].first != s[i].base + s[i].room) || s[i].count > s[i].room ||
+            s[i].base + 2ull * s[i].room > img->count[s[i].addrs ? FILTER_SEC_ADDRS : FILTER_SEC_RANGES])
+            return false;
+    return true;
+}
+
 static bool image_whole(struct filter_state *st, uint32_t half) {
     const struct filter_image *img = filter_half(st, half);
     return st->filled[half] && img->magic == FILTER_MAGIC && img->size <= st->cfg.image_bytes &&
-           img->fixed <= img->size && filter_sum(0, img, img->fixed) == st->sum[half];
+           img->fixed <= img->size && filter_sum(0, img, img->fixed) == st->sum[half] && sets_whole(img);
 }
 
 static int recover(void *state, size_t size, uint32_t *ret_lost) {

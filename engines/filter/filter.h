@@ -12,7 +12,7 @@
 #include "engines/filter/filter_image.h"
 #include "engines/wire.h"
 
-#define FILTER_LAYOUT      (1u + ARENA_LAYOUT_STEP)
+#define FILTER_LAYOUT      (2u + ARENA_LAYOUT_STEP)
 #define FILTER_LIST_MAX    64u   /* rules that match one packet; with more of them the rules are asked one by one */
 #define FILTER_TRACE_MAX   4096u /* different lists that are remembered */
 #define FILTER_TRACE_RULES 10u   /* of a list that is */

@@ -97,6 +97,33 @@ static int owner(struct filter_state *st, const struct filter_cmd_owner *c) {
     return 0;
 }
 
+/* Parts go where nobody looks; the last one turns to them and leaves the old members whole. */
+static int set(struct filter_state *st, const struct filter_cmd_set *c) {
+    struct filter_image *img = filter_active(st);
+    if (img == NULL)
+        return -ENOENT;
+    if (c->set >= img->count[FILTER_SEC_SETS] || c->count > FILTER_SET_PART || c->offset > c->total ||
+        c->count > c->total - c->offset)
+        return -EINVAL;
+    struct filter_set *s = (struct filter_set *)filter_at(img, FILTER_SEC_SETS) + c->set;
+    if (c->total > s->room)
+        return -ENOSPC;
+    uint32_t idle = s->first == s->base ? s->base + s->room : s->base;
+    size_t size = s->addrs ? sizeof(struct filter_addrs) : sizeof(struct filter_range);
+    uint8_t *to = (uint8_t *)filter_at(img, s->addrs ? FILTER_SEC_ADDRS : FILTER_SEC_RANGES);
+    if (c->count > 0)
+        memcpy(to + (idle + (size_t)c->offset) * size, c->members, c->count * size);
+    if (c->offset + c->count < c->total)
+        return 0;
+    arena_barrier();
+    const uint32_t turned[2] = {idle, c->total};
+    uint64_t word;
+    memcpy(&word, turned, sizeof word);
+    __atomic_store_n((uint64_t *)(void *)s, word, __ATOMIC_RELAXED);
+    filter_cache_clear(st);
+    return 0;
+}
+
 static int counts(struct filter_state *st, const struct filter_cmd_counts *c, struct engine_reply *r) {
     uint32_t half = c->previous ? idle_half(st) : st->active;
     if (half == FILTER_HALF_NONE || !st->filled[half])
@@ -125,7 +152,7 @@ void filter_command(void *state, struct engine_io *io, const struct engine_cmd *
         [FILTER_CMD_BEGIN] = sizeof(struct filter_cmd_begin),   [FILTER_CMD_PART] = sizeof(struct filter_cmd_part),
         [FILTER_CMD_COMMIT] = sizeof(struct filter_cmd_commit), [FILTER_CMD_ABORT] = sizeof(struct engine_cmd),
         [FILTER_CMD_OWNER] = sizeof(struct filter_cmd_owner),   [FILTER_CMD_COUNTS] = sizeof(struct filter_cmd_counts),
-        [FILTER_CMD_INFO] = sizeof(struct engine_cmd),
+        [FILTER_CMD_SET] = sizeof(struct filter_cmd_set),       [FILTER_CMD_INFO] = sizeof(struct engine_cmd),
     };
     if (cmd->id >= ARRAY_LEN(sizes) || sizes[cmd->id] == 0 || cmd->size < sizes[cmd->id]) {
         r->error = cmd->id < ARRAY_LEN(sizes) && sizes[cmd->id] != 0 ? -EINVAL : -ENOTSUP;
@@ -147,6 +174,9 @@ void filter_command(void *state, struct engine_io *io, const struct engine_cmd *
         break;
     case FILTER_CMD_OWNER:
         r->error = owner(st, (const struct filter_cmd_owner *)cmd);
+        break;
+    case FILTER_CMD_SET:
+        r->error = set(st, (const struct filter_cmd_set *)cmd);
         break;
     case FILTER_CMD_COUNTS:
         r->error = counts(st, (const struct filter_cmd_counts *)cmd, r);

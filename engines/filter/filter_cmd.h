@@ -26,6 +26,7 @@ enum filter_cmd_id {
     FILTER_CMD_ABORT,
     FILTER_CMD_OWNER,
     FILTER_CMD_COUNTS,
+    FILTER_CMD_SET,
     FILTER_CMD_INFO, /* reply.value64 = revision, value = 1 when there is a policy */
 };
 
@@ -57,6 +58,16 @@ struct filter_cmd_owner {
     uint32_t count;      /* words */
     const uint64_t *bits;
 };
+
+/* Other members for a set of the policy in force, sorted and disjoint: `count` of `total` from `offset` on, lent for the
+ * call. They are in force with the last part. -ENOSPC: the set has no room for `total`; install the policy anew. */
+struct filter_cmd_set {
+    struct engine_cmd cmd;
+    const void *members; /* struct filter_addrs or filter_range, by the set's kind */
+    uint32_t set;
+    uint32_t offset, count, total; /* at most FILTER_SET_PART of them in a part */
+};
+#define FILTER_SET_PART 1024u
 
 /* Copies counters out: of rules, or named ones. `previous`: of the policy that the last COMMIT replaced, which counts
  * no more; it stays until the next BEGIN. reply.value = how many were copied. */

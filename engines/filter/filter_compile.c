@@ -13,6 +13,7 @@
 
 #define NANO      1000000000ull
 #define PROTO_TCP 6u
+#define SET_SPARE 16u /* members that any set may grow by */
 
 struct list {
     void *v;
@@ -300,6 +301,11 @@ static uint32_t buckets_of(const struct nb_limit *l) {
     return (l->flags & NB_LIMIT_PER_SOURCE) != 0 ? l->source_max : 1;
 }
 
+/* Users and groups are looked at when an owner is told, never here. */
+static uint32_t room_of(const struct nb_set *s) {
+    return s->kind == NB_SET_ID ? 0 : s->count + s->count / 4 + SET_SPARE;
+}
+
 static void counts(const struct build *b, struct filter_image *h) {
     const struct nb_policy *p = b->policy;
     h->count[FILTER_SEC_TABLES] = b->groups.count;
@@ -312,7 +318,7 @@ static void counts(const struct build *b, struct filter_image *h) {
     h->count[FILTER_SEC_CUBES] = b->cubes.count;
     h->count[FILTER_SEC_SETS] = p->set_count;
     for (uint32_t i = 0; i < p->set_count; i++)
-        h->count[p->sets[i].kind == NB_SET_ADDR ? FILTER_SEC_ADDRS : FILTER_SEC_RANGES] += p->sets[i].count;
+        h->count[p->sets[i].kind == NB_SET_ADDR ? FILTER_SEC_ADDRS : FILTER_SEC_RANGES] += 2 * room_of(&p->sets[i]);
     h->count[FILTER_SEC_LIMITS] = h->count[FILTER_SEC_METERS] = p->limit_count;
     h->owner_words = (p->owner_count + 63) / 64;
     h->owner_max = FILTER_OWNER_MAX;
@@ -412,21 +418,30 @@ static void host_order(uint64_t ret[2], const struct nb_addr *a) {
     ret[1] = __builtin_bswap64(ret[1]);
 }
 
+void filter_set_members(const struct nb_set *set, void *ret_members) {
+    struct filter_addrs *addrs = (struct filter_addrs *)ret_members;
+    struct filter_range *ranges = (struct filter_range *)ret_members;
+    for (uint32_t i = 0; i < set->count && set->kind == NB_SET_ADDR; i++) {
+        host_order(addrs[i].lo, &set->addrs[i].lo);
+        host_order(addrs[i].hi, &set->addrs[i].hi);
+    }
+    for (uint32_t i = 0; i < set->count && set->kind != NB_SET_ADDR; i++)
+        ranges[i] = (struct filter_range){set->ranges[i].lo, set->ranges[i].hi};
+}
+
 static void fill_sets(const struct build *b, struct filter_image *img) {
     struct filter_set *sets = (struct filter_set *)filter_at(img, FILTER_SEC_SETS);
-    struct filter_range *ranges = (struct filter_range *)filter_at(img, FILTER_SEC_RANGES);
-    struct filter_addrs *addrs = (struct filter_addrs *)filter_at(img, FILTER_SEC_ADDRS);
-    uint32_t range = 0, addr = 0;
+    uint32_t next[2] = {0, 0};
     for (uint32_t i = 0; i < b->policy->set_count; i++) {
         const struct nb_set *s = &b->policy->sets[i];
-        bool is_addr = s->kind == NB_SET_ADDR;
-        sets[i] = (struct filter_set){.first = is_addr ? addr : range, .count = s->count};
-        for (uint32_t k = 0; k < s->count && !is_addr; k++)
-            ranges[range++] = (struct filter_range){s->ranges[k].lo, s->ranges[k].hi};
-        for (uint32_t k = 0; k < s->count && is_addr; k++, addr++) {
-            host_order(addrs[addr].lo, &s->addrs[k].lo);
-            host_order(addrs[addr].hi, &s->addrs[k].hi);
-        }
+        uint32_t addrs = s->kind == NB_SET_ADDR, base = next[addrs], room = room_of(s);
+        sets[i] = (struct filter_set){
+            .first = base, .count = room > 0 ? s->count : 0, .base = base, .room = room, .addrs = addrs};
+        next[addrs] += 2 * room;
+        if (room > 0 && addrs)
+            filter_set_members(s, (struct filter_addrs *)filter_at(img, FILTER_SEC_ADDRS) + base);
+        else if (room > 0)
+            filter_set_members(s, (struct filter_range *)filter_at(img, FILTER_SEC_RANGES) + base);
     }
 }
 

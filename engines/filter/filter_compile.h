@@ -28,6 +28,8 @@ int filter_compile(const struct nb_policy *policy, const struct filter_owner *ow
 void filter_compiled_free(struct filter_compiled *c);
 /* The bits of one owner, NULL = nobody; `ret_bits` has image->owner_words words. */
 void filter_owner_bits(const struct nb_policy *policy, const struct nb_owner *owner, uint64_t *ret_bits);
+/* A set as FILTER_CMD_SET takes it: set->count members of its kind. */
+void filter_set_members(const struct nb_set *set, void *ret_members);
 /* The same words that the engine makes of a packet: for explain and tests. */
 void filter_words_of_view(const struct nb_view *view, uint32_t owner, struct filter_words *ret_words);
 

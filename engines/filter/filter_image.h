@@ -11,8 +11,8 @@
  *     mask, so one probe leaves a handful of its rules to be compared (tuple-space search);
  *   - the *flow cache's* key is the packet under `used`, the union of all that any rule looks at: what no rule asks for
  *     does not split flows.
- * Sections behind `fixed` are the moving parts: owners' bits, counters, token buckets. They begin as zeros, but for the
- * owners that are known when the policy is made.
+ * Sections behind `fixed` are the moving parts: owners' bits, sets, counters, token buckets. They begin as zeros, but for
+ * the sets, and the owners that are known when the policy is made.
  */
 #ifndef USHER_ENGINES_FILTER_FILTER_IMAGE_H
 #define USHER_ENGINES_FILTER_FILTER_IMAGE_H
@@ -106,9 +106,14 @@ struct filter_entry {
     uint16_t lo, hi;
 };
 
+/* Each has room for other members beside those in force: they are put there, and one store turns to them. */
 struct filter_set {
-    uint32_t first, count; /* in the section of its kind */
+    uint32_t first, count; /* in the section of its kind; one store changes both */
+    uint32_t base, room;   /* two places of `room` members, one behind the other */
+    uint32_t addrs;        /* else ranges */
+    uint32_t pad;
 };
+STATIC_ASSERT(offsetof(struct filter_set, count) == 4 && sizeof(struct filter_set) == 24, "first and count are one word");
 
 struct filter_range {
     uint32_t lo, hi;
@@ -150,11 +155,11 @@ enum filter_section {
     FILTER_SEC_ACTIONS,
     FILTER_SEC_TESTS,
     FILTER_SEC_CUBES,
+    FILTER_SEC_LIMITS,
+    FILTER_SEC_OWNERS, /* the first one that moves */
     FILTER_SEC_SETS,
     FILTER_SEC_RANGES,
     FILTER_SEC_ADDRS,
-    FILTER_SEC_LIMITS,
-    FILTER_SEC_OWNERS, /* the first one that moves */
     FILTER_SEC_RULE_COUNTS,
     FILTER_SEC_COUNTERS,
     FILTER_SEC_METERS,

@@ -290,6 +290,62 @@ Test(filter, only_a_whole_policy_comes_into_force) {
     filter_compiled_free(&c);
 }
 
+/* ---- sets ---- */
+
+static int set_send(const struct nb_set *set, uint32_t index, uint32_t part) {
+    struct filter_range members[256];
+    int err = 0;
+    filter_set_members(set, members);
+    for (uint32_t at = 0; err == 0 && (at < set->count || at == 0); at += part) {
+        struct filter_cmd_set c = {.cmd = {FILTER_CMD_SET, sizeof c}, .members = members + at, .set = index};
+        c.offset = at;
+        c.count = set->count - at < part ? set->count - at : part;
+        c.total = set->count;
+        err = testkit_command(w.tk, &w.e, &c).error;
+    }
+    return err;
+}
+
+static bool passes(uint16_t port) {
+    in(port);
+    bool up = w.tk->up.count == 1;
+    testkit_clear(w.tk);
+    return up;
+}
+
+Test(filter, sets_change_under_their_rules) {
+    struct nb_range ports[200] = {{53, 53}}, more[200];
+    w.sets[0] = (struct nb_set){.kind = NB_SET_PORT, .count = 1, .ranges = ports};
+    w.policy.owner_count = 0;
+    struct nb_rule *r = rule(NB_DROP, NB_IN);
+    r->match.fields |= NB_F_DPORT_SET;
+    r->match.dport_set = 0;
+    install();
+    cr_assert(!passes(53) && passes(54));
+    for (uint32_t i = 0; i < 200; i++)
+        more[i] = (struct nb_range){54 + 2 * i, 54 + 2 * i};
+    struct nb_set set = {.kind = NB_SET_PORT, .count = 15, .ranges = more};
+    for (uint32_t round = 0; round < 3; round++) {
+        set.count = 15 + round % 2;
+        cr_assert_eq(set_send(&set, 0, 4), 0);
+        cr_assert(passes(53) && !passes(54) && !passes(82) && passes(83));
+        cr_assert_eq(passes(84), round % 2 == 0);
+        cr_assert_eq(testkit_recover(&w.e), 0);
+    }
+    set.count = 0;
+    cr_assert_eq(set_send(&set, 0, 4), 0);
+    cr_assert(passes(54), "an empty one has nobody");
+    struct filter_count seen;
+    struct filter_cmd_counts counts = {.cmd = {FILTER_CMD_COUNTS, sizeof counts}, .count = 1, .counts = &seen};
+    cr_assert_eq(testkit_command(w.tk, &w.e, &counts).value, 1);
+    cr_assert_eq(seen.packets, 8, "the rule counts on: %u", (uint32_t)seen.packets);
+    set.count = 200;
+    cr_assert_eq(set_send(&set, 0, 100), -ENOSPC);
+    cr_assert(passes(54), "and nothing changed");
+    set.count = 1;
+    cr_assert_eq(set_send(&set, 1, 1), -EINVAL);
+}
+
 Test(filter, parts_out_of_order_or_too_large_are_refused) {
     struct filter_cmd_begin begin = {.cmd = {FILTER_CMD_BEGIN, sizeof begin}, .size = fixture_config.image_bytes + 64u};
     struct filter_cmd_part part = {.cmd = {FILTER_CMD_PART, sizeof part}, .size = 8};

@@ -84,6 +84,15 @@ int nb_set_normalise(struct nb_set *set) {
     return set->kind == NB_SET_ADDR ? normalise_addrs(set) : normalise_ranges(set);
 }
 
+bool nb_set_same(const struct nb_set *a, const struct nb_set *b) {
+    if (a->kind != b->kind || a->count != b->count)
+        return false;
+    if (a->count == 0)
+        return true;
+    return a->kind == NB_SET_ADDR ? memcmp(a->addrs, b->addrs, a->count * sizeof *a->addrs) == 0
+                                  : memcmp(a->ranges, b->ranges, a->count * sizeof *a->ranges) == 0;
+}
+
 bool nb_set_has_addr(const struct nb_set *set, const struct nb_addr *addr) {
     uint32_t lo = 0, hi = set->count;
     while (lo < hi) {

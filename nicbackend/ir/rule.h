@@ -52,6 +52,8 @@ struct nb_set {
 
 /* Sorts and merges in place; -EINVAL when a range ends before it begins. */
 int nb_set_normalise(struct nb_set *set);
+/* Both normalised: the same members of the same kind? */
+bool nb_set_same(const struct nb_set *a, const struct nb_set *b);
 bool nb_set_has_addr(const struct nb_set *set, const struct nb_addr *addr);
 bool nb_set_has(const struct nb_set *set, uint32_t value);
 

@@ -137,6 +137,11 @@ def sets_change_and_packets_are_explained(rig):
     ctl(rig, "policy", "set", "shut", "add", "7", "1000-2000")
     check(not passes(rig, 7) and passes(rig, 8), "closed")
     check("[9, 7, 1000-2000]" in ctl(rig, "policy", "show") and "# kept" in ctl(rig, "policy", "show"), "in the text")
+    check("loaded anew" not in ctl(rig, "policy", "set", "shut", "remove", "9"), "in place")
+    many = rig.path("many", "\n".join(str(n) for n in range(3000, 3200, 2)))
+    text = run(f"ip netns exec {rig.ns('a')} {rig.bin}/usherctl --socket {rig.dir}/run/control.sock "
+               f"policy set shut add - < {many}").stdout
+    check("102 ranges" in text and "loaded anew" in text and not passes(rig, 7), text)
     check("no number" in ctl(rig, "policy", "set", "shut", "add", "x", code=None), "members are checked")
     text = ctl(rig, "policy", "explain", "-p", "udp", "--from", f"{B4}:4000", "--to", f"{A4}:7")
     check("drop by rule shut of tier host" in text and "goes on after count" in text, text)
@@ -146,6 +151,38 @@ def sets_change_and_packets_are_explained(rig):
     check(counted["name"] == "seen" and counted["packets"] >= 2, counted)
 
 
+def firewalls_become_policies(rig):
+    """What nft and iptables-save print becomes a policy that usherd takes, and that means the same."""
+    rig.usherd(ECHO)
+    run(["ip", "netns", "exec", rig.ns("b"), "nft", "-f", rig.path("rules.nft", """table inet t {
+        set w { type inet_service; flags interval; elements = { 80, 8000-8080 }; }
+        chain deep { counter drop; }
+        chain in { type filter hook input priority 0; policy accept;
+            iifname "lo" accept
+            ct state established,related accept
+            ip6 nexthdr icmpv6 icmpv6 type echo-request accept
+            ip saddr { 10.9.0.0/16, 10.8.0.1 } tcp dport @w limit rate 5/second accept
+            udp dport 7 drop
+            tcp flags & (syn|ack) == syn tcp dport 9 reject with tcp reset
+            meta l4proto { tcp, udp } th dport 1 jump deep
+        }
+    }""")])
+    text = run(["ip", "netns", "exec", rig.ns("b"), "nft", "-j", "list", "ruleset"]).stdout
+    done = run([f"{rig.bin}/usherctl", "policy", "import", "nft", rig.path("rules.json", text)], ok=(0, 1))
+    check(done.returncode == 1 and done.stderr.count("not carried over") == 1 and "l4proto" not in done.stdout,
+          done.stdout + done.stderr)
+    text = ctl(rig, "policy", "apply", rig.path("nft.yaml", done.stdout), code=None)
+    check("is in force" in text and not passes(rig, 7) and passes(rig, 8), text + done.stdout)
+    run(["ip", "netns", "exec", rig.ns("b"), "nft", "flush", "ruleset"])
+    rules = "*filter\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n" \
+        "-A INPUT -p udp --dport 8 -m comment --comment x -j DROP\n-A INPUT -p tcp -m multiport --dports 22,80 -m state --state NEW -j ACCEPT\nCOMMIT\n"
+    run(f"ip netns exec {rig.ns('b')} iptables-restore < {rig.path('rules.ipt', rules)}")
+    text = run(["ip", "netns", "exec", rig.ns("b"), "iptables-save"]).stdout
+    done = run([f"{rig.bin}/usherctl", "policy", "import", "iptables", rig.path("rules.save", text)])
+    text = ctl(rig, "policy", "apply", rig.path("ipt.yaml", done.stdout), code=None)
+    check("is in force" in text and passes(rig, 7) and not passes(rig, 8), text + done.stdout)
+
+
 sys.exit(main([mistakes_prevent_the_start, users_are_told_apart, what_comes_in_is_judged_by_its_owner,
                a_policy_is_replaced_under_traffic, an_unconfirmed_change_goes_back, the_file_and_the_operators_agree,
-               sets_change_and_packets_are_explained]))
+               sets_change_and_packets_are_explained, firewalls_become_policies]))
