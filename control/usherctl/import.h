@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Rules of others as a policy: what the readers of nft and iptables have in common. A reader fills a rule field by field,
- * in the words of usher-policy(5), and adds it; whatever cannot be said in them is reported with its place, and nothing
- * is carried over half. Pure but for the two streams.
+ * Rules of others as a policy: what the readers of nft and iptables have in common. A reader fills a rule field by
+ * field, in the words of usher-policy(5), and adds it; whatever cannot be said in them is reported with its place, and
+ * nothing is carried over half. Pure but for the two streams.
  */
 #ifndef USHER_CONTROL_USHERCTL_IMPORT_H
 #define USHER_CONTROL_USHERCTL_IMPORT_H

@@ -77,108 +77,90 @@ Test(import, iptables_says_what_it_cannot_carry) {
     cr_expect_eq(run(import_iptables, "hello\n").lost, -1);
 }
 
-/* ---- nft ---- */
+/* ---- nft; single quotes, because YAML takes them too ---- */
 
-#define NFT(body) "{\"nftables\": [{\"metainfo\": {\"version\": \"1.0.6\"}}, " body "]}"
-#define CHAIN(name, hook, prio, policy)                                                                                \
-    "{\"chain\": {\"family\": \"inet\", \"table\": \"t\", \"name\": \"" name                                           \
-    "\", \"handle\": 1, \"type\": \"filter\", "                                                                        \
-    "\"hook\": \"" hook "\", \"prio\": " prio ", \"policy\": \"" policy "\"}}, "
-#define RULE(chain, expr)                                                                                              \
-    "{\"rule\": {\"family\": \"inet\", \"table\": \"t\", \"chain\": \"" chain "\", \"handle\": 7, \"expr\": [" expr    \
-    "]}}"
-#define MATCH(op, left, right) "{\"match\": {\"op\": \"" op "\", \"left\": " left ", \"right\": " right "}}"
-#define FIELD(proto, name)     "{\"payload\": {\"protocol\": \"" proto "\", \"field\": \"" name "\"}}"
+static const char head[] = "{'nftables': [{'metainfo': {'version': '1.0.6'}}, ";
+
+static struct result run_nft(const char *chains, const char *rules) {
+    char text[4096];
+    (void)snprintf(text, sizeof text, "%s%s%s]}", head, chains, rules);
+    return run(import_nft, text);
+}
+
+static const char in_chain[] = "{'chain': {'family': 'inet', 'table': 't', 'name': 'in', 'type': 'filter', "
+                               "'hook': 'input', 'prio': 5, 'policy': 'drop'}}, ";
+
+static void nft_rule(char *text, size_t size, const char *chain, const char *expr) {
+    size_t n = strlen(text);
+    (void)snprintf(text + n, size - n,
+                   "%s{'rule': {'family': 'inet', 'table': 't', 'chain': '%s', 'handle': 7, 'expr': [%s]}}",
+                   n > 0 ? ", " : "", chain, expr);
+}
 
 Test(import, nft_rules_sets_and_jumps) {
-    becomes(
-        import_nft,
-        NFT("{\"set\": {\"family\": \"inet\", \"name\": \"office\", \"table\": \"t\", \"type\": \"ipv4_addr\", "
-            "\"elem\": "
-            "[\"10.0.0.1\", {\"prefix\": {\"addr\": \"10.1.0.0\", \"len\": 16}}]}}, " CHAIN("in", "input", "0", "drop") "{\"chain\": {\"family\": \"inet\", \"table\": \"t\", \"name\": \"web\", \"handle\": 3}}, " RULE("in", MATCH("in", "{\"ct\": {\"key\": \"state\"}}", "[\"established\", \"related\"]") ", {\"accept\": null}") ", " RULE(
-                "in",
-                MATCH(
-                    "==", "{\"meta\": {\"key\": \"iifname\"}}",
-                    "\"lo\"") ", {\"accept\": null}") ", " RULE("in",
-                                                                MATCH(
-                                                                    "==", FIELD("ip", "saddr"),
-                                                                    "\"@office\"") ", {\"jump\": {\"target\": "
-                                                                                   "\"web\"}}") ", " RULE("web",
-                                                                                                          MATCH(
-                                                                                                              "==",
-                                                                                                              FIELD(
-                                                                                                                  "tcp",
-                                                                                                                  "dpor"
-                                                                                                                  "t"),
-                                                                                                              "{\"set\""
-                                                                                                              ": [80, "
-                                                                                                              "{\"range"
-                                                                                                              "\": "
-                                                                                                              "[8000, "
-                                                                                                              "8080]}]"
-                                                                                                              "}") ", "
-                                                                                                                   "{\""
-                                                                                                                   "cou"
-                                                                                                                   "nte"
-                                                                                                                   "r\""
-                                                                                                                   ": "
-                                                                                                                   "{\""
-                                                                                                                   "pac"
-                                                                                                                   "ket"
-                                                                                                                   "s\""
-                                                                                                                   ": "
-                                                                                                                   "1, "
-                                                                                                                   "\"b"
-                                                                                                                   "yte"
-                                                                                                                   "s\""
-                                                                                                                   ": "
-                                                                                                                   "2}}"
-                                                                                                                   ", "
-                                                                                                                   "{\""
-                                                                                                                   "acc"
-                                                                                                                   "ept"
-                                                                                                                   "\":"
-                                                                                                                   " nu"
-                                                                                                                   "ll"
-                                                                                                                   "}") ", " RULE("web",
-                                                                                                                                  MATCH(
-                                                                                                                                      "!=",
-                                                                                                                                      "{\"meta\": {\"key\": \"skuid\"}}",
-                                                                                                                                      "1000") ", {\"limit\": {\"rate\": 5, \"burst\": 9, \"per\": \"second\", \"inv\": true}}, "
-                                                                                                                                              "{\"reject\": {\"type\": \"tcp reset\"}}")),
-        "sets:\n  office: {addresses: ['10.0.0.1', '10.1.0.0/16']}\n  set-2: {ports: ['80', '8000-8080']}\n"
-        "rules:\n"
-        "  - {name: t-in-1, tier: host, direction: in, state: [established, related], action: allow}\n"
-        "  - {name: t-web-2, tier: host, direction: in, ip: 4, from: '@office', protocol: tcp, to_port: '@set-2', "
-        "action: allow}\n"
-        "  - {name: t-web-3, tier: host, direction: in, ip: 4, from: '@office', user: '!1000', limit: 5/s, over: yes, "
-        "burst: 9, action: reject, reject_with: reset}\n"
-        "  - {name: policy-4, tier: host, direction: in, action: drop}\n",
-        "");
+    char rules[4096] = "{'set': {'family': 'inet', 'name': 'office', 'table': 't', 'type': 'ipv4_addr', 'elem': "
+                       "['10.0.0.1', {'prefix': {'addr': '10.1.0.0', 'len': 16}}]}}";
+    nft_rule(rules, sizeof rules, "in",
+             "{'match': {'op': 'in', 'left': {'ct': {'key': 'state'}}, 'right': ['established', 'related']}}, "
+             "{'accept': null}");
+    nft_rule(rules, sizeof rules, "in",
+             "{'match': {'op': '==', 'left': {'meta': {'key': 'iifname'}}, 'right': 'lo'}}, {'accept': null}");
+    nft_rule(rules, sizeof rules, "in",
+             "{'match': {'op': '==', 'left': {'payload': {'protocol': 'ip', 'field': 'saddr'}}, 'right': '@office'}}, "
+             "{'jump': {'target': 'web'}}");
+    nft_rule(rules, sizeof rules, "web",
+             "{'match': {'op': '==', 'left': {'payload': {'protocol': 'tcp', 'field': 'dport'}}, "
+             "'right': {'set': [80, {'range': [8000, 8080]}]}}}, {'counter': {'packets': 1, 'bytes': 2}}, "
+             "{'accept': null}");
+    nft_rule(rules, sizeof rules, "web",
+             "{'match': {'op': '!=', 'left': {'meta': {'key': 'skuid'}}, 'right': 1000}}, "
+             "{'limit': {'rate': 5, 'burst': 9, 'per': 'second', 'inv': true}}, {'reject': {'type': 'tcp reset'}}");
+    struct result r = run_nft(in_chain, rules);
+    cr_expect_str_eq(r.report, "");
+    cr_expect_str_eq(strchr(r.policy, '\n') + 1,
+                     "sets:\n  office: {addresses: ['10.0.0.1', '10.1.0.0/16']}\n"
+                     "  set-2: {ports: ['80', '8000-8080']}\n"
+                     "rules:\n"
+                     "  - {name: t-in-1, tier: host, direction: in, state: [established, related], action: allow}\n"
+                     "  - {name: t-web-2, tier: host, direction: in, ip: 4, from: '@office', protocol: tcp, "
+                     "to_port: '@set-2', action: allow}\n"
+                     "  - {name: t-web-3, tier: host, direction: in, ip: 4, from: '@office', user: '!1000', "
+                     "limit: 5/s, over: yes, burst: 9, action: reject, reject_with: reset}\n"
+                     "  - {name: policy-4, tier: host, direction: in, action: drop}\n");
+    free(r.policy);
+    free(r.report);
 }
 
 Test(import, nft_says_what_it_cannot_carry) {
-    struct result r =
-        run(import_nft, NFT(CHAIN("fwd", "forward", "0", "drop") CHAIN("in", "input", "5", "accept")
-                                CHAIN("first", "input", "-5", "accept")
-                                    RULE("in", "{\"vmap\": {}}") ", " RULE("first", "{\"drop\": null}") ", " RULE(
-                                        "in", MATCH("==", "{\"ct\": {\"key\": \"mark\"}}", "1") ", {\"drop\": null}")));
+    char rules[4096] = "", chains[1024];
+    (void)snprintf(chains, sizeof chains, "%s%s%s", in_chain,
+                   "{'chain': {'family': 'inet', 'table': 't', 'name': 'fwd', 'type': 'filter', 'hook': 'forward', "
+                   "'prio': 0, 'policy': 'drop'}}, ",
+                   "{'chain': {'family': 'inet', 'table': 't', 'name': 'first', 'type': 'filter', 'hook': 'input', "
+                   "'prio': -5, 'policy': 'accept'}}, ");
+    nft_rule(rules, sizeof rules, "in", "{'vmap': {}}");
+    nft_rule(rules, sizeof rules, "first", "{'drop': null}");
+    nft_rule(rules, sizeof rules, "in", "{'match': {'op': '==', 'left': {'ct': {'key': 'mark'}}, 'right': 1}}");
+    struct result r = run_nft(chains, rules);
     cr_expect_eq(r.lost, 3, "%s", r.report);
     cr_expect_not_null(strstr(r.report, "in:1: not carried over: rule 7 of inet t in, statement \"vmap\":"), "%s",
                        r.report);
     cr_expect_not_null(strstr(r.report, "fwd: only filters of input and output"), "%s", r.report);
     cr_expect_not_null(strstr(r.policy, "name: t-first-1, tier: host, direction: in, action: drop"), "%s", r.policy);
+    cr_expect_not_null(strstr(r.policy, "name: policy-2, tier: app, direction: in, action: drop"), "%s", r.policy);
     free(r.policy);
     free(r.report);
 }
 
 Test(import, hostile_input_does_no_harm) {
-    static const char good[] = NFT(CHAIN("in", "input", "0", "drop") RULE(
-        "in", MATCH("==", FIELD("tcp", "dport"), "{\"set\": [80, {\"range\": [1, 2]}]}")));
-    char copy[sizeof good];
-    for (size_t i = 0; i < sizeof good; i++) {
+    char rules[1024] = "", good[2048], copy[2048];
+    nft_rule(rules, sizeof rules, "in",
+             "{'match': {'op': '==', 'left': {'payload': {'protocol': 'tcp', 'field': 'dport'}}, "
+             "'right': {'set': [80, {'range': [1, 2]}]}}}");
+    (void)snprintf(good, sizeof good, "%s%s%s]}", head, in_chain, rules);
+    for (size_t i = 0; i < strlen(good); i++) {
         for (int bit = 0; bit < 7; bit += 2) {
-            memcpy(copy, good, sizeof good);
+            (void)snprintf(copy, sizeof copy, "%s", good);
             copy[i] ^= (char)(1 << bit);
             struct result r = run(import_nft, copy);
             free(r.policy);

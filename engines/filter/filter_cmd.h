@@ -59,8 +59,8 @@ struct filter_cmd_owner {
     const uint64_t *bits;
 };
 
-/* Other members for a set of the policy in force, sorted and disjoint: `count` of `total` from `offset` on, lent for the
- * call. They are in force with the last part. -ENOSPC: the set has no room for `total`; install the policy anew. */
+/* Other members for a set of the policy in force, sorted and disjoint: `count` of `total` from `offset` on, lent for
+ * the call. They are in force with the last part. -ENOSPC: the set has no room for `total`; install the policy anew. */
 struct filter_cmd_set {
     struct engine_cmd cmd;
     const void *members; /* struct filter_addrs or filter_range, by the set's kind */

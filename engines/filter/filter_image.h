@@ -11,8 +11,8 @@
  *     mask, so one probe leaves a handful of its rules to be compared (tuple-space search);
  *   - the *flow cache's* key is the packet under `used`, the union of all that any rule looks at: what no rule asks for
  *     does not split flows.
- * Sections behind `fixed` are the moving parts: owners' bits, sets, counters, token buckets. They begin as zeros, but for
- * the sets, and the owners that are known when the policy is made.
+ * Sections behind `fixed` are the moving parts: owners' bits, sets, counters, token buckets. They begin as zeros, but
+ * for the sets, and the owners that are known when the policy is made.
  */
 #ifndef USHER_ENGINES_FILTER_FILTER_IMAGE_H
 #define USHER_ENGINES_FILTER_FILTER_IMAGE_H
@@ -113,7 +113,7 @@ struct filter_set {
     uint32_t addrs;        /* else ranges */
     uint32_t pad;
 };
-STATIC_ASSERT(offsetof(struct filter_set, count) == 4 && sizeof(struct filter_set) == 24, "first and count are one word");
+STATIC_ASSERT(offsetof(struct filter_set, count) == 4, "first and count are one word");
 
 struct filter_range {
     uint32_t lo, hi;

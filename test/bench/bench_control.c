@@ -9,6 +9,7 @@
 
 #include "test/bench/benches.h"
 #include "test/bench/control_load.h"
+#include "test/bench/noise.h"
 #include "test/bench/sandbox.h"
 #include "test/bench/tick.h"
 #include "test/bench/usher_udp.h"
@@ -38,9 +39,7 @@ static int unary_measure(struct bench_env *env, struct proc_shared *s) {
     return 0;
 }
 
-typedef int measure_fn(struct bench_env *env, struct proc_shared *s);
-
-static int with_usherd(struct bench_env *env, const struct usherd_params *params, measure_fn *measure) {
+int bench_with_usherd(struct bench_env *env, const struct usherd_params *params, bench_measure_fn *measure) {
     struct proc_shared *s = proc_shared_create();
     pid_t usherd;
     if (s == NULL)
@@ -59,7 +58,7 @@ static int with_usherd(struct bench_env *env, const struct usherd_params *params
 
 static int unary_side(struct bench_env *env) {
     struct usherd_params params = {.core = env->core[0], .mode = "auto", .control = true};
-    return with_usherd(env, &params, unary_measure);
+    return bench_with_usherd(env, &params, unary_measure);
 }
 
 const struct bench bench_control_unary = {
@@ -76,10 +75,8 @@ const struct bench bench_control_unary = {
 
 /* ---- the data path beside it ---- */
 
-typedef pid_t load_fn(int core, struct proc_shared *s);
-
 /* Round trips with the load or without, added to `all`. */
-static int rtt_turn(struct bench_env *env, bool spin, load_fn *load, struct hist *all, uint64_t *ret_operations) {
+static int rtt_turn(struct bench_env *env, bool spin, bench_load_fn *load, struct hist *all, uint64_t *ret_operations) {
     struct proc_shared *rtt = proc_shared_create(), *busy = proc_shared_create();
     struct usher_udp_job job = {.client_core = env->core[1],
                                 .server_core = -1,
@@ -109,8 +106,7 @@ static int rtt_turn(struct bench_env *env, bool spin, load_fn *load, struct hist
     return rc;
 }
 
-/* Metrics first..first+2: p99 in silence, p99 beside the load, and their ratio. */
-static int noise_measure(struct bench_env *env, bool spin, load_fn *load, uint32_t first) {
+int bench_noise(struct bench_env *env, bool spin, bench_load_fn *load, uint32_t first) {
     static struct hist silent, loud;
     uint64_t operations = 0, none = 0;
     hist_reset(&silent);
@@ -143,19 +139,19 @@ static const struct bench_metric noise_metrics[] = {
 
 static int noise_spin(struct bench_env *env, struct proc_shared *s) {
     (void)s;
-    return noise_measure(env, true, control_busy, SPIN_QUIET);
+    return bench_noise(env, true, control_busy, SPIN_QUIET);
 }
 
 static int noise_block(struct bench_env *env, struct proc_shared *s) {
     (void)s;
-    return noise_measure(env, false, control_busy, BLOCK_QUIET);
+    return bench_noise(env, false, control_busy, BLOCK_QUIET);
 }
 
 static int noise_side(struct bench_env *env) {
     struct usherd_params dedicated = {.core = env->core[0], .mode = "dedicated", .control = true};
     struct usherd_params own = {.core = env->core[0], .mode = "auto", .control = true};
-    int rc = with_usherd(env, &dedicated, noise_spin);
-    return rc == 0 ? with_usherd(env, &own, noise_block) : rc;
+    int rc = bench_with_usherd(env, &dedicated, noise_spin);
+    return rc == 0 ? bench_with_usherd(env, &own, noise_block) : rc;
 }
 
 const struct bench bench_control_noise = {
@@ -198,7 +194,7 @@ static int list_with_crowd(struct bench_env *env, struct proc_shared *s) {
     if (count < CROWDS * CROWD_SOCKETS)
         return bench_fail(env, SIDE_USHER, "%u sockets were listed instead of %u", count, CROWDS * CROWD_SOCKETS);
     bench_sample(env, SIDE_USHER, LIST_TIME, seconds);
-    return noise_measure(env, true, control_lister, LIST_QUIET);
+    return bench_noise(env, true, control_lister, LIST_QUIET);
 }
 
 static int list_measure(struct bench_env *env, struct proc_shared *s) {
@@ -228,7 +224,7 @@ static int list_side(struct bench_env *env) {
                                    .sockets = CROWD_SOCKETS + 16,
                                    .udp_sockets = CROWDS * CROWD_SOCKETS + 1024,
                                    .control = true};
-    return with_usherd(env, &params, list_measure);
+    return bench_with_usherd(env, &params, list_measure);
 }
 
 const struct bench bench_control_list = {

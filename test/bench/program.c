@@ -26,11 +26,11 @@
 #define STOP_TURNS 2000
 
 static void become(const struct program *p, const char *out_path) {
-    char self[PATH_MAX], run[PATH_MAX + 16];
+    char self[PATH_MAX], run[PATH_MAX + 16], path[PATH_MAX + sizeof(PROGRAMS) + 1];
     const char *argv[ARGV_MAX + 3];
     int n = 0, out = open(out_path, O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0644);
     ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    if (len < 0 || out < 0 || proc_pin(p->core) != 0)
+    if (len < 0 || out < 0 || (p->core >= 0 && proc_pin(p->core) != 0))
         _exit(126);
     self[len] = '\0';
     *strrchr(self, '/') = '\0';
@@ -44,7 +44,8 @@ static void become(const struct program *p, const char *out_path) {
     argv[n] = NULL;
     (void)setpgid(0, 0);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    (void)setenv("PATH", PROGRAMS, 1);
+    (void)snprintf(path, sizeof(path), "%s:" PROGRAMS, self);
+    (void)setenv("PATH", path, 1);
     (void)dup2(out, STDOUT_FILENO);
     (void)dup2(out, STDERR_FILENO);
     (void)execvp(argv[0], (char *const *)(uintptr_t)argv);

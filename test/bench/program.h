@@ -12,9 +12,9 @@
 #include <sys/types.h>
 
 struct program {
-    int core;
+    int core; /* -1 = any */
     bool usher;
-    const char *const *argv; /* argv[0] is looked for along PATH and in sbin */
+    const char *const *argv; /* argv[0] is looked for beside usher-bench, along PATH and in sbin */
 };
 
 /* 0, or -1 with a sentence in err. */

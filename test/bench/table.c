@@ -33,6 +33,9 @@ const struct bench *const bench_table[] = {
     &bench_posix_one_core,
     &bench_qos,
     &bench_upgrade_blackout,
+    &bench_filter_engine,
+    &bench_filter_cost,
+    &bench_policy_replace,
 };
 
 const size_t bench_table_count = sizeof(bench_table) / sizeof(bench_table[0]);

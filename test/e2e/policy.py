@@ -4,7 +4,9 @@
 import json
 import os
 import signal
+import socket
 import sys
+import threading
 
 from rig import A4, B4, check, main, run, until
 
@@ -175,7 +177,8 @@ def firewalls_become_policies(rig):
     check("is in force" in text and not passes(rig, 7) and passes(rig, 8), text + done.stdout)
     run(["ip", "netns", "exec", rig.ns("b"), "nft", "flush", "ruleset"])
     rules = "*filter\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n" \
-        "-A INPUT -p udp --dport 8 -m comment --comment x -j DROP\n-A INPUT -p tcp -m multiport --dports 22,80 -m state --state NEW -j ACCEPT\nCOMMIT\n"
+        "-A INPUT -p udp --dport 8 -m comment --comment x -j DROP\n" \
+        "-A INPUT -p tcp -m multiport --dports 22,80 -m state --state NEW -j ACCEPT\nCOMMIT\n"
     run(f"ip netns exec {rig.ns('b')} iptables-restore < {rig.path('rules.ipt', rules)}")
     text = run(["ip", "netns", "exec", rig.ns("b"), "iptables-save"]).stdout
     done = run([f"{rig.bin}/usherctl", "policy", "import", "iptables", rig.path("rules.save", text)])
@@ -183,6 +186,100 @@ def firewalls_become_policies(rig):
     check("is in force" in text and passes(rig, 7) and not passes(rig, 8), text + done.stdout)
 
 
+MARKERS = """rules:
+  - {name: first, tier: platform, counter: %s1}
+  - {name: second, counter: %s2, action: allow}
+  - {name: third, tier: app, counter: %s3, action: allow}
+  - {name: keep1, tier: app, protocol: 255, counter: a1}
+  - {name: keep2, tier: app, protocol: 255, counter: a2}
+  - {name: keep3, tier: app, protocol: 255, counter: a3}
+  - {name: keep4, tier: app, protocol: 255, counter: b1}
+  - {name: keep5, tier: app, protocol: 255, counter: b2}
+  - {name: keep6, tier: app, protocol: 255, counter: b3}
+"""
+
+
+def no_packet_meets_two_revisions(rig):
+    """Each revision marks a packet in every tier: under load all marks of a revision are equal, and none is missing."""
+    rig.usherd(ECHO)
+    rig.answers("b", A4, 7)
+    paths = [rig.path(f"{n}.yaml", MARKERS % (n, n, n)) for n in "ab"]
+    ctl(rig, "policy", "apply", paths[0])
+    done, sent = threading.Event(), []
+
+    def flood():
+        s = rig.kernel_socket("b", socket.AF_INET)
+        s.connect((A4, 7))
+        s.setblocking(False)
+        count = 0
+        while not done.is_set():
+            try:
+                s.send(b"x")
+                count += 1
+                s.recv(16)
+            except OSError:
+                pass
+        sent.append(count)
+    senders = [threading.Thread(target=flood) for _ in range(2)]
+    for t in senders:
+        t.start()
+    for turn in range(20):
+        ctl(rig, "policy", "apply", paths[1 - turn % 2])
+    done.set()
+    for t in senders:
+        t.join()
+
+    def counted():
+        found = json.loads(ctl(rig, "-o", "json", "policy", "counters"))["counters"]
+        return {c["name"]: c["packets"] for c in found}
+    before = until("all is quiet", lambda: (lambda c: c if c == counted() else None)(counted()))
+    for n in "ab":
+        check(before[f"{n}1"] == before[f"{n}2"] == before[f"{n}3"] > 0, before)
+    engine = json.loads(ctl(rig, "-o", "json", "engines", "filter"))["engines"][0]["counters"]
+    judged = [c["value"] for c in engine if c["name"] == "judged_packets"][0]
+    check(before["a1"] + before["b1"] == judged, f"{before}, {judged} judged, {sent} sent")
+
+
+ASKS = """
+import errno, socket, sys
+for port in map(int, sys.argv[2:]):
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        s = socket.socket(socket.AF_INET, kind)
+        s.settimeout(1)
+        try:
+            s.connect((sys.argv[1], port))
+            s.send(b"x")
+            s.recv(1)
+            s.send(b"x")
+            print(port, "passes")
+        except OSError as e:
+            print(port, errno.errorcode.get(e.errno, type(e).__name__))
+"""
+
+
+def programs_are_told_what_the_rule_says(rig):
+    rig.usherd(ECHO)
+    actions = {9001: "reject", 9002: "reject, reject_with: admin", 9003: "reject, reject_with: host", 9004: "drop"}
+    rules = [f"  - {{name: r{port}, direction: out, to: {B4}, to_port: {port}, action: {action}}}\n"
+             for port, action in actions.items()]
+    ctl(rig, "policy", "apply", rig.path("rules.yaml", "rules:\n" + "".join(rules)))
+    for port in range(9001, 9005):
+        text = ctl(rig, "policy", "explain", "--out", "--to", f"{B4}:{port}", "--user", 0)
+        check(f"rule r{port}" in text, text)
+    p = rig.start("a", "usher-run", f"--socket={rig.session}", "python3", rig.path("asks.py", ASKS), B4,
+                  *range(9001, 9005))
+    p.end(0)
+    told = dict.fromkeys(range(9001, 9005), ())
+    for line in p.lines:
+        if line[:4].isdigit():
+            told[int(line[:4])] += (line[5:],)
+    # A connection that is being made goes on trying where the kernel's does.
+    want = {9001: ("ECONNREFUSED",) * 2, 9002: ("EACCES",) * 2, 9003: ("EHOSTUNREACH", "TimeoutError"),
+            9004: ("EPERM", "TimeoutError")}
+    check(told == want, p.text())
+
+
 sys.exit(main([mistakes_prevent_the_start, users_are_told_apart, what_comes_in_is_judged_by_its_owner,
                a_policy_is_replaced_under_traffic, an_unconfirmed_change_goes_back, the_file_and_the_operators_agree,
-               sets_change_and_packets_are_explained, firewalls_become_policies]))
+               sets_change_and_packets_are_explained, firewalls_become_policies,
+               no_packet_meets_two_revisions, programs_are_told_what_the_rule_says]))
