@@ -4,6 +4,7 @@
  */
 #include "control/policing.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -13,6 +14,7 @@
 #include <time.h>
 
 #include "control/coverage.h"
+#include "control/identity/owner.h"
 #include "control/log.h"
 #include "control/policy/classes_install.h"
 #include "control/policy/history.h"
@@ -541,6 +543,30 @@ int policing_owner(void *usherd, uint32_t index, const struct owner *owner) {
     const struct usherd *u = usherd;
     const struct policing *p = u->policing;
     return p->now == NULL ? 0 : policy_owner_add(u->rt, p->now, index, owner);
+}
+
+/* ---- records ---- */
+
+static void end_text(char *ret, size_t size, const struct ipaddr *addr, uint16_t port) {
+    char text[INET6_ADDRSTRLEN];
+    bool v4 = ipaddr_is_v4(addr);
+    (void)inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? addr->b + 12 : addr->b, text, sizeof text);
+    (void)snprintf(ret, size, v4 ? "%s:%u" : "[%s]:%u", text, port);
+}
+
+void policing_record(const struct usherd *u, const struct engine_event *ev) {
+    const struct policing *p = u->policing;
+    const struct owner *o = u->owners != NULL ? owner_get(u->owners, ev->owner) : NULL;
+    const char *name = p->now != NULL ? policy_rule_name(p->now, policy_rule_find_id(p->now, ev->id)) : NULL;
+    char local[64], remote[64], who[64] = "nobody's";
+    bool in = ev->value >> 8 == NB_IN;
+    end_text(local, sizeof local, &ev->flow.local, ev->flow.local_port);
+    end_text(remote, sizeof remote, &ev->flow.remote, ev->flow.remote_port);
+    if (o != NULL)
+        (void)snprintf(who, sizeof who, "%.15s pid %u uid %u", o->comm, o->pid, o->uid);
+    log_info("policy.log", "%s: %s %s protocol %u %s > %s, %s", name != NULL ? name : "a default",
+             policy_verdict_name(ev->value & 0xff), in ? "in" : "out", ev->flow.proto, in ? remote : local,
+             in ? local : remote, who);
 }
 
 const struct policy *policing_policy(const struct policing *p) {

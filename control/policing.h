@@ -34,6 +34,10 @@ int policing_again(void *usherd);
 /* Reads the file of the setting `policy` again, and resolves the names of the policy in force anew. */
 void policing_reload(struct usherd *u);
 
+struct engine_event;
+/* A rule's record of a packet becomes an event of the log. */
+void policing_record(const struct usherd *u, const struct engine_event *ev);
+
 /* ---- what is in force ---- */
 
 /* NULL: there is none, everything passes. Valid until the next change. */

@@ -470,6 +470,8 @@ static void on_engine_event(void *arg, uint32_t shard, const struct engine_event
     struct usherd *u = arg;
     if (ev->kind == EVENT_ADDR_CONFLICT)
         log_warning("address.conflict", "somebody else answers for a dedicated address of ours");
+    else if (ev->kind == EVENT_POLICY_LOG)
+        policing_record(u, ev);
     else
         view_neigh_event(u->view, shard, ev);
 }

@@ -17,7 +17,7 @@
 
 #include "engines/pkt.h"
 
-#define ENGINE_ABI 1u
+#define ENGINE_ABI 2u
 #define ENGINE_SYMBOL "usher_engine"
 #define ENGINE_NAME_MAX 16
 #define PORT_SLOT_MAX 16  /* interfaces one shard can serve */
@@ -89,6 +89,8 @@ enum engine_event_kind {
     EVENT_NEIGH_WANTED = 1, /* resolve `addr` on interface slot `port` */
     EVENT_NEIGH_UNUSED,     /* nobody uses it any more: release it */
     EVENT_ADDR_CONFLICT,    /* somebody else answers for our dedicated address */
+    EVENT_POLICY_LOG,       /* a rule wants a record: `value` = verdict, 8 bits, and direction, `id` = of the rule that
+                               decided (0: a default), `owner`, and `flow` as this host sees it */
 };
 
 struct engine_event {
@@ -96,6 +98,10 @@ struct engine_event {
     uint16_t port;
     uint32_t value;
     struct ipaddr addr;
+    uint64_t id;
+    uint32_t owner;
+    uint32_t pad;
+    struct flow flow;
 };
 
 #define NOTICE_VEC_MAX 256

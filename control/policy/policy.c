@@ -440,6 +440,14 @@ uint32_t policy_set_find(const struct policy *p, const char *name) {
     return finder_get(&p->set_finder, finder_hash_text(name), same_name, p->set_names, name);
 }
 
+static bool same_id(const void *rules, uint32_t index, const void *wanted) {
+    return ((const struct nb_rule *)rules)[index].id == *(const uint64_t *)wanted;
+}
+
+uint32_t policy_rule_find_id(const struct policy *p, uint64_t id) {
+    return finder_get(&p->rule_finder, id, same_id, p->rules, &id);
+}
+
 const char *policy_set_name(const struct policy *p, uint32_t set) {
     return set < p->nb.set_count ? p->set_names[set].text : "";
 }

@@ -53,6 +53,7 @@ const char *policy_rule_text(const struct policy *p, uint32_t rule);
 uint32_t policy_rule_line(const struct policy *p, uint32_t rule);
 /* NB_NONE when there is none. */
 uint32_t policy_rule_find(const struct policy *p, const char *name);
+uint32_t policy_rule_find_id(const struct policy *p, uint64_t id);
 uint32_t policy_counter_find(const struct policy *p, const char *name);
 const char *policy_counter_name(const struct policy *p, uint32_t counter);
 uint32_t policy_set_find(const struct policy *p, const char *name); /* NB_NONE: there is none */

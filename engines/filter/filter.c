@@ -20,6 +20,9 @@ static const struct engine_counter counters[FILTER_COUNT_COUNT] = {
     [FILTER_COUNT_TALK_EVICTED] = {"talk_evictions", "conversations that another one pushed out"},
     [FILTER_COUNT_TOLD] = {"told_packets", "senders on this host that were told of their packet's end"},
     [FILTER_COUNT_COMMITS] = {"committed_policies", "policies that came into force"},
+    [FILTER_COUNT_LOGGED] = {"logged_packets", "packets of which a rule left a record"},
+    [FILTER_COUNT_UNLOGGED] = {"unlogged_packets",
+                               "packets without the record that a rule wanted: there were too many"},
 };
 
 static bool config_good(const struct filter_config *c, const char **ret_why) {

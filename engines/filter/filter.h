@@ -12,12 +12,13 @@
 #include "engines/filter/filter_image.h"
 #include "engines/wire.h"
 
-#define FILTER_LAYOUT      (2u + ARENA_LAYOUT_STEP)
+#define FILTER_LAYOUT      (3u + ARENA_LAYOUT_STEP)
 #define FILTER_LIST_MAX    64u   /* rules that match one packet; with more of them the rules are asked one by one */
 #define FILTER_TRACE_MAX   4096u /* different lists that are remembered */
 #define FILTER_TRACE_RULES 10u   /* of a list that is */
 #define FILTER_TRACE_SLOTS (2 * FILTER_TRACE_MAX)
 #define FILTER_HALF_NONE   2u
+#define FILTER_LOG_MAX     20u /* records a second: the rest is counted only */
 
 /* As nicbackend/ir/rule.h has them; a test compares. */
 enum filter_verdict { FILTER_CONTINUE, FILTER_ALLOW, FILTER_DROP, FILTER_REJECT };
@@ -38,6 +39,7 @@ enum filter_bits {
     FILTER_HAS_PORTS = 2,
     FILTER_HAS_ICMP = 4,
     FILTER_IS_FRAGMENT = 8,
+    FILTER_ACT_LOG = 1,
     FILTER_ACT_MARK = 4,
     FILTER_ACT_CLASS = 8,
     FILTER_ACT_STEER = 16,
@@ -112,6 +114,8 @@ struct filter_state {
     uint32_t generation; /* of cache lines; never 0 */
     uint32_t cache_lines, talk_lines, trace_lines, slot_lines;
     uint32_t trace_count;
+    ns_t log_since; /* records of this second: */
+    uint32_t logged;
 };
 
 enum filter_counter {
@@ -125,6 +129,8 @@ enum filter_counter {
     FILTER_COUNT_TALK_EVICTED,
     FILTER_COUNT_TOLD,
     FILTER_COUNT_COMMITS,
+    FILTER_COUNT_LOGGED,
+    FILTER_COUNT_UNLOGGED,
     FILTER_COUNT_COUNT
 };
 

@@ -276,6 +276,31 @@ static bool is_own_business(const struct pkt *p, bool in) {
     return p->flow.proto == PROTO_ICMP6 && p->owner == 0 && h < p->data + p->len && h[0] >= 133 && h[0] <= 137;
 }
 
+/* Bounded: a flood must not become a flood of records. */
+static SELDOM void leave_record(struct filter_state *st, struct engine_io *io, const struct filter_image *img,
+                                const struct pkt *p, const struct filter_case *c, const struct filter_outcome *o,
+                                bool in) {
+    uint32_t rule = o->rule[o->tier];
+    if (io->now - st->log_since >= NS_PER_SEC) {
+        st->log_since = io->now;
+        st->logged = 0;
+    }
+    if (st->logged == FILTER_LOG_MAX) {
+        ENGINE_COUNT(io, FILTER_COUNT_UNLOGGED);
+        return;
+    }
+    st->logged++;
+    ENGINE_COUNT(io, FILTER_COUNT_LOGGED);
+    const struct filter_action *a = (const struct filter_action *)filter_at(img, FILTER_SEC_ACTIONS);
+    const struct engine_event e = {.kind = EVENT_POLICY_LOG,
+                                   .port = p->port,
+                                   .value = o->verdict | (in ? FILTER_IN : FILTER_OUT) << 8,
+                                   .id = rule < FILTER_RULE_UNASKED ? a[rule].id : 0,
+                                   .owner = p->owner,
+                                   .flow = talk_flow(c, in)};
+    engine_event(io, &e);
+}
+
 struct burst {
     struct pkt *pkts[PKT_BURST];
     struct filter_case c[PKT_BURST];
@@ -305,6 +330,8 @@ STRAIGHT void finish(struct filter_state *st, struct engine_io *io, struct filte
     struct filter_outcome o;
     struct pkt *p = b->pkts[i];
     filter_judge(st, io, img, b->line[i], &b->c[i], &o);
+    if (UNLIKELY(o.flags & FILTER_ACT_LOG))
+        leave_record(st, io, img, p, &b->c[i], &o, in);
     if (UNLIKELY(o.verdict != FILTER_ALLOW)) {
         if (in)
             end_in(io, p, &o);

@@ -290,6 +290,27 @@ Test(filter, only_a_whole_policy_comes_into_force) {
     filter_compiled_free(&c);
 }
 
+/* ---- records ---- */
+
+Test(filter, rules_leave_records_but_not_a_flood_of_them) {
+    struct nb_rule *r = rule(NB_DROP, NB_IN);
+    r->id = 77;
+    r->action.flags = NB_ACT_LOG;
+    install();
+    in(53);
+    cr_assert_eq(w.tk->io.event_count, 1);
+    const struct engine_event *e = &w.tk->events[0];
+    cr_assert(e->kind == EVENT_POLICY_LOG && e->id == 77 && e->value == (FILTER_DROP | FILTER_IN << 8));
+    cr_assert(e->flow.local_port == 53 && e->flow.proto == PROTO_UDP);
+    for (uint32_t i = 0; i < 2 * FILTER_LOG_MAX; i++)
+        in(53);
+    cr_assert_eq(w.tk->io.event_count, FILTER_LOG_MAX);
+    cr_assert_eq(w.e.counters[FILTER_COUNT_UNLOGGED], FILTER_LOG_MAX + 1);
+    w.tk->io.now += NS_PER_SEC;
+    in(53);
+    cr_assert_eq(w.tk->io.event_count, FILTER_LOG_MAX + 1);
+}
+
 /* ---- sets ---- */
 
 static int set_send(const struct nb_set *set, uint32_t index, uint32_t part) {

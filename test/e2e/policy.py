@@ -258,10 +258,11 @@ for port in map(int, sys.argv[2:]):
 
 
 def programs_are_told_what_the_rule_says(rig):
-    rig.usherd(ECHO)
+    usherd = rig.usherd(ECHO)
     actions = {9001: "reject", 9002: "reject, reject_with: admin", 9003: "reject, reject_with: host", 9004: "drop"}
     rules = [f"  - {{name: r{port}, direction: out, to: {B4}, to_port: {port}, action: {action}}}\n"
              for port, action in actions.items()]
+    rules[0] = rules[0].replace("}", ", log: yes}")
     ctl(rig, "policy", "apply", rig.path("rules.yaml", "rules:\n" + "".join(rules)))
     for port in range(9001, 9005):
         text = ctl(rig, "policy", "explain", "--out", "--to", f"{B4}:{port}", "--user", 0)
@@ -277,6 +278,8 @@ def programs_are_told_what_the_rule_says(rig):
     want = {9001: ("ECONNREFUSED",) * 2, 9002: ("EACCES",) * 2, 9003: ("EHOSTUNREACH", "TimeoutError"),
             9004: ("EPERM", "TimeoutError")}
     check(told == want, p.text())
+    usherd.says("policy.log: r9001: reject out protocol 17 10.99.0.1:")
+    usherd.says("> 10.99.0.2:9001, python3 pid")
 
 
 sys.exit(main([mistakes_prevent_the_start, users_are_told_apart, what_comes_in_is_judged_by_its_owner,
