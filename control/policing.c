@@ -16,6 +16,7 @@
 #include "control/coverage.h"
 #include "control/identity/owner.h"
 #include "control/log.h"
+#include "control/policy/classes.h"
 #include "control/policy/classes_install.h"
 #include "control/policy/history.h"
 #include "control/policy/install.h"
@@ -267,13 +268,24 @@ static bool same_rules(const struct nb_policy *a, const struct nb_policy *b) {
     return same;
 }
 
+/* May a class take other owners when this set changes? */
+static bool classes_ask(const struct policy *policy, uint32_t set) {
+    const struct classes *c = policy_classes(policy);
+    uint32_t i = 1;
+    while (i < c->count && c->v[i].users != set)
+        i++;
+    return i < c->count;
+}
+
 static int sets_force(struct policing *p, const struct policy *policy, struct policing_error *err) {
     const struct nb_policy *old = policy_rules(p->now), *new = policy_rules(policy);
-    uint32_t owners = p->u->owners != NULL ? 4 * p->u->cfg.sessions.max + 1 : 0;
+    uint32_t owners = p->u->owners != NULL ? OWNERS_PER_SESSION * p->u->cfg.sessions.max + 1 : 0;
     int error = 0;
-    for (uint32_t i = 0; i < new->set_count &&error == 0; i++)
-        if (!nb_set_same(&old->sets[i], &new->sets[i]))
-            error = policy_set_install(p->u->rt, policy, i, p->u->owners, owners);
+    for (uint32_t i = 0; i < new->set_count; i++) {
+        bool same = nb_set_same(&old->sets[i], &new->sets[i]);
+        if (error == 0 && !same)
+            error = classes_ask(policy, i) ? -ENOSPC : policy_set_install(p->u->rt, policy, i, p->u->owners, owners);
+    }
     return error == 0 ? 0 : fail(err, error, "a worker did not take the set: %s", strerror(-error));
 }
 
@@ -289,11 +301,12 @@ int policing_edit(struct policing *p, struct policy *policy, const char *text, s
     error = noted(history_add(p->history, &what, text, size, &number), err);
     if (error != 0)
         return error;
-    if (sets_force(p, policy, err) != 0) { /* no room: the whole goes instead */
+    if (sets_force(p, policy, err) != 0) { /* no room, or a class has a say: the whole goes instead */
         history_drop(p->history, number);
         *ret_in_place = false;
         return policing_apply(p, policy, text, size, c, ret_revision, err);
     }
+    coverage_policy(p->u, policy);
     p->counted = policy; /* its rules are those that counted */
     error = settle(p, policy, number, 0, err);
     if (error != 0) {

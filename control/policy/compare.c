@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/policy/classes.h"
+
 #define MEMBERS_SHOWN 8u
 
 /* ---- members as text ---- */
@@ -125,6 +127,43 @@ static void defaults_compare(const struct compare *c) {
     }
 }
 
+/* ---- classes ---- */
+
+static void class_text(const struct class_spec *s, char *ret, size_t size) {
+    (void)snprintf(ret, size, "weight %u, guarantee %llu, ceiling %llu, burst %llu, queue %llu%s%s%s%s", s->weight,
+                   (unsigned long long)s->guarantee, (unsigned long long)s->ceiling, (unsigned long long)s->burst,
+                   (unsigned long long)s->queue, s->user[0] != '\0' ? ", user " : "", s->user,
+                   s->cgroup[0] != '\0' ? ", cgroup " : "", s->cgroup);
+}
+
+static const struct class_spec *class_find(const struct classes *c, uint64_t key) {
+    for (uint32_t i = 1; i < c->count; i++)
+        if (c->v[i].key == key)
+            return &c->v[i];
+    return NULL;
+}
+
+static void classes_compare(const struct compare *c) {
+    const struct classes *before = policy_classes(c->before), *after = policy_classes(c->after);
+    char was[640], is[640];
+    for (uint32_t i = 1; i < after->count; i++) {
+        const struct class_spec *old = class_find(before, after->v[i].key);
+        class_text(&after->v[i], is, sizeof is);
+        if (old == NULL) {
+            tell(c, POLICY_ADDED, "class", after->v[i].name, "", is);
+            continue;
+        }
+        class_text(old, was, sizeof was);
+        if (strcmp(was, is) != 0)
+            tell(c, POLICY_CHANGED, "class", old->name, was, is);
+    }
+    for (uint32_t i = 1; i < before->count; i++)
+        if (class_find(after, before->v[i].key) == NULL) {
+            class_text(&before->v[i], was, sizeof was);
+            tell(c, POLICY_REMOVED, "class", before->v[i].name, was, "");
+        }
+}
+
 /* ---- rules ---- */
 
 /* Marks in `stays` the longest run of rules that stand in the same order in both; `old` has each rule's place in the
@@ -188,5 +227,6 @@ int policy_compare(const struct policy *before, const struct policy *after, poli
     const struct compare c = {before, after, fn, arg};
     defaults_compare(&c);
     sets_compare(&c);
+    classes_compare(&c);
     return rules_compare(&c);
 }
