@@ -17,7 +17,7 @@
 #include "nicbackend/partition/cube.h"
 #include "nicbackend/xdp/rules_internal.h"
 
-_Static_assert(sizeof(struct nb_key) == RULES_WORDS * 4, "the programs see the same key");
+_Static_assert(sizeof(struct nb_key) == RULES_WORDS * 8, "the programs see the same key");
 
 const char *const rules_map_names[RULES_MAP_COUNT] = {"rules",        "tuples",      "rule_ports",
                                                       "rule_sources", "rule_counts", "rule_config"};

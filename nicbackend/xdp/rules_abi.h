@@ -15,12 +15,13 @@
 #define RULES_ABI    1
 #define RULES_MAX    16384
 #define RULES_TUPLES 64 /* bits of the tables below */
-#define RULES_WORDS  12 /* of struct nb_key */
+#define RULES_WORDS  6  /* of struct nb_key */
 
 /* Map `rules`. The key of the packet under the tuple's mask. */
 struct rule_key {
+    __u64 words[RULES_WORDS];
     __u32 tuple;
-    __u32 words[RULES_WORDS];
+    __u32 zero;
 };
 
 struct rule_value {
@@ -33,7 +34,7 @@ struct rule_value {
 
 /* Map `tuples`, RULES_TUPLES of them. */
 struct rule_tuple {
-    __u32 mask[RULES_WORDS];
+    __u64 mask[RULES_WORDS];
 };
 
 /* Map `rule_ports`: by destination port, 0 of packets without. Map `rule_sources`: by source prefix; the longest one
