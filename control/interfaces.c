@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "control/log.h"
+#include "control/nic.h"
 #include "control/state/state.h"
 #include "dataplane/port/port.h"
 #include "nicbackend/claims.h"
@@ -199,25 +200,36 @@ static void slot_fill(struct interfaces *ifs, uint32_t slot, const struct config
     ifs->count++;
 }
 
-static int link_run(struct interfaces *ifs, const struct config_interface *e, const struct follow_link *l,
-                    char *ret_err, size_t err_size) {
+static int port_run(struct interfaces *ifs, const struct config_interface *e, const struct follow_link *l,
+                    struct port **ret_port, uint32_t *ret_slot, char *ret_err, size_t err_size) {
     struct port_error port_err = {""};
     struct runtime_error rt_err = {""};
-    struct port *port;
-    uint32_t slot;
-    int error = port_make_best(ifs, e, l, &port, &port_err);
+    int error = port_make_best(ifs, e, l, ret_port, &port_err);
     if (error != 0) {
         (void)snprintf(ret_err, err_size, "%s", port_err.text);
         return error;
     }
-    error = faults_wrap(&e->faults, &port);
+    error = faults_wrap(&e->faults, ret_port);
     if (error == 0)
-        error = runtime_port_add(ifs->p.rt, port, &slot, &rt_err);
+        error = runtime_port_add(ifs->p.rt, *ret_port, ret_slot, &rt_err);
     if (error != 0) {
-        port_destroy(port);
+        port_destroy(*ret_port);
         (void)snprintf(ret_err, err_size, "%s", rt_err.text[0] != '\0' ? rt_err.text : strerror(-error));
+    }
+    return error;
+}
+
+static int link_run(struct interfaces *ifs, const struct config_interface *e, const struct follow_link *l,
+                    char *ret_err, size_t err_size) {
+    struct port *port;
+    uint32_t slot;
+    nic_interface_begin(ifs->p.nic, l->ifindex, l->name, e->nic);
+    int error = port_run(ifs, e, l, &port, &slot, ret_err, err_size);
+    if (error != 0) {
+        nic_interface_end(ifs->p.nic, l->ifindex);
         return error;
     }
+    nic_interface_run(ifs->p.nic, l->ifindex);
     slot_fill(ifs, slot, e, port, l->name);
     return 0;
 }
@@ -269,6 +281,7 @@ static void link_changed(struct interfaces *ifs, struct interface *i, const stru
 static void link_gone(struct interfaces *ifs, struct interface *i) {
     log_info("interface.gone", "%s: no longer run", i->name);
     runtime_port_remove(ifs->p.rt, i->slot);
+    nic_interface_end(ifs->p.nic, i->ifindex);
     state_qdisc_forget(ifs->p.state, i->ifindex);
     *i = (struct interface){0};
     ifs->count--;

@@ -14,6 +14,7 @@
 
 struct interfaces;
 struct nb_claims;
+struct nic;
 struct state_file;
 
 /* Claims exist before ports do; the state file is told of a qdisc before it is made. */
@@ -21,6 +22,7 @@ struct interfaces_params {
     const struct config *cfg;
     struct runtime *rt;
     struct nb_claims *claims;
+    struct nic *nic;
     struct state_file *state;
 };
 

@@ -16,6 +16,7 @@
 #include "control/coverage.h"
 #include "control/identity/owner.h"
 #include "control/log.h"
+#include "control/nic.h"
 #include "control/policy/classes.h"
 #include "control/policy/classes_install.h"
 #include "control/policy/history.h"
@@ -96,16 +97,35 @@ int policing_counts(const struct policing *p, bool named, struct filter_count *c
     uint32_t n = named ? nb->counter_count : nb->rule_count;
     if (base != NULL)
         memcpy(counts, base, n * sizeof *counts);
+    for (uint32_t i = 0; i < nb->rule_count; i++) {
+        uint32_t at = named ? nb->rules[i].action.counter : i;
+        if (at != NB_NONE)
+            nic_count_add(p->u->nic, nb->rules[i].id, &counts[at].packets, &counts[at].bytes);
+    }
     return policy_counts_add(p->u->rt, false, named, n, counts);
 }
 
 /* ---- bringing one into force ---- */
 
-/* Between two bursts of every shard. From the first policy on, packets pass the filter engine. */
+struct installing {
+    struct policing *p;
+    const struct policy *policy;
+};
+
+/* Between two bursts of every shard. */
+static int install(void *arg) {
+    const struct installing *i = arg;
+    struct usherd *u = i->p->u;
+    return policy_install(u->rt, i->policy, u->owners,
+                          u->owners != NULL ? OWNERS_PER_SESSION * u->cfg.sessions.max + 1 : 0);
+}
+
+/* In software and in NICs. From the first policy on, packets pass the filter engine. */
 static int force(struct policing *p, struct policy *policy, uint64_t revision, struct policing_error *err) {
-    uint32_t engine, owners = p->u->owners != NULL ? OWNERS_PER_SESSION * p->u->cfg.sessions.max + 1 : 0;
+    uint32_t engine;
+    struct installing i = {p, policy};
     policy_revision_set(policy, revision);
-    int error = policy_install(p->u->rt, policy, p->u->owners, owners);
+    int error = nic_change(p->u->nic, policy_rules(policy), install, &i);
     if (error == -EFBIG)
         return fail(err, error,
                     "the policy's %u rules and its sets need more memory than the filter engine has for one; "

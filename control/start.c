@@ -27,6 +27,7 @@
 #include "control/manager.h"
 #include "control/metrics/server.h"
 #include "control/netlink/follow.h"
+#include "control/nic.h"
 #include "control/policing.h"
 #include "control/recovery.h"
 #include "control/reserved.h"
@@ -358,6 +359,15 @@ static void owners_end(struct usherd *u) {
     owner_table_destroy(u->owners);
 }
 
+static int nic_begin(struct usherd *u, char *err) {
+    int error = nic_create(u->nb, &u->nic);
+    return error == 0 ? 0 : fail(err, error, "no memory for the rules of NICs");
+}
+
+static void nic_end(struct usherd *u) {
+    nic_destroy(u->nic);
+}
+
 static int policy_begin(struct usherd *u, char *err) {
     return policing_begin(u, err, ERR_SIZE);
 }
@@ -371,7 +381,7 @@ static void on_links_changed(void *arg) {
 }
 
 static int view_begin(struct usherd *u, char *err) {
-    struct interfaces_params ip = {.cfg = &u->cfg, .rt = u->rt, .claims = u->nb, .state = u->state};
+    struct interfaces_params ip = {.cfg = &u->cfg, .rt = u->rt, .claims = u->nb, .nic = u->nic, .state = u->state};
     int error = interfaces_create(&ip, &u->interfaces);
     if (error != 0)
         return fail(err, error, "no memory for the interfaces");
@@ -638,6 +648,7 @@ static const struct step steps[] = {
     {"outgoing ports", ports_begin, ports_end},
     {"claims", claims_begin, claims_end},
     {"owners", owners_begin, owners_end},
+    {"NIC rules", nic_begin, nic_end},
     {"policy", policy_begin, policing_end},
     {"interfaces", view_begin, view_end},
     {"kernel sockets", cover_begin, coverage_end},

@@ -25,6 +25,7 @@ struct interfaces;
 struct manager_watchdog;
 struct metrics_server;
 struct nb_claims;
+struct nic;
 struct owner_table;
 struct policing;
 struct service;
@@ -58,6 +59,7 @@ struct usherd {
     struct nb_claims *nb;
     struct claim_table *claims;
     struct owner_table *owners;
+    struct nic *nic;
     struct policing *policing;
     struct coverage *coverage;
     struct interfaces *interfaces;

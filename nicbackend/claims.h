@@ -89,7 +89,8 @@ struct nb_attach *nb_attach_find(const struct nb_claims *c, uint32_t ifindex, en
 /* fd -1 removes: packets then pass. A socket that just dies does not let them pass: they are dropped until a successor
  * sets its own (or removes). */
 int nb_attach_xsk_set(struct nb_attach *a, uint32_t queue, int xsk_fd);
-/* A socket filter (eBPF) that accepts exactly the claimed packets of this attachment; owned by `a`. */
+/* A socket filter (eBPF) that accepts exactly the claimed packets of this attachment, less what rules drop (see
+ * nb_rules_before_claims()). The caller's to close. */
 int nb_attach_socket_filter(struct nb_attach *a, int *ret_prog_fd);
 /* "tcx link", "clsact filter" ... for reports; static text. */
 const char *nb_attach_mode(const struct nb_attach *a);

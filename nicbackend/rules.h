@@ -25,9 +25,13 @@ int nb_rules_attach(struct nb_rules *r, uint32_t ifindex, enum nb_rules_hook hoo
 void nb_rules_detach(struct nb_rules *r, enum nb_rules_hook hook);
 /* "native XDP link", "tcx link", "clsact filter"; NULL when the hook is not attached. Static text. */
 const char *nb_rules_mode(const struct nb_rules *r, enum nb_rules_hook hook);
-/* A socket filter that drops by the rules, then asks `next_fd` (a socket filter; -1 takes the rest). The caller's to
- * close; it works as long as `r` lives, and without `r` takes nothing. */
+/* A socket filter that drops by the rules, then asks `next_fd`, the same socket filter at every call. It counts
+ * nothing: the packet meets the tc hook as well. The caller's to close; when `r` has gone it takes nothing any more. */
 int nb_rules_filter(struct nb_rules *r, int next_fd, int *ret_prog_fd, struct nb_error *err);
+/* The filters of packet sockets on this interface (nb_attach_socket_filter) are to ask the rules first; NULL: no more.
+ * Borrows `r` until then. -ENOSPC. */
+struct nb_claims;
+int nb_rules_before_claims(struct nb_rules *r, struct nb_claims *claims, uint32_t ifindex);
 /* For tests and benches: a program of the table that is attached nowhere. The caller's to close. */
 int nb_rules_program(struct nb_rules *r, const char *name, int *ret_prog_fd, struct nb_error *err);
 

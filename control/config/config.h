@@ -48,6 +48,9 @@ struct config_faults {
     bool rx, tx;
 };
 
+/* Who drops what the policy forbids before it reaches usherd: interfaces[].nic. */
+enum config_nic { NIC_OFF, NIC_TC, NIC_XDP, NIC_XDP_GENERIC };
+
 struct config_interface {
     char name[16]; /* or a glob */
     uint32_t kind; /* enum config_kind */
@@ -58,6 +61,7 @@ struct config_interface {
     uint32_t gateway_count;
     struct config_mac mac;
     uint32_t queues;
+    uint32_t nic; /* enum config_nic */
     bool native, zero_copy, generic;
     struct config_faults faults;
 };

@@ -16,6 +16,7 @@
 static const char *const modes[] = {"auto", "dedicated", "spreading", "compacting", NULL};
 static const char *const kinds[] = {"auto", "packet", "xdp", "tap", NULL};
 static const char *const if_modes[] = {"shared", "dedicated", NULL};
+static const char *const nics[] = {"off", "tc", "xdp", "xdp-generic", NULL};
 static const char *const firewalls[] = {"refuse", "ignore", "import", NULL};
 static const char *const keepers[] = {"auto", "on", "off", NULL};
 static const char *const roles[] = {"viewer", "operator", "admin", NULL};
@@ -200,6 +201,16 @@ static const struct field interface_fields[] = {
      AT(config_interface, generic),
      .def = "no",
      .doc = "xdp: allow generic XDP, which is slow for the kernel's own traffic."},
+    {.name = "nic",
+     .type = FIELD_CHOICE,
+     AT(config_interface, nic),
+     .choices = nics,
+     .def = "off",
+     .doc =
+         "Where the part of the policy runs that needs no software: incoming packets, the kernel's as well, that a "
+         "rule drops without logging, limiting or looking at owner or state. tc: at the ingress hook and in usherd's "
+         "packet socket. xdp: before that, by native XDP; xdp-generic: by generic XDP. off: usherd judges, and only "
+         "packets of accelerated sockets."},
     {.name = "faults",
      .type = FIELD_SECTION,
      AT(config_interface, faults),

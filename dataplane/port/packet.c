@@ -338,7 +338,9 @@ static int filter_claims(int fd, struct nb_attach *attach) {
     int error = nb_attach_socket_filter(attach, &prog_fd);
     if (error < 0)
         return error;
-    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, &prog_fd, sizeof prog_fd) < 0 ? -errno : 0;
+    error = setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, &prog_fd, sizeof prog_fd) < 0 ? -errno : 0;
+    close(prog_fd);
+    return error;
 }
 
 static int option_set(int fd, int level, int option, int value) {

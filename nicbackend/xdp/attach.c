@@ -15,6 +15,7 @@
 #include <bpf/libbpf.h>
 #include <linux/if_link.h>
 
+#include "nicbackend/rules.h"
 #include "nicbackend/xdp/claims_internal.h"
 
 /* The compiled BPF object, embedded by objects.S. */
@@ -264,10 +265,15 @@ int nb_attach_xsk_set(struct nb_attach *a, uint32_t queue, int xsk_fd) {
 }
 
 int nb_attach_socket_filter(struct nb_attach *a, int *ret_prog_fd) {
+    const struct claims_front *f = a->claims->fronts, *end = f + CLAIMS_FRONT_MAX;
     if (a->fd[ATTACH_FD_FILTER] < 0)
         return -EOPNOTSUPP;
-    *ret_prog_fd = a->fd[ATTACH_FD_FILTER];
-    return 0;
+    while (f < end && f->ifindex != a->config.ifindex)
+        f++;
+    if (f < end)
+        return nb_rules_filter(f->rules, a->fd[ATTACH_FD_FILTER], ret_prog_fd, NULL);
+    *ret_prog_fd = fcntl(a->fd[ATTACH_FD_FILTER], F_DUPFD_CLOEXEC, 3);
+    return *ret_prog_fd < 0 ? -errno : 0;
 }
 
 const char *nb_attach_mode(const struct nb_attach *a) {

@@ -41,7 +41,16 @@ struct nb_attach {
     int fd[ATTACH_FD_COUNT];    /* -1 = none */
 };
 
+#define CLAIMS_FRONT_MAX 64
+
+/* Rules that packet sockets of an interface ask before claims. */
+struct claims_front {
+    uint32_t ifindex; /* 0 = free */
+    struct nb_rules *rules;
+};
+
 struct nb_claims {
+    struct claims_front fronts[CLAIMS_FRONT_MAX];
     int map[CLAIMS_MAP_COUNT];
     struct nb_attach *attaches;
     uint64_t ports[CLAIM_PORT_WORDS]; /* copy of the map */

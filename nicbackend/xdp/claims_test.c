@@ -782,6 +782,7 @@ Test(attach, successor_goes_on_with_the_fds) {
     YES(udp4("10.0.0.1", 7002));
     int filter;
     cr_assert_eq(nb_attach_socket_filter(tc, &filter), 0);
+    close(filter);
     cr_assert_eq(nb_attach_socket_filter(xdp, &filter), -EOPNOTSUPP);
     teardown();
 }

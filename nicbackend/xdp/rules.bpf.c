@@ -325,7 +325,7 @@ static long ask_next(__u32 i, void *arg) {
     return 0;
 }
 
-/* 1: a rule drops it, and has counted it. */
+/* 1: a rule drops it, and has counted it. A socket's filter counts nothing: the ingress hook sees the packet, too. */
 INLINE int is_dropped(void *ctx, const enum hook hook) {
     struct search s;
     __u32 bytes = 0;
@@ -340,6 +340,8 @@ INLINE int is_dropped(void *ctx, const enum hook hook) {
         bpf_loop(bits_count(s.bits), ask_next, &s, 0);
     if (s.best == NULL || s.best->action == 0)
         return 0;
+    if (hook == HOOK_FILTER)
+        return 1;
     __u32 slot = s.best->slot;
     struct rule_count *n = bpf_map_lookup_elem(&rule_counts, &slot);
     if (n != NULL) {
@@ -367,7 +369,7 @@ int rules_filter(struct __sk_buff *skb) {
     if (is_dropped(skb, HOOK_FILTER))
         return 0;
     bpf_tail_call(skb, &rule_next, 0);
-    return -1;
+    return 0;
 }
 
 char LICENSE[] SEC("license") = "Apache-2.0";

@@ -271,7 +271,7 @@ static struct nb_rules *rules_alloc(void) {
         r->map[i] = -1;
     for (int i = 0; i < NB_RULES_HOOK_COUNT; i++)
         r->hooks[i].prog = r->hooks[i].link = -1;
-    r->next = -1;
+    r->filter = r->next = -1;
     for (uint32_t i = 0; i < RULES_MAX; i++) {
         r->free_entries[r->free_entry_count++] = RULES_MAX - 1 - i;
         slot_give(r, i);
@@ -309,6 +309,8 @@ void nb_rules_destroy(struct nb_rules *r) {
     for (int i = 0; i < RULES_MAP_COUNT; i++)
         if (r->map[i] >= 0)
             close(r->map[i]);
+    if (r->filter >= 0)
+        close(r->filter);
     if (r->next >= 0)
         close(r->next);
     free(r->prune.sources);

@@ -66,20 +66,28 @@ int nb_rules_program(struct nb_rules *r, const char *name, int *ret_prog_fd, str
 
 int nb_rules_filter(struct nb_rules *r, int next_fd, int *ret_prog_fd, struct nb_error *err) {
     uint32_t zero = 0;
-    int prog = -1, next = -1;
-    int error = program_load(r, "rules_filter", &prog, &next, err);
-    if (error != 0)
-        return error;
-    if (next_fd >= 0 && bpf_map_update_elem(next, &zero, &next_fd, BPF_ANY) < 0) {
+    int error = r->filter >= 0 ? 0 : program_load(r, "rules_filter", &r->filter, &r->next, err);
+    if (error == 0 && bpf_map_update_elem(r->next, &zero, &next_fd, BPF_ANY) < 0)
         error = nb_fail(err, -errno, "cannot put the rules in front of a socket filter: %s", strerror(errno));
-        close(prog);
-        close(next);
-        return error;
+    if (error == 0 && (error = fd_of(r->filter, ret_prog_fd)) != 0)
+        nb_fail(err, error, "cannot hold the filter of the rules: %s", strerror(-error));
+    return error;
+}
+
+int nb_rules_before_claims(struct nb_rules *r, struct nb_claims *claims, uint32_t ifindex) {
+    struct claims_front *free_one = NULL;
+    for (uint32_t i = 0; i < CLAIMS_FRONT_MAX; i++) {
+        struct claims_front *f = &claims->fronts[i];
+        if (f->ifindex == ifindex)
+            *f = (struct claims_front){.ifindex = 0};
+        if (f->ifindex == 0 && free_one == NULL)
+            free_one = f;
     }
-    if (r->next >= 0)
-        close(r->next);
-    r->next = next;
-    *ret_prog_fd = prog;
+    if (r == NULL)
+        return 0;
+    if (free_one == NULL)
+        return -ENOSPC;
+    *free_one = (struct claims_front){.ifindex = ifindex, .rules = r};
     return 0;
 }
 

@@ -61,7 +61,7 @@ struct nb_rules {
     int cpus;
     bool stale; /* something was taken away since the last sync() */
     struct rules_hook hooks[NB_RULES_HOOK_COUNT];
-    int next; /* the socket filter's program array, -1 */
+    int filter, next; /* the socket filter and its program array, -1 = not loaded */
 };
 
 /* prune.c. Sets the bits that a rule of this tuple and cube needs, before the rule comes. -ENOSPC, -errno. */

@@ -124,13 +124,24 @@ static bool drops(struct subject *s, const struct nb_view *v) {
     return dropped;
 }
 
+/* A socket filter that takes everything. */
+static int taker(void) {
+    const struct bpf_insn take[] = {{.code = 0xb7, .dst_reg = 0, .imm = -1}, {.code = 0x95}};
+    int fd = bpf_prog_load(BPF_PROG_TYPE_SOCKET_FILTER, "take", "GPL", take, 2, NULL);
+    cr_assert_geq(fd, 0);
+    return fd;
+}
+
 static void subject_xdp(struct subject *s) {
     struct nb_error err;
     *s = (struct subject){.model = NULL};
     cr_assert_eq(nb_rules_create(&s->rules, &err), 0, "%s", err.text);
     s->b = nb_rules_backend(s->rules);
-    for (int i = 0; i < HOOKS; i++)
+    for (int i = 0; i < HOOKS - 1; i++)
         cr_assert_eq(nb_rules_program(s->rules, hooks[i].program, &s->prog[i], &err), 0, "%s", err.text);
+    int next = taker();
+    cr_assert_eq(nb_rules_filter(s->rules, next, &s->prog[HOOKS - 1], &err), 0, "%s", err.text);
+    close(next);
 }
 
 static void subject_model(struct subject *s) {
@@ -478,20 +489,26 @@ Test(nic_rules, nested_prefixes_of_many_lengths_are_all_found) {
 Test(nic_rules, a_filter_has_somebody_behind_it) {
     struct subject s;
     struct nb_error err;
-    int prog, nobody;
-    const struct bpf_insn none[] = {{.code = 0xb7, .dst_reg = 0, .imm = 0}, {.code = 0x95}}; /* takes nothing */
+    struct nb_hw_rule all = {.action = NB_HW_DROP, .credit = 1};
+    uint64_t handle;
+    int prog[2];
     if (skip())
         return;
     subject_xdp(&s);
-    int next = bpf_prog_load(BPF_PROG_TYPE_SOCKET_FILTER, "none", "GPL", none, 2, NULL);
-    cr_assert_geq(next, 0);
+    int next = taker();
     struct frame f = frame_of(&(struct nb_view){.ethertype = 0x0806});
-    cr_assert_eq(nb_rules_filter(s.rules, -1, &nobody, &err), 0, "%s", err.text);
-    cr_assert(!run(nobody, &f, 0));
-    cr_assert_eq(nb_rules_filter(s.rules, next, &prog, &err), 0, "%s", err.text);
-    cr_assert(run(prog, &f, 0));
-    close(prog);
-    close(nobody);
+    for (int i = 0; i < 2; i++) /* a queue each */
+        cr_assert_eq(nb_rules_filter(s.rules, next, &prog[i], &err), 0, "%s", err.text);
+    for (int i = 0; i < 2; i++)
+        cr_assert(!run(prog[i], &f, 0));
+    cr_assert_eq(s.b->ops->add(s.b, &all, &handle, &err), 0);
+    for (int i = 0; i < 2; i++)
+        cr_assert(run(prog[i], &f, 0));
+    struct nb_count c;
+    cr_assert_eq(s.b->ops->read(s.b, handle, &c), 0);
+    cr_assert_eq(c.packets, 0, "the ingress hook counts");
+    close(prog[0]);
+    close(prog[1]);
     close(next);
     subject_end(&s);
 }

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * See nic.h. The NICs of a change are nested: the commit of the first one's transaction is the transaction of the next
+ * one, and the innermost commit is software's. So no NIC drops by the new policy before software judges by it, and none
+ * by the old one afterwards.
+ */
+#include "control/nic.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "control/config/config.h"
+#include "control/log.h"
+#include "nicbackend/rules.h"
+#include "nicbackend/store/store.h"
+
+#define NIC_MAX 64
+
+struct nic_port {
+    uint32_t ifindex; /* 0 = free */
+    uint32_t wish;    /* enum config_nic */
+    char name[16];
+    struct nb_rules *rules; /* the store's */
+    struct nb_store *store; /* NULL: there is no NIC, see `error` */
+    struct nb_error error;
+    const char *hook;
+    struct nb_place *places;
+    uint32_t place_count, refused;
+    uint64_t change_ns;
+};
+
+struct nic {
+    struct nb_claims *claims;
+    const struct nb_policy *policy; /* in force; NULL: none */
+    struct nic_port ports[NIC_MAX];
+};
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+int nic_create(struct nb_claims *claims, struct nic **ret_nic) {
+    struct nic *nic = calloc(1, sizeof *nic);
+    if (nic == NULL)
+        return -ENOMEM;
+    nic->claims = claims;
+    *ret_nic = nic;
+    return 0;
+}
+
+static struct nic_port *port_find(struct nic *nic, uint32_t ifindex) {
+    for (uint32_t i = 0; i < NIC_MAX; i++)
+        if (nic->ports[i].ifindex == ifindex)
+            return &nic->ports[i];
+    return NULL;
+}
+
+/* ---- one NIC's part of a change ---- */
+
+struct change {
+    struct nic *nic;
+    const struct nb_policy *policy;
+    uint32_t next; /* port to change */
+    int (*commit)(void *arg);
+    void *arg;
+    bool committed;
+};
+
+static int change_next(void *arg);
+
+static int port_partition(struct nic_port *p, const struct nb_policy *policy, struct nb_program *ret_program,
+                          struct nb_place **ret_places) {
+    const struct nb_world world = NB_WORLD_UNKNOWN;
+    struct nb_program resident;
+    int error = nb_store_program(p->store, &resident);
+    const struct nb_partition_params params = {.policy = policy,
+                                               .world = &world,
+                                               .caps = nb_store_caps(p->store),
+                                               .ifindex = p->ifindex,
+                                               .exact = true,
+                                               .resident = &resident,
+                                               .refusals = nb_store_refusals(p->store)};
+    if (error != 0)
+        return error;
+    error = nb_partition(&params, ret_program, ret_places);
+    nb_program_free(&resident);
+    return error;
+}
+
+static int port_change(struct change *c, struct nic_port *p) {
+    struct nb_program program;
+    struct nb_place *places;
+    struct nb_update u = {.commit = change_next, .arg = c};
+    uint64_t begin = now_ns();
+    int error = port_partition(p, c->policy, &program, &places);
+    if (error != 0)
+        return error;
+    error = nb_store_update(p->store, &program, &u);
+    nb_program_free(&program);
+    if (error != 0 || u.refused != 0)
+        log_warning("nic", "%s: %u rules stay in software: %s", p->name, u.refused, u.error.text);
+    if (!c->committed) {
+        free(places);
+        return error;
+    }
+    free(p->places);
+    p->places = places;
+    p->place_count = c->policy->rule_count + NB_TIER_COUNT;
+    p->refused = u.refused;
+    p->change_ns = now_ns() - begin;
+    return 0;
+}
+
+static int change_next(void *arg) {
+    struct change *c = arg;
+    while (c->next < NIC_MAX && c->nic->ports[c->next].store == NULL)
+        c->next++;
+    if (c->next < NIC_MAX)
+        return port_change(c, &c->nic->ports[c->next++]);
+    int error = c->commit != NULL ? c->commit(c->arg) : 0;
+    c->committed = error == 0;
+    return error;
+}
+
+int nic_change(struct nic *nic, const struct nb_policy *policy, int (*commit)(void *arg), void *arg) {
+    struct change c = {.nic = nic, .policy = policy, .commit = commit, .arg = arg};
+    int error = change_next(&c);
+    if (!c.committed)
+        return error != 0 ? error : -EIO;
+    nic->policy = policy;
+    return 0;
+}
+
+/* ---- interfaces ---- */
+
+static void port_close(struct nic *nic, struct nic_port *p) {
+    (void)nb_rules_before_claims(NULL, nic->claims, p->ifindex);
+    nb_store_destroy(p->store);
+    free(p->places);
+    p->store = NULL;
+    p->rules = NULL;
+    p->places = NULL;
+    p->place_count = 0;
+    p->hook = NULL;
+}
+
+static int port_open(struct nic *nic, struct nic_port *p) {
+    int error = nb_rules_create(&p->rules, &p->error);
+    if (error != 0)
+        return error;
+    error = nb_store_create(nb_rules_backend(p->rules), &p->store, &p->error);
+    if (error != 0) {
+        nb_rules_destroy(p->rules);
+        return error;
+    }
+    if (p->wish == NIC_TC && (error = nb_rules_before_claims(p->rules, nic->claims, p->ifindex)) != 0)
+        nb_fail(&p->error, error, "too many interfaces have rules");
+    return error;
+}
+
+void nic_interface_begin(struct nic *nic, uint32_t ifindex, const char *name, uint32_t wish) {
+    struct nic_port *p = wish == NIC_OFF || ifindex == 0 ? NULL : port_find(nic, 0);
+    if (p == NULL)
+        return;
+    *p = (struct nic_port){.ifindex = ifindex, .wish = wish};
+    (void)snprintf(p->name, sizeof p->name, "%s", name);
+    if (port_open(nic, p) != 0) {
+        log_warning("nic", "%s: all rules stay in software: %s", name, p->error.text);
+        port_close(nic, p);
+    }
+}
+
+void nic_interface_run(struct nic *nic, uint32_t ifindex) {
+    static const enum nb_rules_hook hooks[] = {
+        [NIC_TC] = NB_RULES_TC, [NIC_XDP] = NB_RULES_XDP_NATIVE, [NIC_XDP_GENERIC] = NB_RULES_XDP_GENERIC};
+    struct nic_port *p = port_find(nic, ifindex);
+    if (p == NULL || ifindex == 0 || p->store == NULL)
+        return;
+    if (nb_rules_attach(p->rules, ifindex, hooks[p->wish], &p->error) != 0) {
+        log_warning("nic", "%s: all rules stay in software: %s", p->name, p->error.text);
+        return port_close(nic, p);
+    }
+    p->hook = nb_rules_mode(p->rules, hooks[p->wish]);
+    struct change c = {.nic = nic, .policy = nic->policy, .next = NIC_MAX};
+    if (nic->policy != NULL)
+        (void)port_change(&c, p);
+    log_info("nic", "%s: rules in front by a %s, %u entries", p->name, p->hook, nb_store_count(p->store));
+}
+
+void nic_interface_end(struct nic *nic, uint32_t ifindex) {
+    struct nic_port *p = port_find(nic, ifindex);
+    if (p == NULL || ifindex == 0)
+        return;
+    port_close(nic, p);
+    *p = (struct nic_port){.ifindex = 0};
+}
+
+void nic_destroy(struct nic *nic) {
+    for (uint32_t i = 0; nic != NULL && i < NIC_MAX; i++)
+        nic_interface_end(nic, nic->ports[i].ifindex);
+    free(nic);
+}
+
+/* ---- questions ---- */
+
+void nic_count_add(const struct nic *nic, uint64_t rule_id, uint64_t *packets, uint64_t *bytes) {
+    for (uint32_t i = 0; i < NIC_MAX; i++) {
+        if (nic->ports[i].store == NULL)
+            continue;
+        struct nb_count c = nb_store_credit(nic->ports[i].store, rule_id);
+        *packets += c.packets;
+        *bytes += c.bytes;
+    }
+}
+
+static const struct nic_port *port_at(const struct nic *nic, uint32_t index) {
+    for (uint32_t i = 0; i < NIC_MAX; i++)
+        if (nic->ports[i].ifindex != 0 && index-- == 0)
+            return &nic->ports[i];
+    return NULL;
+}
+
+bool nic_report(const struct nic *nic, uint32_t index, struct nic_report *ret) {
+    const struct nic_port *p = port_at(nic, index);
+    if (p == NULL)
+        return false;
+    *ret = (struct nic_report){.ifindex = p->ifindex,
+                               .name = p->name,
+                               .backend = "",
+                               .hook = p->hook != NULL ? p->hook : "",
+                               .why = p->error.text,
+                               .refused = p->refused,
+                               .change_ns = p->change_ns};
+    if (p->store == NULL)
+        return true;
+    ret->backend = nb_store_backend(p->store);
+    ret->rule_max = nb_store_caps(p->store)->rule_max;
+    ret->mask_max = nb_store_caps(p->store)->mask_max;
+    ret->entries = nb_store_count(p->store);
+    for (uint32_t i = 0; i < ret->entries; i++)
+        ret->punts += nb_store_rule(p->store, i)->action == NB_HW_PUNT;
+    return true;
+}
+
+bool nic_place(const struct nic *nic, uint32_t index, uint32_t place, uint32_t *ret_entries, uint32_t *ret_placed,
+               const char **ret_why) {
+    const struct nic_port *p = port_at(nic, index);
+    if (p == NULL || place >= p->place_count)
+        return false;
+    *ret_entries = p->places[place].entries;
+    *ret_placed = p->places[place].placed;
+    *ret_why = nb_reason_text((enum nb_reason)p->places[place].reason);
+    return true;
+}

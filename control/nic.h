@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The part of the policy that each interface's NIC has: what the setting interfaces[].nic asks for, brought there and
+ * kept right through every change of the policy. Control thread.
+ */
+#ifndef USHER_CONTROL_NIC_H
+#define USHER_CONTROL_NIC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct nb_claims;
+struct nb_policy;
+struct nic;
+
+int nic_create(struct nb_claims *claims, struct nic **ret_nic);
+void nic_destroy(struct nic *nic);
+
+/* Before the port is made: its socket must ask the rules from the beginning. `wish`: enum config_nic. What the NIC
+ * cannot do stays in software and is logged. */
+void nic_interface_begin(struct nic *nic, uint32_t ifindex, const char *name, uint32_t wish);
+/* The port runs, or there is none. */
+void nic_interface_run(struct nic *nic, uint32_t ifindex);
+void nic_interface_end(struct nic *nic, uint32_t ifindex);
+
+/* Another policy comes into force: every NIC lets go of what it forbids to drop, `commit` makes software judge by it,
+ * every NIC takes what it may drop from then on. 0, or -errno with the old policy in force in software and NIC. Borrows
+ * `policy` until the next change. */
+int nic_change(struct nic *nic, const struct nb_policy *policy, int (*commit)(void *arg), void *arg);
+
+/* Adds what NICs have dropped by a rule. */
+void nic_count_add(const struct nic *nic, uint64_t rule_id, uint64_t *packets, uint64_t *bytes);
+
+/* For people: one interface with a NIC, by number from 0. False: there are no more. */
+struct nic_report {
+    uint32_t ifindex, rule_max, mask_max;
+    uint32_t entries, punts;      /* in the NIC; of them such as only keep drops away */
+    uint32_t refused;             /* at the last change */
+    const char *name, *backend, *hook, *why; /* why: what went wrong, "" when nothing */
+    uint64_t change_ns;           /* that the last change took, commit included */
+};
+bool nic_report(const struct nic *nic, uint32_t index, struct nic_report *ret_report);
+/* A rule's place there: `place` as in struct nb_place, behind the rules the defaults of the tiers. */
+bool nic_place(const struct nic *nic, uint32_t index, uint32_t place, uint32_t *ret_entries, uint32_t *ret_placed,
+               const char **ret_why);
+
+#endif

@@ -1,0 +1,67 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Rules in front of an interface: what they drop reaches neither usherd nor the kernel, and nobody else can tell.
+
+    namespace a (usherd, va) ---- veth ---- b (asks)
+"""
+import json
+import signal
+import sys
+
+from rig import A4, B4, check, main, run, until
+
+KERNEL = 9000
+CONFIG = "interfaces: [{name: va, nic: %s}]\nkeeper: {mode: off}\necho: {ports: [7, 8]}\n"
+CLOSED = ("rules:\n"
+          "  - {name: may, direction: in, from: %s/32, to_port: 8, action: allow}\n"
+          "  - {name: seven, direction: in, to_port: 7-8, action: drop}\n"
+          "  - {name: nine, direction: in, protocol: udp, to_port: %d, action: drop}\n" % (B4, KERNEL))
+
+
+def ctl(rig, *args, code=0):
+    done = run(rig.inside("a", [f"{rig.bin}/usherctl", "--socket", f"{rig.dir}/run/control.sock", *map(str, args)]),
+               ok=None)
+    check(code is None or done.returncode == code, f"usherctl {args}: {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
+
+
+def passes(rig, port):
+    return rig.asks("b", A4, port, timeout=0.3) == b"hello"
+
+
+def counted(rig, rule):
+    rules = json.loads(ctl(rig, "-o", "json", "policy", "rules", rule))["rules"]
+    return sum(int(r.get("packets", 0)) for r in rules if r["name"] == rule)
+
+
+def drops_what_is_forbidden(rig, nic):
+    usherd = rig.usherd(CONFIG % nic)
+    usherd.says("va: rules in front by a ")
+    rig.kernel_echo("a", KERNEL)
+    for port in (7, 8, KERNEL):
+        rig.answers("b", A4, port)
+    ctl(rig, "policy", "apply", rig.path("closed.yaml", CLOSED))
+    check(not passes(rig, 7) and not passes(rig, KERNEL), "the forbidden ports are closed, the kernel's too")
+    rig.answers("b", A4, 8)
+    for rule in ("seven", "nine"):
+        check(counted(rig, rule) == 1, f"{rule} counted its packet once, not {counted(rig, rule)} times")
+    ctl(rig, "policy", "rollback", code=None)
+    ctl(rig, "policy", "apply", rig.path("open.yaml", "rules: []\n"))
+    for port in (7, 8, KERNEL):
+        rig.answers("b", A4, port)
+    ctl(rig, "policy", "apply", rig.path("closed.yaml", CLOSED))
+    check(not passes(rig, KERNEL), "closed again")
+    check(counted(rig, "nine") >= 2, "the rule's count goes on")
+    check(usherd.end(signal.SIGKILL) is not None, "killed")
+    until("it fails open", lambda: passes(rig, KERNEL))
+
+
+def at_the_ingress_hook(rig):
+    drops_what_is_forbidden(rig, "tc")
+
+
+def before_everything(rig):
+    drops_what_is_forbidden(rig, "xdp")
+
+
+sys.exit(main([at_the_ingress_hook, before_everything]))
