@@ -246,13 +246,15 @@ bool nic_report(const struct nic *nic, uint32_t index, struct nic_report *ret) {
     return true;
 }
 
-bool nic_place(const struct nic *nic, uint32_t index, uint32_t place, uint32_t *ret_entries, uint32_t *ret_placed,
-               const char **ret_why) {
+bool nic_place(const struct nic *nic, uint32_t index, uint32_t place, struct nic_place *ret) {
     const struct nic_port *p = port_at(nic, index);
     if (p == NULL || place >= p->place_count)
         return false;
-    *ret_entries = p->places[place].entries;
-    *ret_placed = p->places[place].placed;
-    *ret_why = nb_reason_text((enum nb_reason)p->places[place].reason);
+    struct nb_count c = nb_store_credit(p->store, nb_credit(nic->policy, place));
+    *ret = (struct nic_place){.entries = p->places[place].entries,
+                              .placed = p->places[place].placed,
+                              .why = nb_reason_text((enum nb_reason)p->places[place].reason),
+                              .packets = c.packets,
+                              .bytes = c.bytes};
     return true;
 }

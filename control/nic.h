@@ -41,8 +41,12 @@ struct nic_report {
     uint64_t change_ns;           /* that the last change took, commit included */
 };
 bool nic_report(const struct nic *nic, uint32_t index, struct nic_report *ret_report);
-/* A rule's place there: `place` as in struct nb_place, behind the rules the defaults of the tiers. */
-bool nic_place(const struct nic *nic, uint32_t index, uint32_t place, uint32_t *ret_entries, uint32_t *ret_placed,
-               const char **ret_why);
+/* A rule's place there; behind the rules come the defaults of the tiers. */
+struct nic_place {
+    uint32_t entries, placed; /* that all of it takes; that are in the NIC */
+    const char *why;          /* not more */
+    uint64_t packets, bytes;  /* dropped there by it */
+};
+bool nic_place(const struct nic *nic, uint32_t index, uint32_t place, struct nic_place *ret_place);
 
 #endif

@@ -112,17 +112,22 @@ struct installing {
     const struct policy *policy;
 };
 
-/* Between two bursts of every shard. */
+/* Between two bursts of every shard. From the first policy on, packets pass the filter engine. */
 static int install(void *arg) {
     const struct installing *i = arg;
     struct usherd *u = i->p->u;
-    return policy_install(u->rt, i->policy, u->owners,
-                          u->owners != NULL ? OWNERS_PER_SESSION * u->cfg.sessions.max + 1 : 0);
+    uint32_t engine, owners = u->owners != NULL ? OWNERS_PER_SESSION * u->cfg.sessions.max + 1 : 0;
+    int error = policy_install(u->rt, i->policy, u->owners, owners);
+    if (error == 0 && !i->p->open)
+        error = runtime_engine_find(u->rt, "filter", &engine);
+    if (error == 0 && !i->p->open)
+        error = runtime_stage_set(u->rt, engine, true);
+    i->p->open = i->p->open || error == 0;
+    return error;
 }
 
-/* In software and in NICs. From the first policy on, packets pass the filter engine. */
+/* In software and in NICs. */
 static int force(struct policing *p, struct policy *policy, uint64_t revision, struct policing_error *err) {
-    uint32_t engine;
     struct installing i = {p, policy};
     policy_revision_set(policy, revision);
     int error = nic_change(p->u->nic, policy_rules(policy), install, &i);
@@ -131,14 +136,9 @@ static int force(struct policing *p, struct policy *policy, uint64_t revision, s
                     "the policy's %u rules and its sets need more memory than the filter engine has for one; "
                     "nothing was changed. Use sets and ranges for rules that differ in a value",
                     policy_rules(policy)->rule_count);
-    if (error == 0 && !p->open)
-        error = runtime_engine_find(p->u->rt, "filter", &engine);
-    if (error == 0 && !p->open)
-        error = runtime_stage_set(p->u->rt, engine, true);
     if (error != 0)
         return fail(err, error, "a worker did not take the policy: %s; nothing was changed. Look at its load",
                     strerror(-error));
-    p->open = true;
     counts_turn(p, policy);
     coverage_policy(p->u, policy);
     return 0;

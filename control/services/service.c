@@ -35,6 +35,7 @@ static size_t table_fill(struct service *s) {
         {"usher.control.v1.Capture", capture_methods, capture_method_count, s},
         {"usher.control.v1.Policies", policies_methods, policies_method_count, s},
         {"usher.control.v1.Qos", qos_methods, qos_method_count, s},
+        {"usher.control.v1.Nics", nics_methods, nics_method_count, s},
     };
     STATIC_ASSERT(sizeof table <= sizeof s->table, "there is room for every service");
     memcpy(s->table, table, sizeof table);

@@ -47,17 +47,17 @@ struct service {
     struct watcher *watchers;
     struct capture_host *captures;
     struct drafts drafts;
-    struct rpc_service table[12];
+    struct rpc_service table[16];
 };
 
 uint64_t service_now_unix_ns(void);
 
 extern const struct rpc_method daemon_methods[], engines_methods[], workers_methods[], ports_methods[],
     sessions_methods[], sockets_methods[], counters_methods[], events_methods[], capture_methods[], policies_methods[],
-    qos_methods[];
+    qos_methods[], nics_methods[];
 extern const size_t daemon_method_count, engines_method_count, workers_method_count, ports_method_count,
     sessions_method_count, sockets_method_count, counters_method_count, events_method_count, capture_method_count,
-    policies_method_count, qos_method_count;
+    policies_method_count, qos_method_count, nics_method_count;
 
 /* events.c: a log_sink_fn; arg is the service. */
 void events_take(void *arg, enum log_level level, const char *name, const char *text);

@@ -8,6 +8,7 @@
 #include "control/usherctl/ctl.h"
 #include "control/usherctl/filter.h"
 #include "control/usherctl/global.h"
+#include "control/usherctl/nic.h"
 #include "control/usherctl/policy.h"
 #include "control/usherctl/ss.h"
 
@@ -111,6 +112,12 @@ const struct command commands[] = {
      "take over it leaves to the old one. Without MODULE it is read again from the engine folder; MODULE is a file on "
      "usherd's host that only root or usherd's user can write.",
      "admin", "load unload upgrade", false, NULL, run_engine},
+    {"nic show", "", 0, 0, "Interfaces with rules in front, and what came of it",
+     "Rules in front drop packets before they reach usherd, the kernel's as well; see interfaces[].nic in usherd.yaml.",
+     "viewer", NULL, false, NULL, run_nic_show},
+    {"nic rules", "[RULE]", 0, 1, "Each rule's place, and why not further in front",
+     "A rule is in the NIC, partly there, or in software. COUNTS are of packets that died in front.",
+     "viewer", NULL, false, NULL, run_nic_rules},
     {"policy history", "", 0, 0, "Policies that were in force, and by whom",
      "A policy that comes into force becomes a revision. One that is unconfirmed goes back by itself.",
      "viewer", NULL, false, NULL, run_policy_history},

@@ -13,6 +13,7 @@
 #include "control/usherctl/golden.h"
 #include "control/usherctl/json.h"
 #include "control/usherctl/lists.h"
+#include "control/usherctl/nic.h"
 #include "control/usherctl/policy.h"
 #include "control/usherctl/qos.h"
 #include "control/usherctl/reflect.h"
@@ -130,9 +131,9 @@ Test(golden, no_terminal_no_cut) {
 
 Test(lists, every_path_names_a_field) {
     const struct list *const all[] = {
-        &list_workers,      &list_shards,          &list_ports,      &list_engines,  &list_engine_counters,
-        &list_sessions,     &list_sockets,         &list_refusals,   &list_counters, &list_policy_history,
-        &list_policy_rules, &list_policy_counters, &list_policy_sets};
+        &list_workers,      &list_shards,          &list_ports,       &list_engines,  &list_engine_counters,
+        &list_sessions,     &list_sockets,         &list_refusals,    &list_counters, &list_policy_history,
+        &list_policy_rules, &list_policy_counters, &list_policy_sets, &list_nics,     &list_nic_rules};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         cr_expect_leq(all[i]->column_count, TABLE_COLUMN_MAX);
         for (size_t c = 0; c < all[i]->column_count; c++) {

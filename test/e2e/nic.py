@@ -45,6 +45,12 @@ def drops_what_is_forbidden(rig, nic):
     rig.answers("b", A4, 8)
     for rule in ("seven", "nine"):
         check(counted(rig, rule) == 1, f"{rule} counted its packet once, not {counted(rig, rule)} times")
+    places = {r["name"]: r for r in json.loads(ctl(rig, "-o", "json", "nic", "rules"))["rules"]}
+    check(places["nine"]["place"] == "nic" and places["seven"]["place"] == "nic", places)
+    check(places["may"]["place"] == "software" and "software has the last word" in places["may"]["why"], places)
+    check("software has the last word" in ctl(rig, "nic", "rules", "may"), "one rule alone")
+    shown = json.loads(ctl(rig, "-o", "json", "nic", "show"))["nics"][0]
+    check(shown["interface"] == "va" and int(shown["covers"]) == 1 and shown["backend"] == "xdp", shown)
     ctl(rig, "policy", "rollback", code=None)
     ctl(rig, "policy", "apply", rig.path("open.yaml", "rules: []\n"))
     for port in (7, 8, KERNEL):
