@@ -207,14 +207,44 @@ void nic_destroy(struct nic *nic) {
 
 /* ---- questions ---- */
 
-void nic_count_add(const struct nic *nic, uint64_t rule_id, uint64_t *packets, uint64_t *bytes) {
-    for (uint32_t i = 0; i < NIC_MAX; i++) {
-        if (nic->ports[i].store == NULL)
-            continue;
-        struct nb_count c = nb_store_credit(nic->ports[i].store, rule_id);
-        *packets += c.packets;
-        *bytes += c.bytes;
-    }
+struct known {
+    uint64_t id;
+    uint32_t rule;
+};
+
+struct counting {
+    struct known *known; /* by id */
+    uint32_t count;
+    void (*fn)(void *arg, uint32_t rule, uint64_t packets, uint64_t bytes);
+    void *arg;
+};
+
+static int by_id(const void *a, const void *b) {
+    const struct known *x = a, *y = b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static void on_count(void *arg, uint64_t credit, struct nb_count count) {
+    const struct counting *c = arg;
+    const struct known key = {.id = credit}, *k = bsearch(&key, c->known, c->count, sizeof key, by_id);
+    if (k != NULL)
+        c->fn(c->arg, k->rule, count.packets, count.bytes);
+}
+
+void nic_counts(const struct nic *nic, void (*fn)(void *arg, uint32_t rule, uint64_t packets, uint64_t bytes),
+                void *arg) {
+    struct counting c = {.count = nic->policy != NULL ? nic->policy->rule_count : 0, .fn = fn, .arg = arg};
+    if (c.count == 0)
+        return;
+    c.known = calloc(c.count, sizeof *c.known);
+    for (uint32_t i = 0; c.known != NULL && i < c.count; i++)
+        c.known[i] = (struct known){nic->policy->rules[i].id, i};
+    if (c.known != NULL)
+        qsort(c.known, c.count, sizeof *c.known, by_id);
+    for (uint32_t i = 0; c.known != NULL && i < NIC_MAX; i++)
+        if (nic->ports[i].store != NULL)
+            nb_store_counts(nic->ports[i].store, on_count, &c);
+    free(c.known);
 }
 
 static const struct nic_port *port_at(const struct nic *nic, uint32_t index) {

@@ -29,8 +29,9 @@ void nic_interface_end(struct nic *nic, uint32_t ifindex);
  * `policy` until the next change. */
 int nic_change(struct nic *nic, const struct nb_policy *policy, int (*commit)(void *arg), void *arg);
 
-/* Adds what NICs have dropped by a rule. */
-void nic_count_add(const struct nic *nic, uint64_t rule_id, uint64_t *packets, uint64_t *bytes);
+/* What NICs have dropped by a rule (its index in the policy in force), in pieces that add up. */
+void nic_counts(const struct nic *nic, void (*fn)(void *arg, uint32_t rule, uint64_t packets, uint64_t bytes),
+                void *arg);
 
 /* For people: one interface with a NIC, by number from 0. False: there are no more. */
 struct nic_report {

@@ -89,6 +89,21 @@ static void counts_turn(struct policing *p, const struct policy *new) {
     p->counted = new;
 }
 
+struct nic_adding {
+    const struct nb_policy *policy;
+    bool named;
+    struct filter_count *counts;
+};
+
+static void nic_count_add(void *arg, uint32_t rule, uint64_t packets, uint64_t bytes) {
+    const struct nic_adding *a = arg;
+    uint32_t at = a->named ? a->policy->rules[rule].action.counter : rule;
+    if (at == NB_NONE)
+        return;
+    a->counts[at].packets += packets;
+    a->counts[at].bytes += bytes;
+}
+
 int policing_counts(const struct policing *p, bool named, struct filter_count *counts) {
     const struct filter_count *base = named ? p->counter_base : p->rule_base;
     if (p->now == NULL)
@@ -97,11 +112,8 @@ int policing_counts(const struct policing *p, bool named, struct filter_count *c
     uint32_t n = named ? nb->counter_count : nb->rule_count;
     if (base != NULL)
         memcpy(counts, base, n * sizeof *counts);
-    for (uint32_t i = 0; i < nb->rule_count; i++) {
-        uint32_t at = named ? nb->rules[i].action.counter : i;
-        if (at != NB_NONE)
-            nic_count_add(p->u->nic, nb->rules[i].id, &counts[at].packets, &counts[at].bytes);
-    }
+    struct nic_adding adding = {nb, named, counts};
+    nic_counts(p->u->nic, nic_count_add, &adding);
     return policy_counts_add(p->u->rt, false, named, n, counts);
 }
 

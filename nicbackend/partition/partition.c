@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "nicbackend/partition/chains.h"
 #include "nicbackend/partition/index.h"
 
 #define CARVE_MAX      8u  /* pieces of one drop where the device knows no order */
@@ -32,9 +33,9 @@ struct selection {
     const struct nb_partition_params *p;
     struct candidate *v; /* all items, in order */
     uint32_t count;
-    uint32_t *covers;   /* those that may have to cover a drop behind them, in order */
-    uint32_t *by_score; /* those that drop and could get in, the best first */
-    uint32_t cover_count, drops;
+    struct nb_chains covers; /* those that may have to cover a drop behind them */
+    uint32_t *by_score;      /* those that drop and could get in, the best first */
+    uint32_t drops;
     struct nb_index resident;
     uint32_t used, rule_max, newcomers;
     struct nb_key masks[MASK_MAX];
@@ -160,15 +161,20 @@ static int candidates_make(struct selection *s, const struct nb_items *items) {
 
 /* --- selection ------------------------------------------------------------------------------------------------- */
 
-/* The next cover that a drop needs, from *at on; NULL at the end. With exact counters that is an earlier drop, too, by
- * another rule: it punts unless it gets in itself. */
-static struct candidate *cover_next(const struct selection *s, const struct candidate *drop, uint32_t *at) {
-    while (*at < s->cover_count && s->covers[*at] < drop->order) {
-        struct candidate *c = &s->v[s->covers[(*at)++]];
-        if (apart(s, &c->item, c->item.drop, &drop->item, true) && nb_cube_overlaps(&c->item.cube, &drop->item.cube))
+/* The next cover that a drop needs; NULL at the end. With exact counters that is an earlier drop, too, by another rule:
+ * it punts unless it gets in itself. */
+static struct candidate *cover_next(const struct selection *s, const struct candidate *drop, struct nb_walk *walk) {
+    for (uint32_t i; nb_walk_next(walk, &i);) {
+        struct candidate *c = &s->v[i];
+        if (i < drop->order && apart(s, &c->item, c->item.drop, &drop->item, true) &&
+            nb_cube_overlaps(&c->item.cube, &drop->item.cube))
             return c;
     }
     return NULL;
+}
+
+static struct nb_walk covers_of(const struct selection *s, const struct candidate *drop) {
+    return nb_chains_walk(&s->covers, &drop->item.cube);
 }
 
 static bool mask_known(const struct selection *s, const struct nb_key *mask) {
@@ -209,8 +215,9 @@ static enum nb_reason cover_reason(const struct selection *s, const struct candi
 static enum nb_reason drop_reason(const struct selection *s, const struct candidate *c, uint32_t *ret_cost) {
     if (nb_refusals_has(s->p->refusals, &c->item.cube, NB_HW_DROP))
         return NB_REASON_REFUSED;
-    uint32_t cost = !c->in, at = 0;
-    for (const struct candidate *cover; (cover = cover_next(s, c, &at)) != NULL;) {
+    uint32_t cost = !c->in;
+    struct nb_walk walk = covers_of(s, c);
+    for (const struct candidate *cover; (cover = cover_next(s, c, &walk)) != NULL;) {
         enum nb_reason reason = cover_reason(s, cover, c);
         if (reason != NB_REASON_NONE)
             return reason;
@@ -233,9 +240,10 @@ static bool ties(const struct selection *s, const struct candidate *c) {
 }
 
 static bool masks_take(struct selection *s, const struct candidate *c) {
-    uint32_t before = s->mask_count, at = 0;
+    uint32_t before = s->mask_count;
+    struct nb_walk walk = covers_of(s, c);
     bool ok = mask_take(s, &c->item.cube.mask);
-    for (const struct candidate *cover; ok && masks_limited(s) && (cover = cover_next(s, c, &at)) != NULL;)
+    for (const struct candidate *cover; ok && masks_limited(s) && (cover = cover_next(s, c, &walk)) != NULL;)
         ok = mask_take(s, &cover->item.cube.mask);
     if (!ok)
         s->mask_count = before;
@@ -243,7 +251,8 @@ static bool masks_take(struct selection *s, const struct candidate *c) {
 }
 
 static enum nb_reason admit(struct selection *s, struct candidate *c) {
-    uint32_t cost = 0, at = 0;
+    uint32_t cost = 0;
+    struct nb_walk walk = covers_of(s, c);
     enum nb_reason reason = drop_reason(s, c, &cost);
     if (reason != NB_REASON_NONE)
         return reason;
@@ -254,7 +263,7 @@ static enum nb_reason admit(struct selection *s, struct candidate *c) {
         return NB_REASON_SPACE;
     if (!masks_take(s, c))
         return NB_REASON_MASKS;
-    for (struct candidate *cover; (cover = cover_next(s, c, &at)) != NULL;)
+    for (struct candidate *cover; (cover = cover_next(s, c, &walk)) != NULL;)
         cover->in = true;
     c->in = c->drops = true;
     s->used += cost;
@@ -284,13 +293,13 @@ static int by_score(const void *a, const void *b, void *candidates) {
 static int indexes_make(struct selection *s) {
     const struct nb_program *r = s->p->resident;
     s->by_score = calloc(s->count + 1u, sizeof *s->by_score);
-    s->covers = calloc(s->count + 1u, sizeof *s->covers);
-    if (s->by_score == NULL || s->covers == NULL)
-        return -ENOMEM;
+    int error = s->by_score == NULL ? -ENOMEM : nb_chains_create(s->count, &s->covers);
+    if (error != 0)
+        return error;
     for (uint32_t i = 0; i < s->count; i++)
         if (s->p->exact || !s->v[i].item.drop)
-            s->covers[s->cover_count++] = i;
-    int error = nb_index_create(r != NULL ? r->count : 0, &s->resident);
+            nb_chains_add(&s->covers, &s->v[i].item.cube, i);
+    error = nb_index_create(r != NULL ? r->count : 0, &s->resident);
     for (uint32_t i = 0; r != NULL && i < r->count && error == 0; i++)
         nb_index_add(&s->resident, &r->rules[i].cube, i);
     return error;
@@ -320,20 +329,26 @@ static void score_all(struct selection *s) {
 /* --- precedence ------------------------------------------------------------------------------------------------ */
 
 /* The list of what is in, in order; the longest chain of overlaps that matter below each is its level. */
-static uint32_t levels_make(const struct selection *s, const uint32_t *in, uint32_t count, uint32_t *level) {
-    uint32_t deepest = 0;
-    for (uint32_t i = count; i-- > 0;) {
+static int levels_make(const struct selection *s, const uint32_t *in, uint32_t count, uint32_t *level,
+                       uint32_t *ret_deepest) {
+    struct nb_chains below;
+    int error = nb_chains_create(count, &below);
+    *ret_deepest = 0;
+    for (uint32_t i = count; i-- > 0 && error == 0;) {
         const struct candidate *a = &s->v[in[i]];
+        struct nb_walk walk = nb_chains_walk(&below, &a->item.cube);
         level[i] = 0;
-        for (uint32_t k = i + 1; k < count; k++) {
+        for (uint32_t k; nb_walk_next(&walk, &k);) {
             const struct candidate *b = &s->v[in[k]];
             if (level[k] >= level[i] && apart(s, &a->item, a->drops, &b->item, b->drops) &&
                 nb_cube_overlaps(&a->item.cube, &b->item.cube))
                 level[i] = level[k] + 1;
         }
-        deepest = level[i] > deepest ? level[i] : deepest;
+        *ret_deepest = level[i] > *ret_deepest ? level[i] : *ret_deepest;
+        nb_chains_add(&below, &a->item.cube, i);
     }
-    return deepest;
+    nb_chains_free(&below);
+    return error;
 }
 
 static int by_prec(const void *a, const void *b) {
@@ -373,12 +388,14 @@ static void program_fill(const struct selection *s, const uint32_t *in, uint32_t
 static int program_make(const struct selection *s, struct nb_program *ret) {
     struct nb_program program = {.rules = calloc(s->used + 1u, sizeof *program.rules)};
     struct nb_index index = {.slots = NULL};
-    uint32_t *in = calloc(s->used + 1u, sizeof *in), *level = calloc(s->used + 1u, sizeof *level), count = 0;
+    uint32_t *in = calloc(s->used + 1u, sizeof *in), *level = calloc(s->used + 1u, sizeof *level), count = 0, deepest;
     int error = program.rules == NULL || in == NULL || level == NULL ? -ENOMEM : nb_index_create(s->used, &index);
     for (uint32_t i = 0; error == 0 && i < s->count; i++)
         if (s->v[i].in)
             in[count++] = i;
-    if (error == 0 && levels_make(s, in, count, level) >= s->p->caps->levels && s->p->caps->levels > 2)
+    if (error == 0)
+        error = levels_make(s, in, count, level, &deepest);
+    if (error == 0 && deepest >= s->p->caps->levels && s->p->caps->levels > 2)
         error = -E2BIG;
     if (error == 0)
         program_fill(s, in, count, level, &index, &program);
@@ -421,7 +438,7 @@ static int partition_items(const struct nb_partition_params *p, const struct nb_
     if (error == 0)
         error = program_make(&s, ret_program);
     nb_index_free(&s.resident);
-    free(s.covers);
+    nb_chains_free(&s.covers);
     free(s.by_score);
     free(s.v);
     if (error != 0)

@@ -4,7 +4,8 @@
  * by the same rule. What it relies on, and every caller may: any subset of the program's drops together with all of its
  * punts (and any others of higher precedence) is as sound as the whole.
  *
- * Pure but for memory. Control thread. Cost: rules times punts; 10,000 rules in well under a second.
+ * Pure but for memory. Control thread. Cost: rules times those of the same port or of any; 10,000 rules of many ports
+ * take some 15 ms.
  */
 #ifndef USHER_NICBACKEND_PARTITION_PARTITION_H
 #define USHER_NICBACKEND_PARTITION_PARTITION_H

@@ -65,6 +65,18 @@ struct nb_count nb_store_credit(const struct nb_store *s, uint64_t credit) {
     return sum;
 }
 
+void nb_store_counts(const struct nb_store *s, void (*fn)(void *arg, uint64_t credit, struct nb_count count),
+                     void *arg) {
+    struct nb_count one;
+    for (uint32_t i = 0; i < s->retired_count; i++)
+        fn(arg, s->retired[i].credit, s->retired[i].count);
+    for (uint32_t i = 0; i < s->count; i++) {
+        const struct nb_entry *e = &s->entries[i];
+        if (e->rule.action == NB_HW_DROP && s->backend->ops->read(s->backend, e->handle, &one) == 0)
+            fn(arg, e->rule.credit, one);
+    }
+}
+
 /* --- entries --------------------------------------------------------------------------------------------------- */
 
 static int entries_reserve(struct nb_store *s) {

@@ -54,5 +54,8 @@ const struct nb_hw_rule *nb_store_rule(const struct nb_store *s, uint32_t i);
 int nb_store_program(const struct nb_store *s, struct nb_program *ret_program);
 /* All that the device has dropped for this credit, ever. */
 struct nb_count nb_store_credit(const struct nb_store *s, uint64_t credit);
+/* The same of all credits, in pieces that add up. */
+void nb_store_counts(const struct nb_store *s, void (*fn)(void *arg, uint64_t credit, struct nb_count count),
+                     void *arg);
 
 #endif

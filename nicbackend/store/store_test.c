@@ -51,6 +51,11 @@ static void send(struct fixture *f, uint8_t dport, uint32_t times) {
         (void)nb_model_packet(f->model, &k, 60);
 }
 
+static void add_packets(void *arg, uint64_t credit, struct nb_count count) {
+    cr_assert(credit == 10 || credit == 20);
+    *(uint64_t *)arg += count.packets;
+}
+
 Test(nic_store, what_is_the_same_stays_and_counters_outlive_rules) {
     struct fixture f;
     begin(&f, true);
@@ -67,6 +72,9 @@ Test(nic_store, what_is_the_same_stays_and_counters_outlive_rules) {
     cr_assert_eq(nb_store_credit(f.store, 10).bytes, 7 * 60);
     cr_assert_eq(nb_store_credit(f.store, 20).packets, 5);
     cr_assert_eq(nb_store_credit(f.store, 30).packets, 0);
+    uint64_t sum = 0;
+    nb_store_counts(f.store, add_packets, &sum);
+    cr_assert_eq(sum, 12);
     end(&f);
 }
 
