@@ -16,7 +16,8 @@
 #include "nicbackend/rules.h"
 #include "nicbackend/store/store.h"
 
-#define NIC_MAX 64
+#define NIC_MAX   64
+#define TEND_USEC (5 * 1000 * 1000)
 
 struct nic_port {
     uint32_t ifindex; /* 0 = free */
@@ -32,6 +33,7 @@ struct nic_port {
 };
 
 struct nic {
+    sd_event_source *timer;
     struct nb_claims *claims;
     const struct nb_policy *policy; /* in force; NULL: none */
     struct nic_port ports[NIC_MAX];
@@ -41,15 +43,6 @@ static uint64_t now_ns(void) {
     struct timespec t;
     (void)clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-int nic_create(struct nb_claims *claims, struct nic **ret_nic) {
-    struct nic *nic = calloc(1, sizeof *nic);
-    if (nic == NULL)
-        return -ENOMEM;
-    nic->claims = claims;
-    *ret_nic = nic;
-    return 0;
 }
 
 static struct nic_port *port_find(struct nic *nic, uint32_t ifindex) {
@@ -174,21 +167,32 @@ void nic_interface_begin(struct nic *nic, uint32_t ifindex, const char *name, ui
     }
 }
 
-void nic_interface_run(struct nic *nic, uint32_t ifindex) {
+static int port_attach(struct nic_port *p) {
     static const enum nb_rules_hook hooks[] = {
         [NIC_TC] = NB_RULES_TC, [NIC_XDP] = NB_RULES_XDP_NATIVE, [NIC_XDP_GENERIC] = NB_RULES_XDP_GENERIC};
-    struct nic_port *p = port_find(nic, ifindex);
-    if (p == NULL || ifindex == 0 || p->store == NULL)
-        return;
-    if (nb_rules_attach(p->rules, ifindex, hooks[p->wish], &p->error) != 0) {
-        log_warning("nic", "%s: all rules stay in software: %s", p->name, p->error.text);
-        return port_close(nic, p);
-    }
+    int error = nb_rules_attach(p->rules, p->ifindex, hooks[p->wish], &p->error);
+    if (error != 0)
+        return error;
+    p->error.text[0] = '\0';
     p->hook = nb_rules_mode(p->rules, hooks[p->wish]);
+    log_info("nic", "%s: rules in front by a %s, %u entries", p->name, p->hook, nb_store_count(p->store));
+    return 0;
+}
+
+/* Software is as it should be; the NIC follows. */
+static void port_follow(struct nic *nic, struct nic_port *p) {
     struct change c = {.nic = nic, .policy = nic->policy, .next = NIC_MAX};
     if (nic->policy != NULL)
         (void)port_change(&c, p);
-    log_info("nic", "%s: rules in front by a %s, %u entries", p->name, p->hook, nb_store_count(p->store));
+}
+
+void nic_interface_run(struct nic *nic, uint32_t ifindex) {
+    struct nic_port *p = port_find(nic, ifindex);
+    if (p == NULL || ifindex == 0 || p->store == NULL)
+        return;
+    port_follow(nic, p);
+    if (port_attach(p) != 0)
+        log_warning("nic", "%s: all rules stay in software for now: %s", p->name, p->error.text);
 }
 
 void nic_interface_end(struct nic *nic, uint32_t ifindex) {
@@ -199,9 +203,51 @@ void nic_interface_end(struct nic *nic, uint32_t ifindex) {
     *p = (struct nic_port){.ifindex = 0};
 }
 
+/* ---- life ---- */
+
+static void port_tend(struct nic *nic, struct nic_port *p) {
+    struct nb_error error = {""};
+    if (p->hook == NULL) { /* another program was there, of a predecessor that goes, perhaps */
+        (void)port_attach(p);
+        return;
+    }
+    int differences = nb_store_audit(p->store, &error);
+    if (differences == 0)
+        return;
+    log_warning("nic", "%s: the device's rules were changed by others: %s", p->name,
+                differences < 0 ? error.text : "they are put right");
+    port_follow(nic, p);
+}
+
+static int on_tend(sd_event_source *timer, uint64_t usec, void *arg) {
+    struct nic *nic = arg;
+    (void)usec;
+    for (uint32_t i = 0; i < NIC_MAX; i++)
+        if (nic->ports[i].store != NULL)
+            port_tend(nic, &nic->ports[i]);
+    (void)sd_event_source_set_time_relative(timer, TEND_USEC);
+    return sd_event_source_set_enabled(timer, SD_EVENT_ONESHOT);
+}
+
+int nic_create(sd_event *event, struct nb_claims *claims, struct nic **ret_nic) {
+    struct nic *nic = calloc(1, sizeof *nic);
+    if (nic == NULL)
+        return -ENOMEM;
+    nic->claims = claims;
+    int error = sd_event_add_time_relative(event, &nic->timer, CLOCK_MONOTONIC, TEND_USEC, 0, on_tend, nic);
+    if (error < 0) {
+        free(nic);
+        return error;
+    }
+    *ret_nic = nic;
+    return 0;
+}
+
 void nic_destroy(struct nic *nic) {
     for (uint32_t i = 0; nic != NULL && i < NIC_MAX; i++)
         nic_interface_end(nic, nic->ports[i].ifindex);
+    if (nic != NULL)
+        sd_event_source_disable_unref(nic->timer);
     free(nic);
 }
 

@@ -9,12 +9,15 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <systemd/sd-event.h>
 
 struct nb_claims;
 struct nb_policy;
 struct nic;
 
-int nic_create(struct nb_claims *claims, struct nic **ret_nic);
+/* Looks after its NICs every few seconds: what is not attached is tried again, what a device has lost or was given by
+ * others is put right. 0 or -errno. */
+int nic_create(sd_event *event, struct nb_claims *claims, struct nic **ret_nic);
 void nic_destroy(struct nic *nic);
 
 /* Before the port is made: its socket must ask the rules from the beginning. `wish`: enum config_nic. What the NIC

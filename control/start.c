@@ -360,7 +360,7 @@ static void owners_end(struct usherd *u) {
 }
 
 static int nic_begin(struct usherd *u, char *err) {
-    int error = nic_create(u->nb, &u->nic);
+    int error = nic_create(u->event, u->nb, &u->nic);
     return error == 0 ? 0 : fail(err, error, "no memory for the rules of NICs");
 }
 
