@@ -280,8 +280,8 @@ def alice_finds_who_floods(rig):
             found = rig.start_command("a", [*users.become("alice"), f"{rig.bin}/usherctl", "--socket",
                                             f"{rig.dir}/run/control.sock", "capture", "-c", "20", expression])
             check(found.end(0) == 0, found.text())
-            line = next((l for l in found.lines if f"pid {flooder.pid}, user {users.names[who]} (" in l), None)
-            check(line is not None and ", cgroup /" in line and "va out " in line, found.text())
+            named = [l for l in found.lines if "va out " in l and f"pid {flooder.pid}, user {users.names[who]} (" in l]
+            check(named and ", cgroup /" in named[0], found.text())
             flooder.end()
         check(f"audit: {users.names['alice']} (operator" in usherd.text(), "alice's captures are on record")
 
