@@ -209,8 +209,8 @@ static const struct field interface_fields[] = {
      .doc =
          "Where the part of the policy runs that needs no software: incoming packets, the kernel's as well, that a "
          "rule drops without logging, limiting or looking at owner or state. tc: at the ingress hook and in usherd's "
-         "packet socket. xdp: before that, by native XDP; xdp-generic: by generic XDP. off: usherd judges, and only "
-         "packets of accelerated sockets."},
+         "packet socket. xdp: before that, by native XDP; xdp-generic: by generic XDP. off: usherd judges the "
+         "packets of accelerated sockets, its cgroup hooks those of the kernel's."},
     {.name = "faults",
      .type = FIELD_SECTION,
      AT(config_interface, faults),
