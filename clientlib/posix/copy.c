@@ -12,6 +12,8 @@ bool posix_copy(void *dst, const void *src, size_t len) {
     struct posix_thread *t = &posix_thread;
     if (len == 0)
         return true;
+    if (dst == NULL || src == NULL)
+        return false; /* memcpy() may take it that neither is */
     posix_signal_install();
     if (sigsetjmp(t->fault, 0)) {
         t->copying = false;

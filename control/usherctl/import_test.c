@@ -74,7 +74,10 @@ Test(import, iptables_says_what_it_cannot_carry) {
     cr_expect_null(strstr(r.policy, "rules:"));
     free(r.policy);
     free(r.report);
-    cr_expect_eq(run(import_iptables, "hello\n").lost, -1);
+    r = run(import_iptables, "hello\n");
+    cr_expect_eq(r.lost, -1);
+    free(r.policy);
+    free(r.report);
 }
 
 /* ---- nft; single quotes, because YAML takes them too ---- */
