@@ -20,7 +20,7 @@
  * be delivered: flow.local/remote are that packet's source and destination, data..len the quoted transport header (at
  * least 8 bytes, already checked), user = errno, user_data = path MTU in IP bytes when errno is EMSGSIZE. The transport
  * turns it into a notice. A packet that goes *down* with PKT_ICMP_ERROR is a received one that its transport refuses:
- * user = enum pkt_refusal, drop = the reason under which it is counted when no ICMP error is sent for it.
+ * user = enum pkt_refusal, drop = the reason under which it is counted, user_data = the rule when that is DROP_POLICY.
  *
  * Bounces. A datagram whose destination only the kernel reaches (a route over an interface that Usher does not run, a
  * local port where no socket of Usher's listens) is lost for good unless its sender can hand it to the kernel. So a

@@ -130,6 +130,11 @@ static uint8_t flags_of(const struct pkt *p, const struct frame *f) {
     return (uint8_t)flags;
 }
 
+/* Where the filter left it: a packet that goes down to be refused says there how. */
+static uint32_t rule_of(const struct pkt *p) {
+    return p->flags & PKT_ICMP_ERROR ? (uint32_t)p->user_data : p->user;
+}
+
 static void record(struct capture *c, struct shard *sh, const struct pkt *p, const struct frame *f,
                    enum tap_point point, uint32_t wanted) {
     struct bytes *b = &c->ring[sh->index];
@@ -146,7 +151,7 @@ static void record(struct capture *c, struct shard *sh, const struct pkt *p, con
         .captured = captured,
         .length = f->length,
         .time_ns = sh->now,
-        .rule = p->user,
+        .rule = rule_of(p),
         .drop = point == TAP_DROP ? p->drop : DROP_NONE,
         .port = p->port,
         .gso_size = p->flags & PKT_GSO ? p->gso_size : 0,

@@ -219,6 +219,7 @@ static SELDOM void reject_in(struct engine_io *io, struct pkt *p, const struct f
     p->len += back;
     p->flags |= PKT_ICMP_ERROR;
     p->user = refusal[o->reject];
+    p->user_data = o->rule[o->tier];
     p->drop = DROP_POLICY;
     (void)pkt_vec_push(io->down, p);
 }

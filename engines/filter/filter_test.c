@@ -145,6 +145,7 @@ Test(filter, a_rejected_datagram_goes_to_the_link_engine_whole) {
     cr_assert_eq(w.tk->down.count, 1);
     cr_assert(p->flags & PKT_ICMP_ERROR);
     cr_assert(p->user == PKT_REFUSE_POLICY_ADMIN && p->drop == DROP_POLICY && p->data == pkt_l3(p));
+    cr_assert_eq(p->user_data, 0, "the rule that did it");
 }
 
 Test(filter, a_rejected_segment_is_reset) {

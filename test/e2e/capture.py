@@ -139,6 +139,22 @@ def drops_have_reasons(rig):
     check(line["packet"].startswith(f"IP {A4}.") and line["owner"].startswith("sent by udp-ping"), line)
 
 
+def a_refused_packet_names_its_rule(rig):
+    """The filter has it answered by ICMP: the rule must not be mistaken for the kind of answer."""
+    rules = rig.path("rules.yaml", "rules:\n" + "".join(
+        f"  - {{name: no-{port}, direction: in, to_port: {port}, action: reject}}\n" for port in range(7000, 7008)))
+    rig.usherd(f"interfaces: [{{name: va}}]\nkeeper: {{mode: off}}\npolicy: {rules}\n")
+    rig.client("udp-echo", ":7001")
+    lines = ctl(rig, "capture", "--at", "drop", "-o", "json")
+    s = rig.kernel_socket("b", socket.AF_INET)
+
+    def told():
+        s.sendto(b"x", (A4, 7001))
+        return "rule no-7001" in lines.text()
+    until("the capture names the rule", told)
+    check("rule no-" not in lines.text().replace("rule no-7001", ""), lines.text())
+
+
 def files_make_a_ring(rig):
     rig.kernel_echo("b", 9000)
     rig.usherd()
@@ -287,6 +303,6 @@ def alice_finds_who_floods(rig):
 
 
 sys.exit(main([is_what_the_other_end_saw, receivers_are_known_across_shards, streams_are_what_the_other_end_saw,
-               tools_read_it, wireshark_has_it_as_an_interface, drops_have_reasons, files_make_a_ring,
-               hostile_expressions_are_refused, many_at_once_are_limited, only_operators_may,
+               tools_read_it, wireshark_has_it_as_an_interface, drops_have_reasons, a_refused_packet_names_its_rule,
+               files_make_a_ring, hostile_expressions_are_refused, many_at_once_are_limited, only_operators_may,
                kernel_sockets_have_owners_too, alice_finds_who_floods]))
