@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 
+from posix_rig import under
 from rig import A4, B4, check, main, run, until
 
 CONFIG = "interfaces: [{name: va}]\nkeeper: {mode: off}\nsessions: {mode: 0666}\npolicy: %s\n"
@@ -245,7 +246,7 @@ import errno, socket, sys
 for port in map(int, sys.argv[2:]):
     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
         s = socket.socket(socket.AF_INET, kind)
-        s.settimeout(1)
+        s.settimeout(3)
         try:
             s.connect((sys.argv[1], port))
             s.send(b"x")
@@ -267,8 +268,7 @@ def programs_are_told_what_the_rule_says(rig):
     for port in range(9001, 9005):
         text = ctl(rig, "policy", "explain", "--out", "--to", f"{B4}:{port}", "--user", 0)
         check(f"rule r{port}" in text, text)
-    p = rig.start("a", "usher-run", f"--socket={rig.session}", "python3", rig.path("asks.py", ASKS), B4,
-                  *range(9001, 9005))
+    p = under(rig, "python3", rig.path("asks.py", ASKS), B4, *range(9001, 9005))
     p.end(0)
     told = dict.fromkeys(range(9001, 9005), ())
     for line in p.lines:

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 
+from posix_rig import under
 from rig import A4, check, main, until
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -35,8 +36,7 @@ def blocked_programs_sleep(rig, mode="auto"):
     usherd = rig.usherd(f"interfaces: [{{name: va}}]\nkeeper: {{mode: off}}\nruntime: {{mode: {mode}}}\n")
     native = rig.client("udp-echo", ":9100")
     native.says("listening; carried by usherd")
-    preloaded = rig.start_command("a", [f"{rig.bin}/usher-run", "--socket", rig.session, "/usr/bin/python3", "-c",
-                                        BLOCKS % 9200])
+    preloaded = under(rig, "python3", "-c", BLOCKS % 9200)
     preloaded.says("waits")
     pids = [usherd.pid, native.pid, preloaded.pid]
     for port in (9100, 9200):
