@@ -22,7 +22,7 @@ static const struct table_column columns[COLUMN_COUNT] = {
 static const char *rate_text(uint64_t bps, char *text, size_t size) {
     char number[TEXT_NUMBER_MAX];
     text_count(bps, number);
-    (void)snprintf(text, size, bps > 0 ? "%sbit/s" : "", number);
+    (void)snprintf(text, size, "%s%s", bps > 0 ? number : "", bps > 0 ? "bit/s" : "");
     return text;
 }
 

@@ -36,7 +36,7 @@
 
 struct job {
     struct proc_shared *s;
-    _Atomic uint64_t *got; /* bytes by owner, QOS_VETH_MAX; shared */
+    uint64_t *got; /* bytes by owner, QOS_VETH_MAX; shared */
     uint32_t owners;
     int peer; /* namespace */
 };
