@@ -23,7 +23,7 @@ void posix_signal_install(void) {
     (void)sigaction(SIGSEGV, &action, NULL);
 }
 
-static uint8_t *forbidden(void) {
+__attribute__((unused)) static uint8_t *forbidden(void) {
     void *at = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     cr_assert_neq(at, MAP_FAILED);
     return at;
@@ -32,8 +32,11 @@ static uint8_t *forbidden(void) {
 Test(copy, a_bad_pointer_ends_the_copy) {
     char good[8] = "1234567";
     cr_assert(posix_copy(good, "abc", 4));
+#ifndef __SANITIZE_THREAD__ /* whose own memcpy() no jump may leave */
     cr_assert_not(posix_copy(good, forbidden(), 8));
     cr_assert_not(posix_copy(forbidden(), good, 8));
+#endif
+    cr_assert_not(posix_copy(good, NULL, 8));
     cr_assert(posix_copy(NULL, NULL, 0), "no byte, no fault");
     cr_assert_str_eq(good, "abc");
 }
