@@ -46,12 +46,16 @@ function(usher_test name)
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${src})
   endforeach()
   list(REMOVE_DUPLICATES suites)
+  set(labels ${A_LABEL})
+  if(CMAKE_CURRENT_SOURCE_DIR MATCHES "/(engines|nicbackend)(/|$)")
+    list(APPEND labels one-thread) # these rooms know no threads: nothing for the thread sanitizer to find
+  endif()
   if(NOT suites)
     message(FATAL_ERROR "${name}: no Criterion suite found in ${A_SOURCES}")
   endif()
   foreach(suite ${suites})
     add_test(NAME ${A_LABEL}.${name}.${suite} COMMAND ${name} --filter "${suite}/*" --ascii -j1)
-    set_tests_properties(${A_LABEL}.${name}.${suite} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS ${A_LABEL}
+    set_tests_properties(${A_LABEL}.${name}.${suite} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "${labels}"
       SKIP_REGULAR_EXPRESSION "SKIPPED: "
       FAIL_REGULAR_EXPRESSION "${USHER_TEST_FAIL}" ENVIRONMENT "${USHER_TEST_ENV}")
   endforeach()
