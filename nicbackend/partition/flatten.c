@@ -188,12 +188,39 @@ static bool flatten_default(struct flattening *f, uint8_t tier) {
     return false;
 }
 
+/* --- nobody's business ----------------------------------------------------------------------------------------- */
+
+/* What nobody asks rules about: frames without an IP packet (ARP), ICMP's errors, and neighbour discovery. The masks
+ * take a few of their kin along. */
+static void flatten_exempt(struct flattening *f) {
+    static const struct {
+        uint8_t proto, type, mask;
+    } icmp[] = {{1, 3, 0xff},  {1, 4, 0xfe},    {1, 11, 0xff},  {1, 12, 0xff},
+                {58, 0, 0xf8}, {58, 132, 0xfc}, {58, 136, 0xfc}};
+    struct nb_cube c;
+    f->rule = UINT32_MAX;
+    memset(&c, 0, sizeof c);
+    c.mask.parsed = NB_PARSED_IP | NB_PARSED_PORTS | NB_PARSED_ICMP;
+    item_add(f, &c, false);
+    for (size_t i = 0; i < sizeof icmp / sizeof icmp[0] && f->error == 0; i++) {
+        c.value.parsed = NB_PARSED_IP | NB_PARSED_ICMP;
+        c.mask.parsed = NB_PARSED_IP | NB_PARSED_ICMP | NB_PARSED_PORTS;
+        c.value.proto = icmp[i].proto;
+        c.value.icmp_type = icmp[i].type;
+        c.mask.proto = 0xff;
+        c.mask.icmp_type = icmp[i].mask;
+        item_add(f, &c, false);
+    }
+}
+
 int nb_flatten(const struct nb_flatten_params *params, struct nb_items *ret_items) {
     const struct nb_policy *p = params->policy;
     struct nb_items items = {.reasons = calloc(p->rule_count + NB_TIER_COUNT, 1)};
     struct flattening f = {.p = params, .items = &items, .error = items.reasons == NULL ? -ENOMEM : 0};
     uint32_t next = 0;
     bool more = true;
+    if (f.error == 0)
+        flatten_exempt(&f);
     for (uint8_t tier = 0; tier < NB_TIER_COUNT && more && f.error == 0; tier++) {
         for (; next < p->rule_count && p->rules[next].tier == tier && f.error == 0; next++) {
             f.rule = next;

@@ -3,7 +3,8 @@
  * A policy as one list of cubes, read from the top: the first that has a packet's key says what hardware may do with
  * the packet. An item that drops is certain: whatever hardware cannot see (state, owner, length, tokens), software
  * would drop every such packet by the same rule and leave nothing else behind. Everything else is an item that punts,
- * or nothing. Control thread; cost is cubes times rules.
+ * or nothing. Ahead of all stands what software never asks the policy about: ARP, ICMP's errors, neighbour discovery.
+ * Control thread; cost is cubes times rules.
  */
 #ifndef USHER_NICBACKEND_PARTITION_FLATTEN_H
 #define USHER_NICBACKEND_PARTITION_FLATTEN_H
@@ -58,7 +59,7 @@ const char *nb_reason_text(enum nb_reason reason);
 
 struct nb_item {
     struct nb_cube cube;
-    uint32_t rule; /* index in the policy; its count plus the tier for a tier's default */
+    uint32_t rule; /* index in the policy; its count plus the tier for a tier's default; UINT32_MAX: nobody's */
     bool drop;
 };
 

@@ -124,9 +124,9 @@ Test(partition_policies, what_is_allowed_above_a_drop_covers_it) {
                                     rule_of(3, NB_DROP, 22, 120), rule_of(4, NB_DROP, 0, 0)};
     struct nb_caps caps = able();
     struct result r = split(rules, 4, &caps, NULL);
-    cr_assert_eq(r.program.count, 3); /* two covers and the last */
-    cr_assert_eq(r.program.rules[2].credit, 4);
-    cr_assert_gt(r.program.rules[1].prec, r.program.rules[2].prec);
+    cr_assert_eq(r.program.count, 11); /* two covers, what no rule is asked about, and the last */
+    cr_assert_eq(r.program.rules[10].credit, 4);
+    cr_assert_gt(r.program.rules[9].prec, r.program.rules[10].prec);
     cr_assert_eq(r.places[0].reason, NB_REASON_ALLOWS);
     cr_assert_eq(r.places[2].reason, NB_REASON_HIDDEN);
     cr_assert(r.places[3].reason == NB_REASON_NONE && r.places[3].placed == 1);
@@ -134,9 +134,10 @@ Test(partition_policies, what_is_allowed_above_a_drop_covers_it) {
 }
 
 Test(partition_policies, without_order_a_drop_is_carved) {
-    const struct nb_rule rules[] = {rule_of(1, NB_ALLOW, 0, 104), rule_of(2, NB_DROP, 0, 102),
-                                    rule_of(3, NB_DROP, 0, 0)};
+    struct nb_rule rules[] = {rule_of(1, NB_ALLOW, 0, 104), rule_of(2, NB_DROP, 0, 102), rule_of(3, NB_DROP, 0, 0)};
     struct nb_caps caps = able();
+    rules[1].match.fields |= NB_F_PROTO; /* else there are ICMP's errors to carve out */
+    rules[1].match.proto = 17;
     caps.order = NB_ORDER_NONE;
     struct result r = split(rules, 3, &caps, NULL);
     cr_assert_eq(r.places[1].placed, 2);
@@ -184,6 +185,37 @@ Test(partition_policies, what_answers_logs_or_limits_stays) {
     for (int i = 0; i < NB_REASON_COUNT; i++)
         cr_assert_not_null(nb_reason_text((enum nb_reason)i));
     done(&r);
+}
+
+Test(partition_policies, a_closed_default_lets_hosts_find_each_other) {
+    struct nb_policy policy = {.rule_count = 0};
+    struct nb_caps caps = able();
+    struct nb_world world = NB_WORLD_UNKNOWN;
+    struct nb_program program;
+    struct nb_place *places;
+    const struct nb_partition_params p = {.policy = &policy, .world = &world, .caps = &caps, .ifindex = 1};
+    for (uint32_t i = 0; i < NB_TIER_COUNT; i++)
+        policy.defaults[i] = (struct nb_action){.verdict = i ? NB_ALLOW : NB_DROP, .counter = NB_NONE};
+    cr_assert_eq(nb_partition(&p, &program, &places), 0);
+    const struct nb_view views[] = {
+        {.ethertype = 0x0806},
+        {.ethertype = 0x0800, .parsed = NB_PARSED_IP | NB_PARSED_ICMP, .proto = 1, .icmp_type = 3},
+        {.ethertype = 0x86dd, .parsed = NB_PARSED_IP | NB_PARSED_ICMP, .proto = 58, .icmp_type = 2},
+        {.ethertype = 0x86dd, .parsed = NB_PARSED_IP | NB_PARSED_ICMP, .proto = 58, .icmp_type = 135},
+        {.ethertype = 0x86dd, .parsed = NB_PARSED_IP | NB_PARSED_ICMP, .proto = 58, .icmp_type = 128},
+        {.ethertype = 0x0800, .parsed = NB_PARSED_IP | NB_PARSED_PORTS, .proto = 17, .dport = 53},
+    };
+    for (size_t i = 0; i < sizeof views / sizeof views[0]; i++) {
+        struct nb_key key;
+        uint32_t k = 0;
+        nb_key_of_view(&views[i], &key);
+        while (k < program.count && !nb_cube_has(&program.rules[k].cube, &key))
+            k++;
+        cr_assert_lt(k, program.count);
+        cr_assert_eq(program.rules[k].action == NB_HW_DROP, i >= 4, "packet %zu", i);
+    }
+    nb_program_free(&program);
+    free(places);
 }
 
 Test(partition_policies, ten_thousand_rules) {
