@@ -27,6 +27,7 @@ struct nic_port {
     struct nb_store *store; /* NULL: there is no NIC, see `error` */
     struct nb_error error;
     const char *hook;
+    bool behind; /* a change failed half way: it drops less than it could */
     struct nb_place *places;
     uint32_t place_count, refused;
     uint64_t change_ns;
@@ -96,6 +97,7 @@ static int port_change(struct change *c, struct nic_port *p) {
     nb_program_free(&program);
     if (error != 0 || u.refused != 0)
         log_warning("nic", "%s: %u rules stay in software: %s", p->name, u.refused, u.error.text);
+    p->behind = error != 0;
     if (!c->committed) {
         free(places);
         return error;
@@ -212,11 +214,11 @@ static void port_tend(struct nic *nic, struct nic_port *p) {
         return;
     }
     int differences = nb_store_audit(p->store, &error);
-    if (differences == 0)
-        return;
-    log_warning("nic", "%s: the device's rules were changed by others: %s", p->name,
-                differences < 0 ? error.text : "they are put right");
-    port_follow(nic, p);
+    if (differences != 0)
+        log_warning("nic", "%s: the device's rules were changed by others: %s", p->name,
+                    differences < 0 ? error.text : "they are put right");
+    if (differences != 0 || p->behind)
+        port_follow(nic, p);
 }
 
 static int on_tend(sd_event_source *timer, uint64_t usec, void *arg) {

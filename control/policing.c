@@ -309,15 +309,29 @@ static bool classes_ask(const struct policy *policy, uint32_t set) {
     return i < c->count;
 }
 
-static int sets_force(struct policing *p, const struct policy *policy, struct policing_error *err) {
-    const struct nb_policy *old = policy_rules(p->now), *new = policy_rules(policy);
-    uint32_t owners = p->u->owners != NULL ? OWNERS_PER_SESSION * p->u->cfg.sessions.max + 1 : 0;
+struct setting {
+    struct policing *p;
+    const struct policy *policy;
+};
+
+static int sets_install(void *arg) {
+    const struct setting *s = arg;
+    const struct usherd *u = s->p->u;
+    const struct nb_policy *old = policy_rules(s->p->now), *new = policy_rules(s->policy);
+    uint32_t owners = u->owners != NULL ? OWNERS_PER_SESSION * u->cfg.sessions.max + 1 : 0;
     int error = 0;
     for (uint32_t i = 0; i < new->set_count; i++) {
         bool same = nb_set_same(&old->sets[i], &new->sets[i]);
         if (error == 0 && !same)
-            error = classes_ask(policy, i) ? -ENOSPC : policy_set_install(p->u->rt, policy, i, p->u->owners, owners);
+            error = classes_ask(s->policy, i) ? -ENOSPC : policy_set_install(u->rt, s->policy, i, u->owners, owners);
     }
+    return error;
+}
+
+/* In software and in NICs: those have the members in their entries. */
+static int sets_force(struct policing *p, const struct policy *policy, struct policing_error *err) {
+    struct setting s = {p, policy};
+    int error = nic_change(p->u->nic, policy_rules(policy), sets_install, &s);
     return error == 0 ? 0 : fail(err, error, "a worker did not take the set: %s", strerror(-error));
 }
 

@@ -34,6 +34,18 @@ def counted(rig, rule):
     return sum(int(r.get("packets", 0)) for r in rules if r["name"] == rule)
 
 
+def follows_sets(rig):
+    ctl(rig, "policy", "apply", rig.path("set.yaml", "sets: {shut: {ports: [7, 9]}}\nrules:\n"
+                                         "  - {name: shut, direction: in, to_port: '@shut', action: drop}\n"))
+    until("the set's port is closed", lambda: not passes(rig, 7))
+    ctl(rig, "policy", "set", "shut", "remove", "7")
+    rig.answers("b", A4, 7)
+    ctl(rig, "policy", "set", "shut", "add", "8")
+    check(not passes(rig, 8), "a port that came into the set is closed")
+    places = json.loads(ctl(rig, "-o", "json", "nic", "rules", "shut"))["rules"]
+    check(places[0]["place"] == "nic", places)
+
+
 def drops_what_is_forbidden(rig, nic):
     usherd = rig.usherd(CONFIG % nic)
     usherd.says("va: rules in front by a ")
@@ -58,6 +70,9 @@ def drops_what_is_forbidden(rig, nic):
     ctl(rig, "policy", "apply", rig.path("closed.yaml", CLOSED))
     check(not passes(rig, KERNEL), "closed again")
     check(counted(rig, "nine") >= 2, "the rule's count goes on")
+    follows_sets(rig)
+    ctl(rig, "policy", "apply", rig.path("closed.yaml", CLOSED))
+    check(not passes(rig, KERNEL), "closed once more")
     check(usherd.end(signal.SIGKILL) is not None, "killed")
     until("it fails open", lambda: passes(rig, KERNEL))
 
