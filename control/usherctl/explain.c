@@ -69,7 +69,8 @@ static void command_lines(const struct screen *s, const char *title, const char 
         if (strcmp(m->role, role) != 0)
             continue;
         (void)snprintf(left, sizeof left, "%s %s", m->name, m->args);
-        (void)fprintf(s->out, "  %-28s%s\n", left, m->summary);
+        int over = strlen(left) < 28 ? 0 : 30; /* a long one has a line of its own */
+        (void)fprintf(s->out, "  %-28s%s%*s%s\n", left, over ? "\n" : "", over, "", m->summary);
     }
 }
 
