@@ -23,6 +23,7 @@
 #include "control/policy/install.h"
 #include "control/usherd.h"
 #include "engines/filter/filter_image.h"
+#include "nicbackend/cover.h"
 
 struct policing {
     struct usherd *u;
@@ -233,6 +234,31 @@ static int change_check(const struct policing *p, const struct policing_change *
     return 0;
 }
 
+struct first_gap {
+    const struct policy *policy;
+    struct policing_error *err;
+    uint32_t count;
+};
+
+static void gap_note(void *arg, uint32_t rule, const char *why) {
+    struct first_gap *f = arg;
+    const char *name = policy_rule_name(f->policy, rule);
+    if (f->count++ == 0 && name != NULL)
+        (void)fail(f->err, 0, "rule %s would be open for kernel sockets: %s", name, why);
+    else if (f->count == 1)
+        (void)fail(f->err, 0, "no rule would judge kernel sockets: %s", why);
+}
+
+static int gaps_check(const struct policy *policy, uint32_t max, struct policing_error *err) {
+    struct first_gap f = {policy, err, 0};
+    if (max == UINT32_MAX || nb_cover_gaps(policy_rules(policy), gap_note, &f) <= max)
+        return 0;
+    size_t n = strlen(err->text);
+    (void)snprintf(err->text + n, sizeof err->text - n, "%s; change it, or apply it with --partial",
+                   f.count > 1 ? " (and others; check lists them)" : "");
+    return -ENOTSUP;
+}
+
 static int noted(int error, struct policing_error *err) {
     return error == 0
                ? 0
@@ -264,8 +290,8 @@ static struct revision revision_of(const struct policy *policy, const struct pol
     return what;
 }
 
-int policing_apply(struct policing *p, struct policy *policy, const char *text, size_t size,
-                   const struct policing_change *c, uint64_t *ret_revision, struct policing_error *err) {
+static int apply(struct policing *p, struct policy *policy, const char *text, size_t size,
+                 const struct policing_change *c, uint64_t *ret_revision, struct policing_error *err) {
     const struct revision what = revision_of(policy, c);
     uint64_t number = 0;
     int error = change_check(p, c, err);
@@ -285,6 +311,12 @@ int policing_apply(struct policing *p, struct policy *policy, const char *text, 
     log_info("policy", "revision %" PRIu64 " of %s is in force: %u rules%s", number, c->by, what.rules,
              c->confirm_ns != 0 ? "; it waits to be confirmed" : "");
     return 0;
+}
+
+int policing_apply(struct policing *p, struct policy *policy, const char *text, size_t size,
+                   const struct policing_change *c, uint64_t *ret_revision, struct policing_error *err) {
+    int error = gaps_check(policy, c->partial ? UINT32_MAX : 0, err);
+    return error != 0 ? error : apply(p, policy, text, size, c, ret_revision, err);
 }
 
 /* Is everything the same but for the members of sets? */
@@ -341,16 +373,18 @@ int policing_edit(struct policing *p, struct policy *policy, const char *text, s
     const struct revision what = revision_of(policy, c);
     uint64_t number = 0;
     int error = change_check(p, c, err);
+    uint32_t gaps = p->now != NULL ? nb_cover_gaps(policy_rules(p->now), NULL, NULL) : 0;
+    error = error == 0 ? gaps_check(policy, c->partial ? UINT32_MAX : gaps, err) : error;
     *ret_in_place = error == 0 && p->now != NULL && same_rules(policy_rules(p->now), policy_rules(policy));
     if (!*ret_in_place)
-        return error != 0 ? error : policing_apply(p, policy, text, size, c, ret_revision, err);
+        return error != 0 ? error : apply(p, policy, text, size, c, ret_revision, err);
     error = noted(history_add(p->history, &what, text, size, &number), err);
     if (error != 0)
         return error;
     if (sets_force(p, policy, err) != 0) { /* no room, or a class has a say: the whole goes instead */
         history_drop(p->history, number);
         *ret_in_place = false;
-        return policing_apply(p, policy, text, size, c, ret_revision, err);
+        return apply(p, policy, text, size, c, ret_revision, err);
     }
     coverage_policy(p->u, policy);
     p->counted = policy; /* its rules are those that counted */
@@ -473,7 +507,7 @@ static int apply_text(struct policing *p, const char *path, const char *text, si
     int error = policy_parse(path, text, size, 0, &policy, &p->problems);
     if (error != 0)
         return error;
-    const struct policing_change c = {.by = by, .note = ""};
+    const struct policing_change c = {.by = by, .note = "", .partial = true}; /* coverage_policy() names its gaps */
     error = policing_apply(p, policy, text, size, &c, &revision, &err);
     if (error != 0) {
         policy_destroy(policy);

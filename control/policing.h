@@ -61,15 +61,17 @@ struct policing_change {
     bool expects; /* that revision `expected` is in force: -ESTALE when another is */
     uint64_t expected;
     uint64_t confirm_ns; /* goes back by itself after so long; 0 = stays */
+    bool partial;        /* also with rules that kernel sockets would not be judged by */
 };
 
-/* Takes the policy on success. -ESTALE; -EBUSY: a change waits to be confirmed; -EFBIG: the filter engine has no room;
- * -EIO and others: it could not be noted on disk. */
+/* Takes the policy on success. -ENOTSUP: it has gaps (nb_cover_gaps()) and is not to be partial; -ESTALE; -EBUSY: a
+ * change waits to be confirmed; -EFBIG: the filter engine has no room; -EIO and others: it could not be noted on
+ * disk. */
 int policing_apply(struct policing *p, struct policy *policy, const char *text, size_t size,
                    const struct policing_change *c, uint64_t *ret_revision, struct policing_error *err);
 /* The same for a policy that is the one in force but for the members of its sets: these change in place, so that rules
- * count on and limits keep their tokens. *ret_in_place false: there was no room for the members, or a name means
- * something else by now, and the whole was replaced. */
+ * count on and limits keep their tokens. It may have as many gaps as that one. *ret_in_place false: there was no room
+ * for the members, or a name means something else by now, and the whole was replaced. */
 int policing_edit(struct policing *p, struct policy *policy, const char *text, size_t size,
                   const struct policing_change *c, uint64_t *ret_revision, bool *ret_in_place,
                   struct policing_error *err);

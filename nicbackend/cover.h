@@ -32,7 +32,7 @@ int nb_cover_interface(struct nb_cover *c, uint32_t ifindex, bool managed);
 /* Every interface but the loopback is managed: bind and connect are judged too, which know no interface. */
 int nb_cover_all_managed(struct nb_cover *c, bool all);
 
-/* A rule that the hooks cannot express, and why. Constant text. */
+/* A rule that the hooks cannot express, and why; NB_NONE: they hold none of the policy. Constant text. */
 typedef void nb_cover_gap_fn(void *arg, uint32_t rule, const char *why);
 
 /* Tells the gaps; their number. Installs nothing. */

@@ -15,9 +15,11 @@
 #include "control/policy/history.h"
 #include "control/services/policies.h"
 #include "control/services/service_internal.h"
+#include "nicbackend/cover.h"
 #include "usher/control/v1/policies.pb-c.h"
 
 #define CHANGES_MAX 1000u
+#define GAPS_MAX    256u
 #define CONFIRM_MAX 86400u
 
 static enum rpc_code draft_unknown(struct rpc_call *c, uint64_t id) {
@@ -54,6 +56,33 @@ static enum rpc_code put(struct rpc_call *c, void *arg, const void *request) {
     return RPC_OK;
 }
 
+struct gap_list {
+    struct rpc_call *c;
+    const struct policy *policy;
+    PB(PolicyGap) * *v;
+    size_t count;
+};
+
+static void on_gap(void *arg, uint32_t rule, const char *why) {
+    struct gap_list *g = arg;
+    if (g->count >= GAPS_MAX)
+        return;
+    const char *name = policy_rule_name(g->policy, rule);
+    PB(PolicyGap) *m = PB_NEW(g->c, PolicyGap, policy_gap);
+    m->rule = rpc_text(g->c, "%s", name != NULL ? name : "");
+    m->line = name != NULL ? policy_rule_line(g->policy, rule) : 0;
+    m->why = PB_TEXT(why);
+    g->v[g->count++] = m;
+}
+
+uint32_t policies_gaps(struct rpc_call *c, const struct policy *p, PB(PolicyGap) * **ret_gaps, size_t *ret_count) {
+    struct gap_list g = {c, p, rpc_alloc_array(c, PB(PolicyGap) *, GAPS_MAX), 0};
+    uint32_t all = nb_cover_gaps(policy_rules(p), on_gap, &g);
+    *ret_gaps = g.v;
+    *ret_count = g.count;
+    return all;
+}
+
 static void problems_message(struct rpc_call *c, struct draft *d, PB(CheckPolicyResponse) * r) {
     if (d->problems == NULL)
         return;
@@ -79,6 +108,7 @@ static enum rpc_code check(struct rpc_call *c, void *arg, const void *request) {
         r->sets = nb->set_count;
         r->owners = nb->owner_count;
         r->limits = nb->limit_count;
+        r->gap_count = policies_gaps(c, p, &r->gaps, &r->n_gaps);
     }
     r->revision = policing_revision(s->u->policing);
     rpc_answer(c, &r->base);
@@ -111,8 +141,7 @@ static void on_difference(void *arg, const struct policy_difference *d) {
     f->r->changes[f->r->n_changes++] = m;
 }
 
-/* A revision parsed anew, 0 = the empty policy; NULL: it is not there. */
-static struct policy *revision_parse(const struct service *s, uint64_t number) {
+struct policy *policies_revision(const struct service *s, uint64_t number) {
     struct problems *problems = calloc(1, sizeof *problems);
     struct policy *p = NULL;
     char *text = NULL;
@@ -135,8 +164,8 @@ static enum rpc_code diff(struct rpc_call *c, void *arg, const void *request) {
         return policy_wrong(c, d);
     r->revision = policing_revision(s->u->policing);
     r->base_revision = q->base_revision != 0 ? q->base_revision : r->revision;
-    struct policy *before = revision_parse(s, r->base_revision),
-                  *other = d == NULL ? revision_parse(s, q->revision) : NULL;
+    struct policy *before = policies_revision(s, r->base_revision),
+                  *other = d == NULL ? policies_revision(s, q->revision) : NULL;
     const struct policy *after = d != NULL ? d->policy : other;
     struct diff f = {c, r};
     r->changes = rpc_alloc_array(c, PB(PolicyChange) *, CHANGES_MAX);
@@ -166,6 +195,7 @@ static enum rpc_code change_failed(struct rpc_call *c, int error, const struct p
         const char *reason;
     } table[] = {{-ESTALE, RPC_FAILED_PRECONDITION, "REVISION_CONFLICT"},
                  {-EBUSY, RPC_FAILED_PRECONDITION, "UNCONFIRMED"},
+                 {-ENOTSUP, RPC_FAILED_PRECONDITION, "GAPS"},
                  {-EFBIG, RPC_RESOURCE_EXHAUSTED, "TOO_LARGE"},
                  {-EINVAL, RPC_INVALID_ARGUMENT, "POLICY_WRONG"},
                  {-ENOENT, RPC_NOT_FOUND, "REVISION_UNKNOWN"},
@@ -201,16 +231,18 @@ static enum rpc_code apply_draft(struct rpc_call *c, struct service *s, const PB
     struct policing_error err = {""};
     uint64_t began = monotonic_ns();
     change.confirm_ns = q->confirm_seconds * 1000000000ull;
+    change.partial = q->partial;
     r->before = policing_revision(s->u->policing);
     r->rules = policy_rules(d->policy)->rule_count;
+    r->gap_count = nb_cover_gaps(policy_rules(d->policy), NULL, NULL);
     int error =
         policing_apply(s->u->policing, d->policy, d->text != NULL ? d->text : "", d->size, &change, &r->revision, &err);
     r->took_ns = monotonic_ns() - began;
     if (error != 0)
         return change_failed(c, error, &err);
     rpc_audit(c, "policy", revision_text(c, r->before),
-              rpc_text(c, "revision %" PRIu64 ", %u rules%s%s", r->revision, r->rules,
-                       q->confirm_seconds != 0 ? ", unconfirmed" : "",
+              rpc_text(c, "revision %" PRIu64 ", %u rules%s%s%s", r->revision, r->rules,
+                       r->gap_count != 0 ? ", partial" : "", q->confirm_seconds != 0 ? ", unconfirmed" : "",
                        q->note[0] != '\0' ? rpc_text(c, ": %s", q->note) : ""));
     r->confirm_by_unix_ns = policing_confirm_by(s->u->policing);
     d->policy = NULL; /* taken */

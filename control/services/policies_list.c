@@ -60,6 +60,16 @@ enum rpc_code policies_history(struct rpc_call *c, void *arg, const void *reques
     return RPC_OK;
 }
 
+/* Of a text's first part: the policy in force is parsed already. */
+static void shown_gaps(struct rpc_call *c, const struct service *s, PB(ShowPolicyResponse) * r) {
+    bool now = r->revision == policing_revision(s->u->policing);
+    struct policy *other = now ? NULL : policies_revision(s, r->revision);
+    const struct policy *p = now ? policing_policy(s->u->policing) : other;
+    if (p != NULL)
+        r->gap_count = policies_gaps(c, p, &r->gaps, &r->n_gaps);
+    policy_destroy(other);
+}
+
 enum rpc_code policies_show(struct rpc_call *c, void *arg, const void *request) {
     const struct service *s = arg;
     const PB(ShowPolicyRequest) *q = request;
@@ -79,6 +89,8 @@ enum rpc_code policies_show(struct rpc_call *c, void *arg, const void *request) 
     r->part.data = rpc_alloc(c, r->part.len + 1);
     memcpy(r->part.data, text + at, r->part.len);
     free(text);
+    if (q->offset == 0)
+        shown_gaps(c, s, r);
     rpc_answer(c, &r->base);
     return RPC_OK;
 }

@@ -122,7 +122,7 @@ const struct command commands[] = {
      "A policy that comes into force becomes a revision. One that is unconfirmed goes back by itself.",
      "viewer", NULL, false, NULL, run_policy_history},
     {"policy show", "[REVISION]", 0, 1, "The text of the policy in force, or of a revision",
-     "It goes out as it came in, fit for a file.",
+     "It goes out as it came in, fit for a file; what kernel sockets are not judged by is named on standard error.",
      "viewer", NULL, false, NULL, run_policy_show},
     {"policy rules", "[RULE]", 0, 1, "Rules in the order in which they are asked, and what they matched",
      "Counts go on from revision to revision as long as a rule keeps its name and usherd runs.",
@@ -136,14 +136,16 @@ const struct command commands[] = {
      "reached.",
      "viewer", NULL, false, policy_explain_options, run_policy_explain},
     {"policy check", "FILE", 1, 1, "Would usherd take this policy?",
-     "Names every mistake with its line, column and field; - is standard input. Exit status 1: it has mistakes.",
+     "Names every mistake with its line, column and field, and what kernel sockets would not be judged by; - is "
+     "standard input. Exit status 1: it has mistakes.",
      "operator", "FILE", false, NULL, run_policy_check},
     {"policy diff", "[FILE]", 0, 1, "What a policy would change",
      "Rules and sets are known by their names. + comes, - goes, ~ changes, ^ stands elsewhere in the order.",
      "operator", "FILE", false, policy_diff_options, run_policy_diff},
     {"policy apply", "FILE", 1, 1, "Bring a policy into force",
      "It replaces the one in force whole and at once; no packet is judged by a mix of both. With a mistake nothing "
-     "changes. With --confirm it goes back by itself, should it lock you out.",
+     "changes. With --confirm it goes back by itself, should it lock you out. Rules that the hooks on kernel sockets "
+     "cannot express are refused, unless --partial leaves them open there.",
      "operator", "FILE", false, policy_apply_options, run_policy_apply},
     {"policy confirm", "[REVISION]", 0, 1, "Keep a policy that was applied with --confirm", "Ends the wait.",
      "operator", NULL, false, NULL, run_policy_confirm},

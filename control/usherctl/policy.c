@@ -20,6 +20,7 @@ const struct option_def policy_apply_options[] = {
     {"confirm", 0, "TIME", NULL, "go back by itself after so long (60s, 5m), unless confirmed", NULL},
     {"expect", 0, "REVISION", NULL, "only if this revision is in force: nobody changed the policy meanwhile", NULL},
     {"note", 'n', "TEXT", NULL, "why, for the history", NULL},
+    {"partial", 0, NULL, NULL, "also with rules that kernel sockets cannot be judged by", NULL},
     {.name = NULL}};
 const struct option_def policy_diff_options[] = {
     {"from", 0, "REVISION", NULL, "compare with this revision (default: the one in force)", NULL},
@@ -101,6 +102,13 @@ static PB(CheckPolicyResponse) * draft_check(struct ctl *c, uint64_t draft) {
     PB(CheckPolicyRequest) request = USHER__CONTROL__V1__CHECK_POLICY_REQUEST__INIT;
     request.draft = draft;
     return ctl_call(c, PB_METHOD(Policies, Check, check_policy_response), &request);
+}
+
+/* Standard output is for what was asked for. */
+static void gaps_aside(const struct ctl *c, PB(PolicyGap) * *gaps, size_t given, uint32_t count) {
+    struct screen aside = c->screen;
+    aside.out = stderr;
+    policy_print_gaps(gaps, given, count, &aside);
 }
 
 static int check_show(struct ctl *c, const PB(CheckPolicyResponse) * a, const char *file) {
@@ -190,6 +198,9 @@ int run_policy_apply(struct ctl *c) {
         draft_put(c, c->given.args[0], &request.draft) == 0 ? draft_check(c, request.draft) : NULL;
     if (check == NULL)
         return -1;
+    request.partial = c->given.second[APPLY_PARTIAL] != NULL;
+    if (check->valid && !request.partial) /* usherd will say that it does not take them */
+        gaps_aside(c, check->gaps, check->n_gaps, check->gap_count);
     int result = check->valid ? apply_show(c, &request) : check_show(c, check, c->given.args[0]);
     ctl_free(check);
     return result;
@@ -241,7 +252,7 @@ int run_policy_history(struct ctl *c) {
     return 0;
 }
 
-/* The text goes out as it is: it is for files and for apply. */
+/* The text goes out as it is: it is for files and for apply. What else is to be said goes beside it. */
 int run_policy_show(struct ctl *c) {
     PB(ShowPolicyRequest) request = USHER__CONTROL__V1__SHOW_POLICY_REQUEST__INIT;
     if (c->given.arg_count > 0 && !ctl_number(c, c->given.args[0], "revision", UINT64_MAX, &request.revision))
@@ -251,6 +262,7 @@ int run_policy_show(struct ctl *c) {
         if (a == NULL)
             return -1;
         (void)fwrite(a->part.data, 1, a->part.len, c->screen.out);
+        gaps_aside(c, a->gaps, a->n_gaps, a->gap_count);
         request.offset += a->part.len;
         request.revision = a->revision;
         more = a->part.len > 0 && request.offset < a->bytes && ferror(c->screen.out) == 0;

@@ -10,7 +10,7 @@
 #include "usher/control/v1/policies.pb-c.h"
 
 /* Places in the options' tables. */
-enum policy_apply_option { APPLY_CONFIRM, APPLY_EXPECT, APPLY_NOTE };
+enum policy_apply_option { APPLY_CONFIRM, APPLY_EXPECT, APPLY_NOTE, APPLY_PARTIAL };
 enum policy_diff_option { DIFF_FROM, DIFF_TO };
 enum policy_explain_option {
     EXPLAIN_OUT,
@@ -34,6 +34,8 @@ extern const struct option_def policy_apply_options[], policy_diff_options[], po
 extern const struct list list_policy_history, list_policy_rules, list_policy_counters, list_policy_sets;
 
 void policy_print_check(const PB(CheckPolicyResponse) * a, const char *file, const struct screen *s);
+/* What kernel sockets are not judged by; `count` of all. */
+void policy_print_gaps(PB(PolicyGap) * *gaps, size_t given, uint32_t count, const struct screen *s);
 void policy_print_diff(const PB(DiffPolicyResponse) * a, const struct screen *s);
 void policy_print_explain(const PB(ExplainPolicyResponse) * a, const struct screen *s);
 void policy_print_apply(const PB(ApplyPolicyResponse) * a, uint64_t now_unix_ns, const struct screen *s);

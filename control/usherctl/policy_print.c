@@ -56,6 +56,21 @@ static void line(const struct screen *s, enum tone tone, const char *head, const
 
 /* ---- checks ---- */
 
+void policy_print_gaps(PB(PolicyGap) * *gaps, size_t given, uint32_t count, const struct screen *s) {
+    for (size_t i = 0; i < given; i++) {
+        char name[96];
+        text_clean(gaps[i]->rule, name, sizeof name);
+        if (name[0] != '\0')
+            (void)fprintf(s->out, "%srule %s (line %u) is open for kernel sockets%s: %s\n", tone_on(s, TONE_WARN), name,
+                          gaps[i]->line, tone_off(s, TONE_WARN), gaps[i]->why);
+        else
+            (void)fprintf(s->out, "%skernel sockets are not judged%s: %s\n", tone_on(s, TONE_WARN),
+                          tone_off(s, TONE_WARN), gaps[i]->why);
+    }
+    if (count > given)
+        (void)fprintf(s->out, "... %u such rules in all\n", count);
+}
+
 void policy_print_check(const PB(CheckPolicyResponse) * a, const char *file, const struct screen *s) {
     for (size_t i = 0; i < a->n_problems; i++) {
         char clean[LINE_MAX_BYTES];
@@ -68,6 +83,7 @@ void policy_print_check(const PB(CheckPolicyResponse) * a, const char *file, con
     else
         (void)fprintf(s->out, "%s%s is good%s: %u rules, %u sets, %u questions about owners, %u limits\n",
                       tone_on(s, TONE_GOOD), file, tone_off(s, TONE_GOOD), a->rules, a->sets, a->owners, a->limits);
+    policy_print_gaps(a->gaps, a->n_gaps, a->gap_count, s);
 }
 
 /* ---- differences ---- */
@@ -116,6 +132,9 @@ void policy_print_apply(const PB(ApplyPolicyResponse) * a, uint64_t now_unix_ns,
     if (a->before != 0)
         (void)fprintf(s->out, "; it was revision %" PRIu64, a->before);
     (void)fputc('\n', s->out);
+    if (a->gap_count != 0)
+        (void)fprintf(s->out, "%skernel sockets are not judged by all of it%s: %u gaps, see usherctl policy check\n",
+                      tone_on(s, TONE_WARN), tone_off(s, TONE_WARN), a->gap_count);
     if (a->confirm_by_unix_ns == 0)
         return;
     text_duration(a->confirm_by_unix_ns > now_unix_ns ? a->confirm_by_unix_ns - now_unix_ns : 0, left);

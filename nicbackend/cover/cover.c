@@ -170,6 +170,9 @@ int nb_cover_all_managed(struct nb_cover *c, bool all) {
 
 /* ---- policies ---- */
 
+_Static_assert(COVER_RULES == 1024, "the text says so");
+#define TOO_MANY "the hooks on kernel sockets hold 1,024 rules, each range of a set counts as one"
+
 struct gaps {
     nb_cover_gap_fn *gap;
     void *arg;
@@ -187,8 +190,10 @@ uint32_t nb_cover_gaps(const struct nb_policy *policy, nb_cover_gap_fn *gap, voi
     struct gaps g = {.gap = gap, .arg = arg};
     struct cover_rule *rules = calloc(COVER_RULES, sizeof *rules);
     struct cover_bank bank;
-    if (rules != NULL)
-        (void)cover_compile(policy, rules, &bank, gap_count, &g);
+    if (rules == NULL)
+        gap_count(&g, NB_NONE, "no memory is left to look");
+    else if (cover_compile(policy, rules, &bank, gap_count, &g) == -E2BIG)
+        gap_count(&g, NB_NONE, TOO_MANY);
     free(rules);
     return g.count;
 }
@@ -200,8 +205,7 @@ int nb_cover_install(struct nb_cover *c, const struct nb_policy *policy, struct 
     memset(c->rules, 0, COVER_RULES * sizeof *c->rules);
     int n = cover_compile(policy, c->rules, &head, NULL, NULL);
     if (n < 0)
-        return fail(err, n, "the hooks on kernel sockets hold %d rules, each range of a set counts as one",
-                    COVER_RULES);
+        return fail(err, n, TOO_MANY);
     int error = bpf_map_update_elem(c->map[MAP_BANKS], &bank, &head, BPF_ANY) < 0 ? -errno : 0;
     for (uint32_t i = 0; i < (uint32_t)n && error == 0; i++) {
         uint32_t key = bank * COVER_RULES + i;

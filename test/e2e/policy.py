@@ -154,6 +154,39 @@ def sets_change_and_packets_are_explained(rig):
     check(counted["name"] == "seen" and counted["packets"] >= 2, counted)
 
 
+LIMITED = "sets: {doors: {ports: [7]}}\nrules:\n" \
+    "  - {name: slow, direction: in, to_port: '@doors', limit: 1000000/s, over: yes, action: drop}\n"
+
+
+def gaps_are_refused_or_shown(rig):
+    """What the hooks on kernel sockets cannot express is no policy's secret: apply wants to be told."""
+    limited = rig.path("limited.yaml", LIMITED)
+    rig.usherd(ECHO)
+    why = "rule slow (line 3) is open for kernel sockets: hooks have no rate limits"
+    text = ctl(rig, "policy", "check", limited)
+    check("is good" in text and why in text, text)
+    text = ctl(rig, "policy", "apply", limited, code=None)
+    check(why in text and "--partial" in text and revision(rig) == 0, text)
+    check(passes(rig, 7), "nothing changed")
+    text = ctl(rig, "policy", "apply", limited, "--partial")
+    check("1 gaps" in text and revision(rig) == 1, text)
+    check(ctl(rig, "policy", "show").startswith(LIMITED) and why in ctl(rig, "policy", "show"), "show says so, too")
+    check("revision 2" in ctl(rig, "policy", "set", "doors", "add", "9"), "not one gap more")
+    many = "rules:\n" + "".join(f"  - {{name: r{n}, from_port: {n + 1}, action: drop}}\n" for n in range(1025))
+    text = ctl(rig, "policy", "apply", rig.path("many.yaml", many), code=None)
+    check("kernel sockets are not judged: the hooks on kernel sockets hold 1,024 rules" in text, text)
+    ctl(rig, "policy", "apply", rig.path("open.yaml", OPEN))
+    ctl(rig, "policy", "rollback", 1)
+    check(revision(rig) == 1, "what was taken once comes back")
+
+
+def the_file_comes_with_its_gaps(rig):
+    usherd = rig.usherd(ECHO + f"policy: {rig.path('limited.yaml', LIMITED)}\n")
+    check(revision(rig) == 1 and passes(rig, 7), usherd.text())
+    check("rule slow is open for kernel sockets" in usherd.text() or "does not judge kernel sockets" in usherd.text(),
+          usherd.text())
+
+
 def firewalls_become_policies(rig):
     """What nft and iptables-save print becomes a policy that usherd takes, and that means the same."""
     rig.usherd(ECHO)
@@ -174,7 +207,7 @@ def firewalls_become_policies(rig):
     done = run([f"{rig.bin}/usherctl", "policy", "import", "nft", rig.path("rules.json", text)], ok=(0, 1))
     check(done.returncode == 1 and done.stderr.count("not carried over") == 1 and "l4proto" not in done.stdout,
           done.stdout + done.stderr)
-    text = ctl(rig, "policy", "apply", rig.path("nft.yaml", done.stdout), code=None)
+    text = ctl(rig, "policy", "apply", rig.path("nft.yaml", done.stdout), "--partial", code=None)
     check("is in force" in text and not passes(rig, 7) and passes(rig, 8), text + done.stdout)
     run(["ip", "netns", "exec", rig.ns("b"), "nft", "flush", "ruleset"])
     rules = "*filter\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n" \
@@ -183,7 +216,7 @@ def firewalls_become_policies(rig):
     run(f"ip netns exec {rig.ns('b')} iptables-restore < {rig.path('rules.ipt', rules)}")
     text = run(["ip", "netns", "exec", rig.ns("b"), "iptables-save"]).stdout
     done = run([f"{rig.bin}/usherctl", "policy", "import", "iptables", rig.path("rules.save", text)])
-    text = ctl(rig, "policy", "apply", rig.path("ipt.yaml", done.stdout), code=None)
+    text = ctl(rig, "policy", "apply", rig.path("ipt.yaml", done.stdout), "--partial", code=None)
     check("is in force" in text and passes(rig, 7) and not passes(rig, 8), text + done.stdout)
 
 
@@ -284,5 +317,6 @@ def programs_are_told_what_the_rule_says(rig):
 
 sys.exit(main([mistakes_prevent_the_start, users_are_told_apart, what_comes_in_is_judged_by_its_owner,
                a_policy_is_replaced_under_traffic, an_unconfirmed_change_goes_back, the_file_and_the_operators_agree,
-               sets_change_and_packets_are_explained, firewalls_become_policies,
+               sets_change_and_packets_are_explained, gaps_are_refused_or_shown, the_file_comes_with_its_gaps,
+               firewalls_become_policies,
                no_packet_meets_two_revisions, programs_are_told_what_the_rule_says]))
