@@ -176,11 +176,17 @@ static void qos_fill(struct testkit *tk, struct testkit_engine *e) {
     struct qos_cmd_begin b = {.cmd = {QOS_CMD_BEGIN, sizeof b}, .fallback = 1, .overhead = 24};
     struct qos_cmd_node n = {.cmd = {QOS_CMD_NODE, sizeof n}, .parent = QOS_NONE, .weight = 1, .max_rate = 9000};
     struct qos_cmd_commit c = {.cmd = {QOS_CMD_COMMIT, sizeof c}};
-    struct qos_cmd_owner o = {.cmd = {QOS_CMD_OWNER, sizeof o}, .owner = 77, .id = 1};
+    struct qos_cmd_owner o = {.cmd = {QOS_CMD_OWNER, sizeof o}, .owner = 77, .is = {1, {31, 32, 33}}};
     cr_assert_eq(testkit_command(tk, e, &b).error, 0);
     cr_assert_eq(testkit_command(tk, e, &n).error, 0);
-    n = (struct qos_cmd_node){
-        .cmd = n.cmd, .id = 1, .weight = 3, .queue_bytes = 4, .min_rate = 5000, .burst = 7, .key = 9};
+    n = (struct qos_cmd_node){.cmd = n.cmd,
+                              .id = 1,
+                              .weight = 3,
+                              .queue_bytes = 4,
+                              .min_rate = 5000,
+                              .burst = 7,
+                              .key = 9,
+                              .each = QOS_EACH_USER};
     cr_assert_eq(testkit_command(tk, e, &n).error, 0);
     cr_assert_eq(testkit_command(tk, e, &c).error, 0);
     cr_assert_eq(testkit_command(tk, e, &o).error, 0);
@@ -189,15 +195,15 @@ static void qos_fill(struct testkit *tk, struct testkit_engine *e) {
 static void qos_record_check(const Usher__State__V1__QosRecord *r) {
     switch (r->record_case) {
     case USHER__STATE__V1__QOS_RECORD__RECORD_NODE:
-        cr_assert(r->node->id == 0
-                      ? r->node->parent == 0 && r->node->max_rate == 9000
-                      : r->node->parent == 1 && r->node->min_rate == 5000 && r->node->burst == 7 && r->node->key == 9);
+        cr_assert(r->node->id == 0 ? r->node->parent == 0 && r->node->max_rate == 9000
+                                   : r->node->parent == 1 && r->node->min_rate == 5000 && r->node->burst == 7 &&
+                                         r->node->key == 9 && r->node->each == QOS_EACH_USER);
         break;
     case USHER__STATE__V1__QOS_RECORD__RECORD_TREE:
         cr_assert(r->tree->fallback == 1 && r->tree->overhead == 24);
         break;
     default:
-        cr_assert(r->owner->owner == 77 && r->owner->leaf == 2);
+        cr_assert(r->owner->owner == 77 && r->owner->leaf == 2 && r->owner->user == 31 && r->owner->program == 33);
     }
 }
 

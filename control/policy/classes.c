@@ -20,10 +20,15 @@
     .type = FIELD_RATE, AT(class_read, member_name), .min = 8 * QOS_RATE_MIN, .max = 8 * QOS_RATE_MAX, .unit = "bit/s"
 #define PATH_SIZE 96
 
+const char *const class_eachs[] = {
+    [QOS_EACH_FLOW] = "flow",       [QOS_EACH_USER] = "user", [QOS_EACH_CGROUP] = "cgroup",
+    [QOS_EACH_PROGRAM] = "program", [QOS_EACHES] = NULL,
+};
+
 /* A class as it stands in the file. */
 struct class_read {
     char name[CLASS_NAME_SIZE], user[CLASS_NAME_SIZE], cgroup[CLASS_CGROUP_SIZE];
-    uint32_t weight;
+    uint32_t weight, each;
     uint64_t guarantee, ceiling, burst, queue;
     const struct node *classes;
 };
@@ -31,6 +36,7 @@ struct class_read {
 static const struct field class_fields[] = {
     {.name = "name", .type = FIELD_TEXT, AT(class_read, name), .min = 1, .def = ""},
     {.name = "weight", .type = FIELD_U32, AT(class_read, weight), .min = 1, .max = QOS_WEIGHT_MAX, .def = "1"},
+    {.name = "each", .type = FIELD_CHOICE, AT(class_read, each), .choices = class_eachs, .def = "flow"},
     {.name = "guarantee", RATE(guarantee), .def = "0"},
     {.name = "ceiling", RATE(ceiling), .def = "0"},
     {.name = "burst", .type = FIELD_SIZE, AT(class_read, burst), .min = 1514, .max = 1u << 30, .def = "0"},
@@ -128,6 +134,8 @@ static const char *class_wrong(const struct policy *p, const struct class_read *
         return "the tree of classes is too deep";
     if (r->cgroup[0] != '\0' && r->cgroup[0] != '/')
         return "a cgroup is a path below /sys/fs/cgroup and begins with /";
+    if (r->each != QOS_EACH_FLOW && r->classes != NULL)
+        return "'each' is for a class that has packets, not classes of its own";
     if (r->ceiling != 0 && r->guarantee > r->ceiling)
         return "its guarantee is above its ceiling";
     return NULL;
@@ -152,6 +160,7 @@ static void class_read(struct policy *p, uint32_t parent, const struct node *map
     }
     uint32_t id = p->classes.count - 1;
     s->weight = r.weight;
+    s->each = r.each;
     s->guarantee = r.guarantee / 8;
     s->ceiling = r.ceiling / 8;
     s->burst = r.burst;

@@ -14,12 +14,16 @@
  *           weight: 6
  *           classes:
  *             - {name: bob, guarantee: 50M, user: bob}
- *             - {name: rest, queue: 256K}
+ *             - {name: rest, queue: 256K, each: user}
  *
  * A class has classes of its own, or packets. A packet is of the class that a rule's `class` names, else of the first
  * one, in the order of the file, that fits its owner: `user` (as in rules, "@name" of a set too) and `cgroup` (that one
  * and all below it) must fit, those of the classes above it as well; one that asks nothing of its own takes whatever
- * its parent fits. The owner is that of the socket, stamped when it was made.
+ * its parent fits. The owner is that of the socket, stamped when it was made: who moves to another cgroup has the old
+ * class for the sockets that he has, the new one for those that he makes.
+ *
+ * Within a class everybody gets as much as the next one: each flow, or each user, cgroup or program (`each`), however
+ * many flows they have.
  */
 #ifndef USHER_CONTROL_POLICY_CLASSES_H
 #define USHER_CONTROL_POLICY_CLASSES_H
@@ -33,6 +37,8 @@
 #define CLASS_INTERFACE_MAX 16
 #define CLASS_NONE          UINT32_MAX
 
+extern const char *const class_eachs[]; /* by enum qos_each; NULL at the end */
+
 struct owner;
 struct policy;
 
@@ -45,6 +51,7 @@ struct class_spec {
     uint32_t children;
     uint32_t depth; /* 1: the root */
     uint32_t weight;
+    uint32_t each;               /* enum qos_each */
     uint64_t guarantee, ceiling; /* bytes a second, 0: none */
     uint64_t burst, queue;       /* bytes; burst 0: the engine's, queue 0: what the sender's socket may send ahead */
     uint64_t key;                /* the same in every revision that has a class of this name */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "control/identity/owner.h"
+#include "control/policy/finder.h"
 #include "control/policy/policy.h"
 #include "dataplane/core/runtime.h"
 #include "dataplane/port/port.h"
@@ -41,6 +42,7 @@ static int send_node(const struct sending *s, const struct class_spec *c, uint32
         .id = id,
         .parent = c->parent == CLASS_NONE ? QOS_NONE : c->parent,
         .weight = c->weight,
+        .each = c->each,
         .queue_bytes = c->queue != 0 ? (uint32_t)c->queue : INT32_MAX,
         .min_rate = c->guarantee,
         .max_rate = c->ceiling,
@@ -65,9 +67,17 @@ int classes_stage(struct runtime *rt, const struct policy *policy) {
     return begin(rt, &s) == 0 ? send_tree(&s, policy_classes(policy)) : absent(policy);
 }
 
-static uint32_t leaf_of(const struct policy *policy, const struct owner *owner) {
-    uint32_t id = owner != NULL ? policy_class_of(policy, owner) : CLASS_NONE;
-    return id == CLASS_NONE ? QOS_NONE : id;
+static struct qos_owner owner_of(const struct policy *policy, const struct owner *owner) {
+    struct qos_owner is = {.leaf = QOS_NONE};
+    if (owner == NULL)
+        return is;
+    const uint64_t program[] = {owner->exe_dev, owner->exe_ino};
+    uint32_t id = policy_class_of(policy, owner);
+    is.leaf = id == CLASS_NONE ? QOS_NONE : id;
+    is.who[QOS_EACH_USER - 1] = (uint32_t)finder_hash(&owner->uid, sizeof owner->uid);
+    is.who[QOS_EACH_CGROUP - 1] = (uint32_t)finder_hash_text(owner->cgroup);
+    is.who[QOS_EACH_PROGRAM - 1] = (uint32_t)finder_hash(program, sizeof program);
+    return is;
 }
 
 int classes_commit(struct runtime *rt, const struct policy *policy, const struct owner_table *owners,
@@ -75,14 +85,14 @@ int classes_commit(struct runtime *rt, const struct policy *policy, const struct
     struct sending s;
     if (begin(rt, &s) != 0)
         return absent(policy);
-    uint32_t *leaf = calloc(owner_max + 1u, sizeof *leaf);
-    if (leaf == NULL)
+    struct qos_owner *all = calloc(owner_max + 1u, sizeof *all);
+    if (all == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < owner_max; i++)
-        leaf[i] = leaf_of(policy, owners != NULL ? owner_get(owners, i) : NULL);
-    struct qos_cmd_commit commit = {.cmd = {QOS_CMD_COMMIT, sizeof commit}, .leaf = leaf, .owner_count = owner_max};
+        all[i] = owner_of(policy, owners != NULL ? owner_get(owners, i) : NULL);
+    struct qos_cmd_commit commit = {.cmd = {QOS_CMD_COMMIT, sizeof commit}, .owner = all, .owner_count = owner_max};
     int error = command(&s, &commit.cmd);
-    free(leaf);
+    free(all);
     return error != 0 ? error : classes_ports(rt, policy);
 }
 
@@ -90,7 +100,7 @@ int classes_owner_add(struct runtime *rt, const struct policy *policy, uint32_t 
     struct sending s;
     if (policy_classes(policy)->count == 0 || begin(rt, &s) != 0)
         return absent(policy);
-    struct qos_cmd_owner cmd = {.cmd = {QOS_CMD_OWNER, sizeof cmd}, .owner = index, .id = leaf_of(policy, owner)};
+    struct qos_cmd_owner cmd = {.cmd = {QOS_CMD_OWNER, sizeof cmd}, .owner = index, .is = owner_of(policy, owner)};
     return command(&s, &cmd.cmd);
 }
 

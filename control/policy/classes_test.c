@@ -10,6 +10,7 @@
 #include "control/identity/owner.h"
 #include "control/policy/classes.h"
 #include "control/policy/policy.h"
+#include "engines/qos/qos_cmd.h"
 
 static struct problems problems;
 
@@ -50,7 +51,7 @@ static const char tree[] =
     "      user: \"@staff\"\n"
     "      classes:\n"
     "        - {name: builds, cgroup: /build, guarantee: 8M}\n"
-    "        - {name: desk}\n"
+    "        - {name: desk, each: user}\n"
     "    - {name: rest}\n"
     "rules: [{name: dns, to_port: 53, class: desk}]\n";
 
@@ -62,6 +63,7 @@ Test(classes, become_a_tree) {
     cr_assert_str_eq(c->v[1].name, "games");
     cr_assert(c->v[1].weight == 2 && c->v[1].ceiling == 2000000 && c->v[1].burst == 65536 && c->v[1].queue == 32768);
     cr_assert(c->v[2].children == 2 && c->v[3].parent == 2 && c->v[3].depth == 3 && c->v[3].guarantee == 1000000);
+    cr_assert(c->v[4].each == QOS_EACH_USER && c->v[1].each == QOS_EACH_FLOW);
     cr_assert_eq(policy_rules(p)->rules[0].action.class_id, 4);
     policy_destroy(p);
 }
@@ -105,6 +107,8 @@ Test(classes, mistakes_are_named) {
     bad("qos: {default: a, classes: [{name: a, classes: [{name: b}]}]}\n", "p.yaml:1:6: qos.default",
         "'a' is no class");
     bad("qos: {classes: [{name: a, user: no-such-user-here}]}\n", "p.yaml:1:33: user", "no user");
+    bad("qos: {classes: [{name: a, each: socket}]}\n", "p.yaml:1:33: qos.classes[0].each", "program");
+    bad("qos: {classes: [{name: a, each: user, classes: [{name: b}]}]}\n", "p.yaml:1:17: ", "that has packets");
     bad("qos: {classes: [{name: a, cgroup: games}]}\n", "p.yaml:1:17: ", "begins with /");
     bad("qos: 7\n", "p.yaml:1:6: qos", "write rate");
     bad("qos: {classes: 7}\n", "p.yaml:1:16: qos.classes", "a list");

@@ -24,6 +24,7 @@ static PB(QosClass) *
     m->ceiling_bps = s->ceiling * 8;
     m->burst_bytes = s->burst;
     m->queue_bytes = s->queue;
+    m->each = PB_TEXT(s->children == 0 ? class_eachs[s->each] : "");
     m->user = PB_TEXT(s->user);
     m->cgroup = PB_TEXT(s->cgroup);
     m->sent_packets = stat->packets;

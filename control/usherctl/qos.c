@@ -40,6 +40,24 @@ static uint64_t rate_of(const PB(ListClassesResponse) * before, const PB(ListCla
                       (double)(now->time_unix_ns - before->time_unix_ns));
 }
 
+/* "user bob, cgroup /games.slice, all others, each program alike" */
+static void who_text(const PB(QosClass) * c, bool others, char *text, size_t size) {
+    bool lines = c->each[0] != '\0' && strcmp(c->each, "flow") != 0;
+    const struct {
+        const char *before, *name, *after;
+        bool there;
+    } part[] = {{"user ", c->user, "", c->user[0] != '\0'},
+                {"cgroup ", c->cgroup, "", c->cgroup[0] != '\0'},
+                {"all others", "", "", others},
+                {"each ", c->each, " alike", lines}};
+    size_t n = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < sizeof part / sizeof part[0]; i++)
+        if (part[i].there && n < size)
+            n += (size_t)snprintf(text + n, size - n, "%s%s%s%s", n > 0 ? ", " : "", part[i].before, part[i].name,
+                                  part[i].after);
+}
+
 static void row(struct table *t, const PB(QosClass) * c, uint64_t rate, const char *fallback) {
     char text[512], number[TEXT_NUMBER_MAX];
     (void)snprintf(text, sizeof text, "%*s%s", (int)(c->depth < 16 ? 2 * c->depth : 32), "", c->name);
@@ -55,10 +73,8 @@ static void row(struct table *t, const PB(QosClass) * c, uint64_t rate, const ch
     table_cell(t, number, TONE_PLAIN);
     text_count(c->dropped_packets, number);
     table_cell(t, number, c->dropped_packets > 0 ? TONE_WARN : TONE_PLAIN);
-    (void)snprintf(text, sizeof text, "%s%s%s%s%s%s", c->user[0] != '\0' ? "user " : "", c->user,
-                   c->user[0] != '\0' && c->cgroup[0] != '\0' ? ", " : "", c->cgroup[0] != '\0' ? "cgroup " : "",
-                   c->cgroup, strcmp(c->name, fallback) == 0 ? " (all others)" : "");
-    table_cell(t, text + (text[0] == ' '), TONE_PLAIN);
+    who_text(c, strcmp(c->name, fallback) == 0, text, sizeof text);
+    table_cell(t, text, TONE_PLAIN);
 }
 
 void qos_print(const struct screen *s, const PB(ListClassesResponse) * before, const PB(ListClassesResponse) * now) {

@@ -359,6 +359,7 @@ const PB(ListClassesResponse) * sample_classes(bool later) {
     c[k][1].dropped_packets = 7;
     c[k][1].waiting_bytes = 262144;
     c[k][3].user = T("bob");
+    c[k][3].each = T("program");
     c[k][3].guarantee_bps = 50000000;
     r[k].time_unix_ns = SAMPLE_NOW + (later ? NS_S : 0);
     r[k].classes = cs[k];

@@ -24,10 +24,18 @@ static const struct engine_counter counters[QOS_COUNTERS] = {
 static uint32_t leaf_of(struct qos_state *st, const struct pkt *p) {
     uint32_t id = p->class_id;
     if (id == 0 && p->owner < st->cfg.owner_max)
-        id = qos_owners(st)[p->owner];
+        id = qos_owners(st)[p->owner].leaf;
     if (id != 0 && id - 1 < st->node_count && qos_node(st, id - 1)->leaf)
         return id - 1;
     return st->tree[st->active].fallback;
+}
+
+/* Which line of the leaf. A packet of nobody's is of its flow's. */
+static uint32_t line_of(struct qos_state *st, const struct pkt *p, uint32_t leaf) {
+    uint8_t each = qos_node(st, leaf)->each;
+    if (each != QOS_EACH_FLOW && p->owner < st->cfg.owner_max)
+        return qos_owners(st)[p->owner].who[each - 1];
+    return hash_flow(&st->key, &p->flow);
 }
 
 static void pass(struct engine_io *io, struct pkt *p) {
@@ -41,8 +49,8 @@ static void output(void *state, struct engine_io *io, struct pkt **pkts, uint32_
     uint32_t hash[PKT_BURST], leaf[PKT_BURST];
     CHECK(n <= PKT_BURST);
     for (uint32_t i = 0; i < n; i++) {
-        hash[i] = hash_flow(&st->key, &pkts[i]->flow);
         leaf[i] = leaf_of(st, pkts[i]);
+        hash[i] = line_of(st, pkts[i], leaf[i]);
         qos_flow_prefetch_head(st, hash[i]);
     }
     for (uint32_t i = 0; i < n; i++)
@@ -97,7 +105,7 @@ static bool plan(struct qos_state *st, const struct qos_config *cfg) {
     if (!arena_plan_table(&st->a, cfg->node_max, sizeof(struct qos_spec)) ||
         !arena_plan_table(&st->a, cfg->node_max, sizeof(struct qos_spec)))
         return false;
-    st->owner_lines = arena_plan_derived(&st->a, (size_t)cfg->owner_max * sizeof(uint32_t));
+    st->owner_lines = arena_plan_derived(&st->a, (size_t)cfg->owner_max * sizeof(struct qos_owner));
     st->node_lines = arena_plan_derived(&st->a, (size_t)cfg->node_max * sizeof(struct qos_node));
     st->timer_lines = arena_plan_derived(&st->a, (size_t)cfg->node_max * QOS_TIMERS * sizeof(struct wheel_node));
     st->flow_lines = arena_plan_derived(&st->a, (size_t)cfg->packet_max * sizeof(struct qos_flow));
@@ -155,8 +163,8 @@ static int recover(void *state, size_t size, uint32_t *ret_lost) {
         return -EUCLEAN;
     uint32_t lost = 0;
     for (uint32_t i = 0; i < st->cfg.owner_max; i++) {
-        if (qos_owners(st)[i] > st->cfg.node_max) {
-            qos_owners(st)[i] = 0;
+        if (qos_owners(st)[i].leaf > st->cfg.node_max) {
+            qos_owners(st)[i].leaf = 0;
             lost++;
         }
     }

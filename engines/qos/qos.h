@@ -7,8 +7,9 @@
  * guarantee also in the green ring. At its ceiling it is PARKED, in no ring, until the wheel says so. A tree is served
  * by walking down from the root: the first green child, else the first one whose deficit is above zero.
  *
- * Flows are queues of one leaf, made by their first packet and gone with their last one. Two flows whose keyed hashes
- * agree in 32 bits share a queue: of a million, some hundred. Cost: a packet touches its flow (half a line), its slot
+ * Flows are queues of one leaf, made by their first packet and gone with their last one; where the leaf says so, all
+ * that a user, cgroup or program sends is one. Two flows whose keyed hashes agree in 32 bits share a queue: of a
+ * million, some hundred. Cost: a packet touches its flow (half a line), its slot
  * (a quarter of one), a hash head, and two lines of each node on its way; its own lines only when it comes in.
  */
 #ifndef USHER_ENGINES_QOS_QOS_H
@@ -20,7 +21,7 @@
 #include "engines/qos/qos_cmd.h"
 #include "engines/wheel.h"
 
-#define QOS_LAYOUT (2u + ARENA_LAYOUT_STEP)
+#define QOS_LAYOUT (3u + ARENA_LAYOUT_STEP)
 #define QOS_NIL    UINT32_MAX
 #define QOS_UNIT   1536u /* bytes: quantum of a flow, and of the heaviest node among its siblings... */
 #define QOS_FINE                                                                                                       \
@@ -46,7 +47,7 @@ struct qos_spec {
     uint32_t parent;
     uint32_t weight;
     uint32_t queue_bytes;
-    uint32_t pad;
+    uint32_t each; /* enum qos_each */
     uint64_t min_rate;
     uint64_t max_rate;
     uint64_t burst;
@@ -88,8 +89,8 @@ struct qos_node {
     struct qos_link link[QOS_RINGS]; /* among its siblings */
     uint8_t state;                   /* enum qos_node_state */
     bool leaf;
-    bool green; /* in the green ring */
-    uint8_t pad;
+    bool green;   /* in the green ring */
+    uint8_t each; /* enum qos_each: who a flow of this leaf is */
     int32_t deficit;
     uint32_t quantum;
     uint32_t turn;    /* of a leaf: the flow that sends next, so that the last one need not be asked */
@@ -133,7 +134,8 @@ struct qos_state {
     struct qos_config cfg;
     struct qos_tree tree[2];
     uint32_t active;      /* the one store that puts a tree in force */
-    uint32_t owner_lines; /* one word an owner: its leaf + 1, 0 = none. Truth, and whole in one store */
+    uint32_t owner_lines; /* a qos_owner each, but with leaf + 1, 0 = none. Truth: the leaf is written last, in one
+                             store, and whoever the rest says it is moves no packet to another leaf */
     uint32_t node_lines, flow_lines, slot_lines, head_lines, timer_lines; /* places of what is derived */
     uint32_t head_mask;
     /* derived */
@@ -166,8 +168,8 @@ static inline struct qos_slot *qos_slot(struct qos_state *st, uint32_t i) {
     return (struct qos_slot *)arena_at(st, st->slot_lines) + i;
 }
 
-static inline uint32_t *qos_owners(struct qos_state *st) {
-    return (uint32_t *)arena_at(st, st->owner_lines);
+static inline struct qos_owner *qos_owners(struct qos_state *st) {
+    return (struct qos_owner *)arena_at(st, st->owner_lines);
 }
 static inline uint32_t *qos_heads(struct qos_state *st) {
     return (uint32_t *)arena_at(st, st->head_lines);
@@ -209,7 +211,7 @@ ns_t qos_deadline(const struct qos_state *st);
 void qos_command(void *state, struct engine_io *io, const struct engine_cmd *cmd, struct engine_reply *ret_reply);
 int64_t qos_save(const void *state, uint64_t *cursor, uint8_t *buf, size_t size);
 int qos_load(void *state, uint32_t from_version, const uint8_t *rec, size_t size);
-int qos_owner_set(struct qos_state *st, uint32_t owner, uint32_t id);
+int qos_owner_set(struct qos_state *st, uint32_t owner, const struct qos_owner *is);
 int qos_check(const void *state);
 
 #endif

@@ -76,7 +76,7 @@ int qos_check(const void *state) {
     if (qos_specs(st, st->active)->high_water != st->node_count || qos_tree_wrong(st, st->active) != NULL)
         return 2;
     for (uint32_t i = 0; i < st->cfg.owner_max; i++)
-        if (qos_owners(st)[i] > st->cfg.node_max)
+        if (qos_owners(st)[i].leaf > st->cfg.node_max)
             return 3;
     for (uint32_t id = 0; id < st->node_count; id++) {
         int broken = node_check(st, id);

@@ -26,29 +26,32 @@ static void cmd_node(struct qos_state *st, struct engine_io *io, const void *cmd
 
 static void cmd_commit(struct qos_state *st, struct engine_io *io, const void *cmd, struct engine_reply *ret_reply) {
     const struct qos_cmd_commit *c = (const struct qos_cmd_commit *)cmd;
-    bool good = c->owner_count <= st->cfg.owner_max && (c->owner_count == 0 || c->leaf != NULL);
+    bool good = c->owner_count <= st->cfg.owner_max && (c->owner_count == 0 || c->owner != NULL);
     for (uint32_t i = 0; good && i < c->owner_count; i++)
-        good = c->leaf[i] == QOS_NONE || c->leaf[i] < st->cfg.node_max;
+        good = c->owner[i].leaf == QOS_NONE || c->owner[i].leaf < st->cfg.node_max;
     if (!good) {
         ret_reply->error = -ERANGE;
         return;
     }
     ret_reply->error = qos_tree_commit(st, io->now, ret_reply->text, sizeof ret_reply->text);
     for (uint32_t i = 0; i < c->owner_count && ret_reply->error == 0; i++)
-        (void)qos_owner_set(st, i, c->leaf[i]);
+        (void)qos_owner_set(st, i, &c->owner[i]);
 }
 
-int qos_owner_set(struct qos_state *st, uint32_t owner, uint32_t id) {
-    if (owner >= st->cfg.owner_max || (id != QOS_NONE && id >= st->cfg.node_max))
+int qos_owner_set(struct qos_state *st, uint32_t owner, const struct qos_owner *is) {
+    if (owner >= st->cfg.owner_max || (is->leaf != QOS_NONE && is->leaf >= st->cfg.node_max))
         return -ERANGE;
-    qos_owners(st)[owner] = id + 1; /* QOS_NONE + 1 is 0 */
+    struct qos_owner *o = &qos_owners(st)[owner];
+    memcpy(o->who, is->who, sizeof o->who);
+    arena_barrier();
+    o->leaf = is->leaf + 1; /* QOS_NONE + 1 is 0 */
     return 0;
 }
 
 static void cmd_owner(struct qos_state *st, struct engine_io *io, const void *cmd, struct engine_reply *ret_reply) {
     const struct qos_cmd_owner *c = (const struct qos_cmd_owner *)cmd;
     (void)io;
-    ret_reply->error = qos_owner_set(st, c->owner, c->id);
+    ret_reply->error = qos_owner_set(st, c->owner, &c->is);
 }
 
 static void cmd_stats(struct qos_state *st, struct engine_io *io, const void *cmd, struct engine_reply *ret_reply) {

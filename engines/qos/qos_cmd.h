@@ -31,6 +31,15 @@ struct qos_config {
     uint32_t owner_max;
 };
 
+/* Whose packets wait in line with each other: a leaf serves its lines by turns, each as much as the next one. */
+enum qos_each { QOS_EACH_FLOW, QOS_EACH_USER, QOS_EACH_CGROUP, QOS_EACH_PROGRAM, QOS_EACHES };
+
+/* Where an owner's packets belong, and who that is: a hash each for QOS_EACH_USER and what follows it. */
+struct qos_owner {
+    uint32_t leaf; /* id; QOS_NONE: the fallback */
+    uint32_t who[QOS_EACHES - 1];
+};
+
 enum qos_cmd_id {
     QOS_CMD_BEGIN = 1, /* forgets what a transaction before it has left */
     QOS_CMD_NODE,
@@ -52,7 +61,8 @@ struct qos_cmd_node {
     uint32_t id;
     uint32_t parent;      /* QOS_NONE for the root */
     uint32_t weight;      /* 1 ... QOS_WEIGHT_MAX, among its siblings */
-    uint32_t queue_bytes; /* of a leaf: how much one flow may let wait; 0 = 1 MiB. A stream is never cut by it: it is
+    uint32_t each;        /* of a leaf: enum qos_each */
+    uint32_t queue_bytes; /* of a leaf: how much one line may let wait; 0 = 1 MiB. A stream is never cut by it: it is
                              bounded by what its sender may have in flight, and like all by qos_config */
     uint64_t min_rate;    /* served before any share, 0 = none. A parent guarantees what its children do in sum */
     uint64_t max_rate;    /* never more, 0 = no ceiling */
@@ -63,16 +73,15 @@ struct qos_cmd_node {
 /* -EINVAL with a sentence when the tree makes no sense; -ERANGE: owner_max, or an owner's leaf beyond node_max. */
 struct qos_cmd_commit {
     struct engine_cmd cmd;
-    const uint32_t *leaf; /* of owners 0 ... owner_count - 1, QOS_NONE: the fallback; lent for the
-                             call. The other owners keep theirs */
+    const struct qos_owner *owner; /* 0 ... owner_count - 1; lent for the call. The others stay as they are */
     uint32_t owner_count;
 };
 
-/* From now on `owner`'s packets belong to node `id`; QOS_NONE: to the fallback. -ERANGE: owner_max, node_max. */
+/* From now on this is owner number `owner`. -ERANGE: owner_max, node_max. */
 struct qos_cmd_owner {
     struct engine_cmd cmd;
     uint32_t owner;
-    uint32_t id;
+    struct qos_owner is;
 };
 
 struct qos_stat {

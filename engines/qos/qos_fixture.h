@@ -133,7 +133,7 @@ static inline int bed_commit(struct bed *b) {
 }
 
 static inline int bed_owner(struct bed *b, uint32_t owner, uint32_t id) {
-    struct qos_cmd_owner c = {.cmd = {QOS_CMD_OWNER, sizeof c}, .owner = owner, .id = id};
+    struct qos_cmd_owner c = {.cmd = {QOS_CMD_OWNER, sizeof c}, .owner = owner, .is = {.leaf = id}};
     return testkit_command(b->tk, &b->qos, &c).error;
 }
 

@@ -10,7 +10,7 @@
 #include "engines/statewire.h"
 
 enum record { RECORD_NODE = 1, RECORD_TREE, RECORD_OWNER };
-#define FIELD_MAX 9
+#define FIELD_MAX 10
 
 static int64_t record_put(enum record kind, const uint64_t *v, uint8_t *buf, size_t size) {
     uint8_t body[FIELD_MAX * 11];
@@ -26,7 +26,8 @@ static int64_t save_node(struct qos_state *st, uint32_t id, uint8_t *buf, size_t
     const uint64_t v[FIELD_MAX] = {[1] = id,          [2] = (uint32_t)(s->parent + 1),
                                    [3] = s->weight,   [4] = s->queue_bytes,
                                    [5] = s->min_rate, [6] = s->max_rate,
-                                   [7] = s->burst,    [8] = s->key};
+                                   [7] = s->burst,    [8] = s->key,
+                                   [9] = s->each};
     return record_put(RECORD_NODE, v, buf, size);
 }
 
@@ -39,7 +40,7 @@ static int64_t save_tree(struct qos_state *st, uint8_t *buf, size_t size) {
 int64_t qos_save(const void *state, uint64_t *cursor, uint8_t *buf, size_t size) {
     struct qos_state *st = (struct qos_state *)(uintptr_t)state;
     uint64_t at = *cursor, nodes = st->node_count, end = nodes + 1 + st->cfg.owner_max;
-    while (at > nodes && at < end && qos_owners(st)[at - nodes - 1] == 0)
+    while (at > nodes && at < end && qos_owners(st)[at - nodes - 1].leaf == 0)
         at++;
     if (at >= end)
         return 0;
@@ -49,7 +50,9 @@ int64_t qos_save(const void *state, uint64_t *cursor, uint8_t *buf, size_t size)
     } else if (at == nodes) {
         n = save_tree(st, buf, size);
     } else {
-        const uint64_t v[FIELD_MAX] = {[1] = at - nodes - 1, [2] = qos_owners(st)[at - nodes - 1]};
+        const struct qos_owner *o = &qos_owners(st)[at - nodes - 1];
+        const uint64_t v[FIELD_MAX] = {
+            [1] = at - nodes - 1, [2] = o->leaf, [3] = o->who[0], [4] = o->who[1], [5] = o->who[2]};
         n = record_put(RECORD_OWNER, v, buf, size);
     }
     if (n > 0)
@@ -71,7 +74,7 @@ static int fields_read(const uint8_t *data, size_t size, uint64_t *ret_v) {
 
 static int load_node(struct qos_state *st, const uint64_t *v) {
     char err[64];
-    if ((v[1] | v[2] | v[3] | v[4]) > UINT32_MAX)
+    if ((v[1] | v[2] | v[3] | v[4] | v[9]) > UINT32_MAX)
         return -EBADMSG;
     const struct qos_cmd_node c = {.id = (uint32_t)v[1],
                                    .parent = (uint32_t)v[2] - 1,
@@ -80,7 +83,8 @@ static int load_node(struct qos_state *st, const uint64_t *v) {
                                    .min_rate = v[5],
                                    .max_rate = v[6],
                                    .burst = v[7],
-                                   .key = v[8]};
+                                   .key = v[8],
+                                   .each = (uint32_t)v[9]};
     if (c.id == 0)
         qos_tree_begin(st, &(struct qos_tree){0});
     return qos_tree_add(st, &c, err, sizeof err);
@@ -95,9 +99,10 @@ static int load_tree(struct qos_state *st, const uint64_t *v) {
 }
 
 static int load_owner(struct qos_state *st, const uint64_t *v) {
-    if (v[1] > UINT32_MAX || v[2] == 0 || v[2] > st->cfg.node_max)
+    if ((v[1] | v[3] | v[4] | v[5]) > UINT32_MAX || v[2] == 0 || v[2] > st->cfg.node_max)
         return -EBADMSG;
-    return qos_owner_set(st, (uint32_t)v[1], (uint32_t)v[2] - 1);
+    const struct qos_owner is = {.leaf = (uint32_t)v[2] - 1, .who = {(uint32_t)v[3], (uint32_t)v[4], (uint32_t)v[5]}};
+    return qos_owner_set(st, (uint32_t)v[1], &is);
 }
 
 int qos_load(void *state, uint32_t from_version, const uint8_t *rec, size_t size) {

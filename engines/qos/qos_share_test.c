@@ -174,3 +174,29 @@ Test(qos_share, giants_win_nothing) {
     cr_assert((double)b.got[2] > all * 0.395 && (double)b.got[3] > all * 0.395, "%lu %lu", b.got[2], b.got[3]);
     bed_end(&b);
 }
+
+/* A leaf may give each user, not each flow, as much: who has nine flows gets no more than who has one. */
+Test(qos_share, many_flows_win_nothing_where_users_count) {
+    struct bed b = bed_make(8, 4, 8192);
+    struct qos_cmd_node leaf = {.cmd = {QOS_CMD_NODE, sizeof leaf}, .id = 1, .weight = 1, .each = QOS_EACH_USER};
+    bed_begin(&b, 1, 0);
+    cr_assert_eq(bed_node(&b, 0, QOS_NONE, 1, 0, LINE), 0);
+    cr_assert_eq(testkit_command(b.tk, &b.qos, &leaf).error, 0);
+    cr_assert_eq(bed_commit(&b), 0);
+    for (uint32_t i = 0; i < 4; i++) { /* owners 2 and 3: programs of one user */
+        struct qos_cmd_owner o = {
+            .cmd = {QOS_CMD_OWNER, sizeof o}, .owner = i, .is = {1, {i < 3 ? 100 + i : 102, 7, 8}}};
+        cr_assert_eq(testkit_command(b.tk, &b.qos, &o).error, 0);
+    }
+    fill(&b, 0, 1, 1024);
+    fill(&b, 1, 9, 256);
+    fill(&b, 2, 3, 256);
+    fill(&b, 3, 1, 768);
+    run_for(&b, 50 * NS_PER_MS, again_same);
+    start_over(&b);
+    run_for(&b, NS_PER_SEC, again_same);
+    uint64_t got[] = {b.got[0], b.got[1], b.got[2] + b.got[3]};
+    for (uint32_t i = 0; i < 3; i++)
+        cr_assert(got[i] > b.sent_bytes / 100 * 33 && got[i] < b.sent_bytes / 100 * 34, "%u: %lu", i, got[i]);
+    bed_end(&b);
+}

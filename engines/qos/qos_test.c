@@ -250,9 +250,9 @@ Test(qos, refuses_bad_commands) {
 Test(qos, a_leaf_of_another_key_starts_anew) {
     struct bed b = make();
     for (uint32_t round = 0; round < 3; round++) {
-        const uint32_t leaf[2] = {0, round < 2 ? 2 : 77};
+        const struct qos_owner owner[2] = {{.leaf = 0}, {.leaf = round < 2 ? 2 : 77}};
         struct qos_cmd_node n = {.cmd = {QOS_CMD_NODE, sizeof n}, .id = 2, .weight = 1, .key = round < 2 ? 7 : 8};
-        struct qos_cmd_commit c = {.cmd = {QOS_CMD_COMMIT, sizeof c}, .leaf = leaf, .owner_count = 2};
+        struct qos_cmd_commit c = {.cmd = {QOS_CMD_COMMIT, sizeof c}, .owner = owner, .owner_count = 2};
         bed_begin(&b, 1, 0);
         cr_assert_eq(bed_node(&b, 0, QOS_NONE, 1, 0, RATE), 0);
         cr_assert_eq(bed_node(&b, 1, 0, 1, 0, 0), 0);

@@ -36,6 +36,8 @@ static const char *node_wrong(const struct qos_spec *s, uint32_t id) {
         return "a weight is out of range";
     if (s->max_rate != 0 && s->min_rate > s->max_rate)
         return "a guarantee is above its own ceiling";
+    if (s->each >= QOS_EACHES)
+        return "a leaf has a line for each flow, user, cgroup or program";
     if (s->burst > QOS_RATE_MAX)
         return "a burst is out of range";
     return rate_wrong(s->min_rate) != NULL ? rate_wrong(s->min_rate) : rate_wrong(s->max_rate);
@@ -45,6 +47,7 @@ int qos_tree_add(struct qos_state *st, const struct qos_cmd_node *c, char *err, 
     struct arena_table *t = qos_specs(st, staged(st));
     struct qos_spec wanted = {.parent = c->parent,
                               .weight = c->weight,
+                              .each = c->each,
                               .queue_bytes = c->queue_bytes,
                               .min_rate = c->min_rate,
                               .max_rate = c->max_rate,
@@ -186,6 +189,7 @@ static void node_make(struct qos_state *st, uint32_t id, ns_t now) {
     n->first[QOS_GREEN] = QOS_NIL;
     if (n->waiting == 0)
         n->first[QOS_SHARE] = QOS_NIL;
+    n->each = (uint8_t)s->each;
     n->quantum = quantum_of(st, s);
     n->queue_bytes = s->queue_bytes != 0 ? s->queue_bytes : QOS_QUEUE_BYTES;
     node_rates(n, s, now);

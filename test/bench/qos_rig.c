@@ -90,7 +90,7 @@ static int grow(struct rig *r, const uint64_t *ceilings) {
     if (rc == 0)
         rc = command(r, &commit.cmd);
     for (uint32_t i = 0; i < r->owners && rc == 0; i++) {
-        struct qos_cmd_owner owner = {.cmd = {QOS_CMD_OWNER, sizeof owner}, .owner = i, .id = 1 + i};
+        struct qos_cmd_owner owner = {.cmd = {QOS_CMD_OWNER, sizeof owner}, .owner = i, .is = {.leaf = 1 + i}};
         rc = command(r, &owner.cmd);
     }
     return rc;
