@@ -71,6 +71,7 @@ struct ush_header {
 enum ush_feature {
     USH_FEATURE_RETURN = 1 << 0,
     USH_FEATURE_SHARE = 1 << 1, /* PARK, and ShareRequest */
+    USH_FEATURE_LEAVE = 1 << 2, /* ShareRequest's LEAVE */
 };
 
 #define USH_HANDLE_INDEX(handle) ((handle) & 0xffffffu)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Programs that give up system calls (seccomp) and file descriptors, as sshd does before it knows who speaks. What
- * usherd has to be asked for is asked for before; from then on the library reads, writes and polls, one fd at a time.
+ * Programs that give up file descriptors (RLIMIT_NOFILE) and system calls (seccomp), as sshd does before it knows who
+ * speaks. What usherd has to be asked for is asked for before; from then on the library reads, writes and polls, one fd
+ * at a time, and takes and passes no descriptors.
  */
 #include <linux/seccomp.h>
 #include <stdarg.h>
@@ -9,13 +10,15 @@
 
 #include "clientlib/posix/posix.h"
 
+#define FEW_FDS 32 /* with a lower limit no descriptor of usherd's may find a number */
+
+static bool has_streams(void) {
+    return posix.objects && posix_is_owner() && !posix.confined;
+}
+
 static void confine(void) {
     posix_lock();
-    for (int fd = 0; fd < posix.fd_high && posix.parked; fd++) {
-        struct posix_sock *s = (struct posix_sock *)posix_table[fd];
-        if (s && s->o.kind == POSIX_SOCK && s->o.state == POSIX_PARKED)
-            (void)posix_share_take(s, true);
-    }
+    posix_share_take_all();
     posix.confined = true;
     if (posix.ctx)
         posix.ctx->confined = true;
@@ -30,7 +33,26 @@ int POSIX_CALL prctl(int option, ...) {
         a[i] = va_arg(args, unsigned long);
     va_end(args);
     bool ends = option == PR_SET_NO_NEW_PRIVS || option == PR_SET_SECCOMP;
-    if (UNLIKELY(ends) && posix.objects && posix_is_owner() && !posix.confined)
+    if (UNLIKELY(ends) && has_streams())
         confine();
     return posix_real.prctl(option, a[0], a[1], a[2], a[3]);
+}
+
+static void before_limit(int resource, const struct rlimit *limit) {
+    struct rlimit l;
+    if (resource != RLIMIT_NOFILE || !posix.parked || !has_streams() || !posix_copy(&l, limit, sizeof(l)) ||
+        l.rlim_cur >= FEW_FDS)
+        return;
+    posix_lock();
+    posix_share_take_all();
+    posix_unlock();
+}
+
+int POSIX_CALL setrlimit(__rlimit_resource_t resource, const struct rlimit *limit) {
+    before_limit((int)resource, limit);
+    return posix_real.setrlimit(resource, limit);
+}
+
+int POSIX_CALL setrlimit64(__rlimit_resource_t resource, const struct rlimit64 *limit) {
+    return setrlimit(resource, (const struct rlimit *)(const void *)limit); /* the same on 64-bit machines */
 }

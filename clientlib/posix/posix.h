@@ -82,6 +82,7 @@ struct posix_sock {
     struct posix_interest *interests;
     struct posix_sock *next_starved, *next_free;
     struct usher_msg peer; /* family, peer, peer_port, scope of a stream's peer */
+    struct usher_msg local; /* likewise of its own end, while it is parked; no port: unknown */
     uint32_t control;      /* enum posix_control: what recvmsg() tells of a datagram */
     struct posix_option *options; /* that were set, for whoever is born of it */
     uint32_t option_count;
@@ -255,6 +256,8 @@ bool posix_look_due(struct posix_sock *s, bool waits);
 
 /* What came for it is the program's to read. False: there is no memory. */
 bool posix_rx_push(struct posix_sock *s, const struct usher_msg *m);
+/* All rx_bytes of a struct posix_sock that were not read. */
+void posix_rx_copy(void *sock, uint8_t *to);
 
 /* ---- share.c: under the lock, but posix_share_end() ---- */
 /* Before copies are made: all streams that are wanted (NULL: all) are parked, so that whoever has one can take them. */
@@ -268,6 +271,8 @@ void posix_share_one(struct posix_sock *s);
 /* A parked one into this session; use: the program reads or writes it, else it only waits. False: another process has
  * it for now, and is asked; or it is dead. */
 bool posix_share_take(struct posix_sock *s, bool use);
+/* All that is parked, as far as others let it go: soon usherd cannot be asked any more. */
+void posix_share_take_all(void);
 /* How long to sleep at most before asking again for what another process has; -1 = for ever. */
 int64_t posix_share_limit(int64_t limit_ns);
 /* The last slot is about to go. True: others have copies, usherd keeps it for them. */

@@ -66,6 +66,7 @@ static ssize_t stream_recv(struct reader *r) {
     struct posix_sock *s = r->s;
     size_t want = posix_iov_left(r->v), least = r->flags & MSG_WAITALL ? want : s->rcvlowat > 1 ? s->rcvlowat : 1;
     least = least < want ? least : want;
+    const struct posix_iov start = *r->v;
     ssize_t done = 0;
     if (r->flags & MSG_OOB)
         return s->o.state == POSIX_LISTENING ? -ENOTCONN : -EINVAL;
@@ -76,11 +77,15 @@ static ssize_t stream_recv(struct reader *r) {
             s->o.state == POSIX_PARKED && !posix_share_take(s, true) && s->o.state == POSIX_PARKED ? block(r, 0) : 0;
         if (err)
             return done ? done : err;
+        if (r->flags & MSG_PEEK) { /* all of it anew */
+            *r->v = start;
+            done = 0;
+        }
         ssize_t n = s->rx_head ? take_bytes(r) : 0;
         if (n < 0)
             return done ? done : n;
         done += n;
-        if ((done && (size_t)done >= least) || (s->rx_head && !want) || (r->flags & MSG_PEEK && done))
+        if ((done && (size_t)done >= least) || (s->rx_head && !want))
             return done;
         if (done && s->error)
             return done; /* the next call tells */

@@ -50,21 +50,40 @@ static void die(struct posix_sock *s) {
     s->full = false;
 }
 
-void posix_share_parked(struct posix_sock *s) {
-    int unread = unread_file(s), err = s->rx_bytes && unread < 0 ? -ENOMEM : 0;
-    const struct client_share share = {.action = CLIENT_SHARE_PUT,
-                                       .handle = s->us->handle,
-                                       .copies = s->park_copies,
-                                       .keep = s->park_keep,
-                                       .shut = s->shut_wr,
-                                       .unread = s->rx_bytes};
+static void drop_unread(struct posix_sock *s) {
     struct posix_rx *r;
     while ((r = posix_rx_pop(s)))
         posix_rx_free(r);
+}
+
+static int put(struct posix_sock *s, struct client_share *share) {
+    int unread = unread_file(s), err = share->unread && unread < 0 ? -ENOMEM : 0;
+    drop_unread(s);
     if (!err)
-        err = client_stream_put(s->us, s->fd, &share, unread);
+        err = client_stream_put(s->us, s->fd, share, unread);
     if (unread >= 0)
         posix_real.close(unread);
+    return err;
+}
+
+/* No descriptors may be passed, no file be written: at the end of a process that confined itself. */
+static int bequeath(struct posix_sock *s, struct client_share *share) {
+    bool kept = !share->unread || client_tx_keep(posix.ctx, posix_rx_copy, s, share->unread, &share->unread_at);
+    share->action = CLIENT_SHARE_LEAVE;
+    drop_unread(s);
+    return kept ? client_stream_bequeath(s->us, share) : -ENOBUFS;
+}
+
+void posix_share_parked(struct posix_sock *s) {
+    struct client_share share = {.action = CLIENT_SHARE_PUT,
+                                 .handle = s->us->handle,
+                                 .copies = s->park_copies,
+                                 .keep = s->park_keep,
+                                 .shut = s->shut_wr,
+                                 .unread = s->rx_bytes};
+    s->local = (struct usher_msg){.family = s->v6 ? AF_INET6 : AF_INET, .peer_port = s->us->st->local_port};
+    client_addr_unmap(s->v6, s->us->st->local, s->local.peer);
+    int err = posix.confined ? bequeath(s, &share) : put(s, &share);
     if (err) {
         usher_close(s->us);
         die(s);
@@ -77,8 +96,9 @@ void posix_share_parked(struct posix_sock *s) {
     s->us = NULL;
 }
 
+/* A confined process could not take it back: it keeps it to its end. */
 void posix_share_recalled(struct posix_sock *s) {
-    if (park_begin(s, 0, true))
+    if (!posix.confined && park_begin(s, 0, true))
         s->lent_ns = client_now();
 }
 
@@ -212,6 +232,14 @@ bool posix_share_take(struct posix_sock *s, bool use) {
     return false;
 }
 
+void posix_share_take_all(void) {
+    for (int fd = 0; fd < posix.fd_high && posix.parked; fd++) {
+        struct posix_sock *s = (struct posix_sock *)posix_table[fd];
+        if (s && s->o.kind == POSIX_SOCK && s->fd == fd && s->o.state == POSIX_PARKED)
+            (void)posix_share_take(s, true);
+    }
+}
+
 int64_t posix_share_limit(int64_t limit_ns) {
     bool wants = posix.parked && client_now() < posix.want_until_ns;
     return wants && (limit_ns < 0 || limit_ns > RETRY_NS) ? RETRY_NS : limit_ns;
@@ -241,15 +269,26 @@ void posix_share_find(struct posix_sock *s) {
     posix.parked++;
 }
 
+/* Without a word to usherd the end of its session leaves it to the others as well, if all that came was read. */
+static bool leave_confined(struct posix_sock *s) {
+    if (posix.ctx->h.features & USH_FEATURE_LEAVE && park_begin(s, 0, false))
+        park_wait(s);
+    if (s->o.state == POSIX_PARKED) {
+        posix.parked--;
+        s->o.state = POSIX_DEAD;
+        return true;
+    }
+    client_release_flush_all(posix.ctx);
+    client_kick(posix.ctx);
+    return s->o.state == POSIX_OPEN;
+}
+
 bool posix_share_leave(struct posix_sock *s) {
     uint32_t others = 0;
     if (!s->shared || !posix.ctx || posix.pid != getpid())
         return false;
-    if (posix.confined) { /* the end of its session leaves it to the others */
-        client_release_flush_all(posix.ctx);
-        client_kick(posix.ctx);
-        return s->o.state == POSIX_OPEN;
-    }
+    if (posix.confined)
+        return leave_confined(s);
     /* The C library closes the fds of its own streams behind our back; what names the stream is gone then. */
     bool named = posix_real.fcntl64(s->fd, F_GETFD, 0) >= 0;
     if (s->o.state == POSIX_PARKED) {

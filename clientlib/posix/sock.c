@@ -71,8 +71,8 @@ static void unstarve(struct posix_sock *s) {
         }
 }
 
-static void copy_unread(void *arg, uint8_t *to) {
-    for (const struct posix_rx *r = ((struct posix_sock *)arg)->rx_head; r; r = r->next) {
+void posix_rx_copy(void *sock, uint8_t *to) {
+    for (const struct posix_rx *r = ((struct posix_sock *)sock)->rx_head; r; r = r->next) {
         memcpy(to, (uint8_t *)r->msg.buf.data + r->at, r->msg.len - r->at);
         to += r->msg.len - r->at;
     }
@@ -81,7 +81,7 @@ static void copy_unread(void *arg, uint8_t *to) {
 /* A connection that nobody has accepted goes to another listener of the port, where there is one; else it ends with
  * its listener, as the kernel's do. */
 static void give_up(struct posix_sock *s) {
-    if (client_stream_return(s->us, copy_unread, s, s->rx_bytes)) {
+    if (client_stream_return(s->us, posix_rx_copy, s, s->rx_bytes)) {
         usher_set_user(s->us, NULL);
         s->us = NULL;
     } else {

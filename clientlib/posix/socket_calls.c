@@ -317,18 +317,27 @@ int POSIX_CALL shutdown(int fd, int how) {
     return err ? posix_errno(err) : 0;
 }
 
+/* Another process may have it just now: its ends are the same. */
+static bool is_lent(const struct posix_sock *s) {
+    return s->o.state == POSIX_PARKED && s->local.peer_port;
+}
+
 static bool has_own_ends(const struct posix_sock *s) {
-    return s->stream && s->us && (s->o.state == POSIX_OPEN || s->o.state == POSIX_DEAD);
+    return s->stream && ((s->us && (s->o.state == POSIX_OPEN || s->o.state == POSIX_DEAD)) || is_lent(s));
+}
+
+static int give_addr(const struct posix_sock *s, const struct usher_msg *m, struct sockaddr *addr, socklen_t *len) {
+    struct sockaddr_storage sa;
+    socklen_t sa_len;
+    client_addr_to(m, s->v6, &sa, &sa_len);
+    return addr && len ? posix_give_addr(&sa, sa_len, addr, len) : -EFAULT;
 }
 
 static int give_end(const struct posix_sock *s, const uint8_t mapped[16], uint16_t port, struct sockaddr *addr,
                     socklen_t *len) {
-    struct sockaddr_storage sa;
-    socklen_t sa_len;
     struct usher_msg m = {.family = s->v6 ? AF_INET6 : AF_INET, .peer_port = port};
     client_addr_unmap(s->v6, mapped, m.peer);
-    client_addr_to(&m, s->v6, &sa, &sa_len);
-    return addr && len ? posix_give_addr(&sa, sa_len, addr, len) : -EFAULT;
+    return give_addr(s, &m, addr, len);
 }
 
 int POSIX_CALL getsockname(int fd, struct sockaddr *addr, socklen_t *len) {
@@ -336,7 +345,9 @@ int POSIX_CALL getsockname(int fd, struct sockaddr *addr, socklen_t *len) {
     if (!s)
         return posix_real.getsockname(fd, addr, len);
     bool own = has_own_ends(s);
-    int err = own ? give_end(s, s->us->st->local, s->us->st->local_port, addr, len) : 0;
+    int err = !own         ? 0
+              : is_lent(s) ? give_addr(s, &s->local, addr, len)
+                           : give_end(s, s->us->st->local, s->us->st->local_port, addr, len);
     posix_unlock();
     if (!own)
         return posix_real.getsockname(fd, addr, len);
@@ -351,6 +362,8 @@ int POSIX_CALL getpeername(int fd, struct sockaddr *addr, socklen_t *len) {
     int err = 0;
     if (own && (s->o.state == POSIX_DEAD || (s->eof && s->shut_wr)))
         err = -ENOTCONN;
+    else if (own && is_lent(s))
+        err = give_addr(s, &s->peer, addr, len);
     else if (own)
         err = give_end(s, s->us->st->peer, s->us->st->peer_port, addr, len);
     posix_unlock();

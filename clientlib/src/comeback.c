@@ -29,7 +29,7 @@ static bool rpc_try(struct usher_context *ctx) {
 void client_lost(struct usher_context *ctx, const char *why) {
     if (ctx->down || ctx->away)
         return;
-    if (ctx->comeback_ms == 0 || ctx->farewell) {
+    if (ctx->comeback_ms == 0 || ctx->farewell || ctx->confined) {
         client_go_down(ctx, why);
         return;
     }

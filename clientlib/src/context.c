@@ -310,7 +310,7 @@ void client_go_down(struct usher_context *ctx, const char *why) {
     }
     __atomic_store_n(&ctx->down, true, __ATOMIC_RELAXED);
     ctx->down_event = ctx->down_errno = true;
-    if (ctx->epoll_fd >= 0) {
+    if (ctx->epoll_fd >= 0 && !ctx->confined) {
         if (ctx->session_fd >= 0)
             epoll_ctl(ctx->epoll_fd, EPOLL_CTL_DEL, ctx->session_fd, NULL);
         if (ctx->wake_fd >= 0)

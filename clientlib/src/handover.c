@@ -76,6 +76,24 @@ int client_stream_put(struct usher_socket *sock, int fd, const struct client_sha
     return 0;
 }
 
+bool client_tx_keep(struct usher_context *ctx, client_bytes_fn *bytes, void *arg, uint32_t len, uint32_t *ret_at) {
+    uint32_t room;
+    uint32_t at = len <= TXBUF_SLAB ? txbuf_take(&ctx->txbuf, len, &room) : TXBUF_NONE;
+    if (at == TXBUF_NONE)
+        return false;
+    bytes(arg, ctx->tx + at);
+    *ret_at = at;
+    return true;
+}
+
+int client_stream_bequeath(struct usher_socket *sock, const struct client_share *share) {
+    struct usher_context *ctx = sock->ctx;
+    int err = ctx->h.features & USH_FEATURE_LEAVE ? client_stream_put(sock, -1, share, -1) : -EOPNOTSUPP;
+    if (share->unread)
+        txbuf_give(&ctx->txbuf, share->unread_at);
+    return err;
+}
+
 /* A ring set that is new brings its fd first. */
 static int take_set(struct usher_context *ctx, struct client_answer *a) {
     if (a->set >= USH_SET_MAX)

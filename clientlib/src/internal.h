@@ -537,10 +537,12 @@ bool client_stream_return(struct usher_socket *sock, client_bytes_fn *bytes, voi
 #define CLIENT_EV_ADOPTED  ((enum usher_event_type)102)
 /* Asks usherd to park a stream for others that have a copy of it; CLIENT_EV_PARKED answers. False: it cannot. */
 bool client_stream_park(struct usher_socket *sock);
-enum client_share_action { CLIENT_SHARE_PUT = 1, CLIENT_SHARE_HOLD, CLIENT_SHARE_TAKE, CLIENT_SHARE_DROP };
+enum client_share_action { CLIENT_SHARE_PUT = 1, CLIENT_SHARE_HOLD, CLIENT_SHARE_TAKE, CLIENT_SHARE_DROP,
+    CLIENT_SHARE_LEAVE };
 struct client_share {
     enum client_share_action action;
     uint32_t handle, copies, unread;
+    uint32_t unread_at; /* LEAVE: in the TX region */
     bool keep, shut;
 };
 struct client_taken {
@@ -550,6 +552,11 @@ struct client_taken {
 };
 /* The parked stream is anybody's who has a copy of the kernel socket `fd`; on success `sock` is gone. */
 int client_stream_put(struct usher_socket *sock, int fd, const struct client_share *share, int unread_fd);
+/* As client_stream_put(), by a process that can pass no descriptors any more, for those that have a copy: the unread
+ * bytes are at unread_at, where client_tx_keep() has put them. -EOPNOTSUPP: usherd is too old for it. */
+int client_stream_bequeath(struct usher_socket *sock, const struct client_share *share);
+/* `len` bytes (at least 1) into the TX region. False: there is no room. */
+bool client_tx_keep(struct usher_context *ctx, client_bytes_fn *bytes, void *arg, uint32_t len, uint32_t *ret_at);
 /* Into this context: CLIENT_EV_ADOPTED brings it. -EAGAIN: another process has it, and is asked; -ENOENT. */
 int client_stream_take(struct usher_context *ctx, int fd, bool v6, struct client_taken *ret_taken);
 /* This process has a copy, and makes so many. -ENOENT: it is not shared. */

@@ -55,7 +55,7 @@ static int send_request(struct usher_context *ctx, const struct pb_writer *w, ui
     }
     ssize_t n;
     do
-        n = sendmsg(ctx->session_fd, &m, MSG_NOSIGNAL);
+        n = ctx->confined ? write(ctx->session_fd, buf, iov.iov_len) : sendmsg(ctx->session_fd, &m, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : 0;
 }
@@ -143,12 +143,14 @@ static int recv_answer(struct usher_context *ctx, uint32_t *ret_id, struct clien
     memset(a, 0, sizeof(*a));
     ssize_t n;
     do
-        n = recvmsg(ctx->session_fd, &m, MSG_CMSG_CLOEXEC);
+        n = ctx->confined ? read(ctx->session_fd, buf, sizeof(buf)) : recvmsg(ctx->session_fd, &m, MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return -errno;
     if (n == 0)
         return -ECONNRESET;
+    if (ctx->confined)
+        m.msg_controllen = 0;
     take_fds(&m, a);
     if (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || parse_answer(buf, (size_t)n, ret_id, a)) {
         drop_fds(a);
@@ -329,5 +331,6 @@ int client_rpc_share(struct usher_context *ctx, const struct client_share *share
     pb_put_uint(&b.w, 4, share->keep);
     pb_put_uint(&b.w, 5, share->shut);
     pb_put_uint(&b.w, 6, share->unread);
+    pb_put_uint(&b.w, 7, share->unread_at);
     return exchange(ctx, REQ_SHARE, &b.w, b.buf, (const int[2]){fd, unread_fd}, ret_answer);
 }

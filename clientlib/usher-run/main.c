@@ -25,8 +25,7 @@ static const char usage[] =
     "\n"
     "  --check            say what PROGRAM is, whether usherd answers, and how each of its sockets is carried\n"
     "  --listen=WHEN      when listeners are usherd's: from the start (now, the default), or once the program has\n"
-    "                     served a connection itself (learn, sshd's default): one that hands each to a child stays\n"
-    "                     with the kernel\n"
+    "                     served a connection itself (learn): one that hands each to a child stays with the kernel\n"
     "  --loopback=HOW     who serves 127.0.0.0/8 and ::1: Usher's sockets first, then the kernel's (auto, the\n"
     "                     default); the kernel's alone (kernel); Usher's alone, for connections (usher)\n"
     "  --socket=PATH      usherd's session socket (also USHER_SOCKET); /run/usher/session.sock\n"
@@ -149,13 +148,7 @@ static bool parse(int argc, char **argv, struct options *o, int *ret_code) {
     return true;
 }
 
-/* It gives up system calls, and nearly all file descriptors, in the child that reads a connection first. */
-static bool is_confined(const char *path) {
-    const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-    return strcmp(name, "sshd") == 0;
-}
-
-static int set_environment(const struct options *o, const char *path) {
+static int set_environment(const struct options *o) {
     char library[4096];
     if (!find_library(library, sizeof(library)))
         return fail(LIBRARY, "not found beside usher-run nor in ../lib; install Usher's client library");
@@ -163,8 +156,7 @@ static int set_environment(const struct options *o, const char *path) {
         return fail("USHER_SOCKET", strerror(errno));
     if (o->loopback && setenv("USHER_LOOPBACK", o->loopback, 1))
         return fail("USHER_LOOPBACK", strerror(errno));
-    const char *listen = o->listen ? o->listen : is_confined(path) ? "learn" : NULL;
-    if (listen && setenv("USHER_LISTEN", listen, o->listen != NULL))
+    if (o->listen && setenv("USHER_LISTEN", o->listen, 1))
         return fail("USHER_LISTEN", strerror(errno));
     if (o->check) {
         check_usherd();
@@ -189,7 +181,7 @@ int main(int argc, char **argv) {
     }
     if (o.check && program_look(path, &p) == 0)
         check_program(&p);
-    if (set_environment(&o, path))
+    if (set_environment(&o))
         return 125;
     execv(path, command);
     fail(path, strerror(errno));

@@ -12,7 +12,7 @@
 #define COPIES_MAX 64u
 #define UNREAD_MAX (64u << 20)
 
-enum action { ACTION_PUT = 1, ACTION_HOLD, ACTION_TAKE, ACTION_DROP }; /* ShareRequest.Action */
+enum action { ACTION_PUT = 1, ACTION_HOLD, ACTION_TAKE, ACTION_DROP, ACTION_LEAVE }; /* ShareRequest.Action */
 
 static int put(struct connection *c, const struct request *r, uint64_t cookie, struct incoming *in) {
     struct shared_put p = {
@@ -24,6 +24,24 @@ static int put(struct connection *c, const struct request *r, uint64_t cookie, s
         return err;
     p.unread_fd = request_fd_take(in);
     return shared_put(c->broker->shared, cookie, c, &p);
+}
+
+/* The process may pass no file descriptor any more: its session names the stream, its TX region has the bytes. */
+static int leave(struct connection *c, const struct request *r) {
+    struct shared_put p = {.shut = r->share.shut, .unread = r->share.unread, .unread_fd = -1};
+    uint64_t cookie;
+    if (!shared_find_held(c->broker->shared, c, r->handle, &cookie))
+        return -ENOENT;
+    if (p.unread > 0)
+        p.unread_fd = session_tx_file(c->session, r->share.unread_at, p.unread);
+    if (p.unread > 0 && p.unread_fd < 0)
+        return p.unread_fd;
+    int err = session_stream_share(c->session, r->handle, &p.stream);
+    if (err == 0)
+        return shared_put(c->broker->shared, cookie, c, &p);
+    if (p.unread_fd >= 0)
+        (void)close(p.unread_fd);
+    return err;
 }
 
 static int take(struct connection *c, uint64_t cookie, struct outgoing *out) {
@@ -75,17 +93,24 @@ static const char *text_of(int err) {
     }
 }
 
-int request_share(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
+static int act_by_socket(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
     struct kernel_socket s;
     char why[160];
     int fd = request_fd_take(in);
     if (fd < 0)
         return request_refuse(out, EINVAL, "Share must carry the kernel socket");
-    out->response.kind = RESPONSE_SOCKET;
     int err = kernel_socket_read(fd, c->broker->params.netns_cookie, &s, why, sizeof why);
     (void)close(fd);
     if (err != 0)
         return request_refuse(out, err, "%s", why);
     err = act(c, r, s.cookie, in, out);
+    return err != 0 ? request_refuse(out, err, "%s", text_of(err)) : -1;
+}
+
+int request_share(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
+    out->response.kind = RESPONSE_SOCKET;
+    if (r->share.action != ACTION_LEAVE)
+        return act_by_socket(c, r, in, out);
+    int err = leave(c, r);
     return err != 0 ? request_refuse(out, err, "%s", text_of(err)) : -1;
 }

@@ -196,6 +196,19 @@ int shared_put(struct shared_table *t, uint64_t cookie, struct connection *c, co
     return err;
 }
 
+/* Rare: a process says it at its end. */
+bool shared_find_held(const struct shared_table *t, const struct connection *c, uint32_t handle, uint64_t *ret_cookie) {
+    for (uint32_t b = 0; b < BUCKETS; b++) {
+        for (const struct shared *s = t->bucket[b]; s != NULL; s = s->next) {
+            if (s->parked || s->holder != c || s->handle != handle)
+                continue;
+            *ret_cookie = s->cookie;
+            return true;
+        }
+    }
+    return false;
+}
+
 int shared_hold(struct shared_table *t, uint64_t cookie, struct connection *c, uint32_t copies) {
     struct shared *s = *link_of(t, cookie);
     int err = s != NULL ? ref_add(s, c) : -ENOENT;

@@ -70,6 +70,18 @@ Test(shared, who_has_it_is_asked_for_it) {
     cr_assert_eq(shared_count(table), 0);
 }
 
+Test(shared, a_session_names_what_it_has_by_its_handle) {
+    struct shared_got got;
+    uint64_t cookie = 0;
+    cr_assert_eq(put(&parent, fork_put), 0);
+    cr_assert(!shared_find_held(table, &parent, 100, &cookie), "it is parked");
+    cr_assert_eq(shared_take(table, 7, &child, NULL, &got), 0);
+    cr_assert(!shared_find_held(table, &parent, got.made.handle, &cookie), "it is another's");
+    cr_assert(!shared_find_held(table, &child, got.made.handle + 1, &cookie));
+    cr_assert(shared_find_held(table, &child, got.made.handle, &cookie));
+    cr_assert_eq(cookie, 7);
+}
+
 Test(shared, strangers_and_second_streams_are_refused) {
     struct shared_got got;
     uint32_t others;

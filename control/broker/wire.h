@@ -66,7 +66,7 @@ struct request {
         } group;
         struct {
             uint32_t action; /* ShareRequest.Action */
-            uint32_t copies, unread;
+            uint32_t copies, unread, unread_at;
             bool keep, shut;
         } share;
         uint32_t set;   /* NEW_SQ */

@@ -208,6 +208,18 @@ Test(handover, a_parked_stream_goes_on_in_another_session) {
     cr_assert(take_event(&client, USH_EVENT_CLOSED, &e));
 }
 
+Test(handover, unread_bytes_are_taken_from_the_region) {
+    uint32_t size = (uint32_t)client.c.h.tx_size;
+    char got[5] = "";
+    memcpy(client.c.base + client.c.h.tx_off + size - 4, "last", 4);
+    int fd = session_tx_file(client.s, size - 4, 4);
+    cr_assert(fd >= 0 && pread(fd, got, sizeof got, 0) == 4);
+    cr_assert_str_eq(got, "last");
+    close(fd);
+    cr_assert_eq(session_tx_file(client.s, size - 4, 5), -EINVAL);
+    cr_assert_eq(session_tx_file(client.s, UINT32_MAX, UINT32_MAX), -EINVAL);
+}
+
 Test(handover, a_parked_stream_that_nobody_wants_is_closed) {
     uint32_t first = USH_HANDLE(client.c.h.socket_max, 1), got, from = connect_one(first, &got);
     struct session_stream stream = park(&server[from], got);

@@ -68,7 +68,7 @@ static void layout_plan(struct ush_header *h, const struct session_params *param
                              .rx_cell_min = 1u << CELL_SHIFT,
                              .client_socket_max = streams,
                              .accept_socket_max = streams,
-                             .features = USH_FEATURE_RETURN | USH_FEATURE_SHARE};
+                             .features = USH_FEATURE_RETURN | USH_FEATURE_SHARE | USH_FEATURE_LEAVE};
     h->set_off = round_up(h->socket_off + (uint64_t)socket_end(h) * sizeof(struct ush_socket), USH_PAGE);
     h->tx_off = h->set_off + h->set_stride * USH_SET_MAX;
     h->rx_off = round_up(h->tx_off + h->tx_size, SLAB_BYTES);

@@ -128,6 +128,8 @@ struct session_stream {
 };
 /* Takes a parked stream out of its session. -EBUSY: it is not parked; -ENOENT: there is none, or it has ended. */
 int session_stream_share(struct session *s, uint32_t handle, struct session_stream *ret_stream);
+/* A file with these bytes of the client's TX region, the caller's. -EINVAL: they are not in it; -ENOMEM. */
+int session_tx_file(const struct session *s, uint32_t off, uint32_t len);
 /* The session is about to end, and others have copies of this stream: it stays, and may be adopted once all that was
  * sent is acknowledged. -EBUSY: received bytes are the client's still. -ENOENT. */
 int session_stream_leave(struct session *s, uint32_t handle, struct session_stream *ret_stream);

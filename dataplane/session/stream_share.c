@@ -7,6 +7,7 @@
  * On the shard's worker: PARK, and the letters. The rest is control's.
  */
 #include <errno.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "dataplane/core/runtime_internal.h"
@@ -170,6 +171,19 @@ int session_stream_share(struct session *s, uint32_t handle, struct session_stre
     if (error == 0)
         *ret_stream = l.stream;
     return error;
+}
+
+/* The kernel reads the region: a page that cannot be had is its error, not our fault. */
+int session_tx_file(const struct session *s, uint32_t off, uint32_t len) {
+    if ((uint64_t)off + len > s->layout.tx_size)
+        return -EINVAL;
+    int fd = memfd_create("usher-unread", MFD_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (write(fd, s->base + s->layout.tx_off + off, len) == (ssize_t)len)
+        return fd;
+    (void)close(fd);
+    return -ENOMEM;
 }
 
 int session_stream_leave(struct session *s, uint32_t handle, struct session_stream *ret_stream) {

@@ -66,6 +66,19 @@ if style == "send":  # a second process, made before, gets each connection in a 
         c, _ = l.accept()
         socket.send_fds(here, [c.recv(3)], [c.fileno()])
         c.close()
+if style == "confined":  # a child that may open nothing any more reads a little and ends; the parent has the rest
+    import ctypes, resource
+    while True:
+        c, _ = l.accept()
+        if os.fork() == 0:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (1, 1))
+            ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+            c.sendall(c.recv(5, socket.MSG_WAITALL) + b" child ")
+            c.recv(50_000, socket.MSG_PEEK | socket.MSG_WAITALL)
+            os._exit(0)
+        os.wait()
+        whole(c)
+        c.close()
 if style == "successor":  # hands its listener and an open connection to the program that follows it
     c, _ = l.accept()
     c.sendall(c.recv(65536))
@@ -139,6 +152,16 @@ def another_program_goes_on(rig):
         echoes(peer(rig), text_of(size))
 
 
+def a_confined_child_leaves_the_rest(rig):
+    started(rig, "confined")
+    for _ in range(3):
+        s = peer(rig)
+        s.sendall(b"first" + text_of(50_000))
+        reads(s, b"first child ")
+        reads(s, text_of(50_000))
+        echoes(s, text_of(100_000))
+
+
 def a_message_carries_it(rig):
     started(rig, "send")
     for size in (3, 1_000, 100_000, 1_000_000):
@@ -157,5 +180,5 @@ def a_successor_goes_on(rig):
 
 
 if __name__ == "__main__":
-    sys.exit(main([children_serve, both_sides_use_it, another_program_goes_on, a_message_carries_it,
-                   a_successor_goes_on]))
+    sys.exit(main([children_serve, both_sides_use_it, another_program_goes_on,
+                   a_confined_child_leaves_the_rest, a_message_carries_it, a_successor_goes_on]))

@@ -485,9 +485,6 @@ def sockperf(rig):
         server.end(signal.SIGINT)
 
 
-FORKS = "its program hands connections to children"
-
-
 def postgres_server(rig, host):
     bins = "/usr/lib/postgresql/15/bin"
     if not os.path.isdir(bins):
@@ -542,6 +539,7 @@ StrictModes no
 UsePAM no
 PidFile {rig.dir}/sshd-{host}.pid
 PermitRootLogin yes
+Subsystem sftp internal-sftp
 """)
     command = ["sshd", "-D", "-e", "-f", config]
     server = under(rig, *command) if host == "a" else plain(rig, host, *command)
@@ -555,26 +553,35 @@ def ssh_options(rig):
 
 
 def ssh(rig):
-    """The server stays with the kernel, because it gives up system calls, and says so; the client is carried."""
+    """Each connection is read first by a child that gives up system calls and descriptors, then by its parent, and at
+    last, by sftp, by a child of another user."""
     if not needs("sshd", "ssh", "ssh-keygen"):
         return
-    rig.usherd()
+    rig.usherd("interfaces: [{name: va}]\nkeeper: {mode: off}\nsessions: {mode: \"0666\"}\n")
     server = ssh_server(rig, "a")
     ssh_server(rig, "b")
-    for host, address, usher in (("b", A4, False), ("a", A4, True), ("a", B4, True)):
+    folder = served(rig)
+    for n, (host, address, usher) in enumerate((("b", A4, False), ("a", A4, True), ("a", B4, True))):
         answer = ask(rig, host, "ssh", *ssh_options(rig), f"root@{address}", "echo hello; cat", data=TEXT.encode(),
                      usher=usher)
         check(answer.text == "hello\n" + TEXT, f"{len(answer.text)} characters: {answer.err}")
-        if address == B4:
+        if usher:
             is_carried(answer, "stream")
-    check(any(FORKS in line for line in carried(server, "listener", "by the kernel")), server.text())
+        batch = rig.path("batch", f"get {folder}/file {rig.dir}/got-{n}\n")
+        answer = ask(rig, host, "sftp", *ssh_options(rig)[:2], "-P", *ssh_options(rig)[3:], "-b", batch,
+                     f"nobody@{address}", usher=usher)
+        with open(f"{rig.dir}/got-{n}", encoding="utf-8") as f:
+            check(f.read() == TEXT, f"the file is the same: {answer.err}")
+        if usher:
+            is_carried(answer, "stream")
+    is_carried(server, "listener")
 
 
 def rsync(rig):
     if not needs("sshd", "ssh", "ssh-keygen", "rsync"):
         return
     rig.usherd()
-    ssh_server(rig, "a")
+    server = ssh_server(rig, "a")
     ssh_server(rig, "b")
     command = "ssh " + " ".join(ssh_options(rig))
     folder = served(rig)
@@ -583,8 +590,9 @@ def rsync(rig):
         answer = ask(rig, host, "rsync", "-a", "-e", command, f"{folder}/", f"root@{address}:{target}/", usher=usher)
         with open(f"{target}/file", encoding="utf-8") as f:
             check(f.read() == TEXT, "the copy is the same")
-        if address == B4:
+        if usher:
             is_carried(answer, "stream")
+    is_carried(server, "listener")
 
 
 if __name__ == "__main__":
