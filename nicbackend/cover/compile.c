@@ -73,19 +73,8 @@ static const char *set_gap(const struct nb_policy *p, const struct nb_match *m) 
 }
 
 static const char *field_gap(const struct nb_match *m) {
-    static const struct {
-        uint32_t field;
-        const char *why;
-    } gaps[] = {
-        {NB_F_VLAN, "a socket's packet has no VLAN"},    {NB_F_TCP_FLAGS, "hooks do not look at TCP flags"},
-        {NB_F_ICMP_TYPE, "hooks do not look at ICMP"},   {NB_F_ICMP_CODE, "hooks do not look at ICMP"},
-        {NB_F_DSCP, "hooks do not look at the DSCP"},    {NB_F_LENGTH, "hooks do not look at the length"},
-        {NB_F_FRAGMENT, "hooks do not match fragments"},
-    };
-    for (size_t i = 0; i < sizeof gaps / sizeof gaps[0]; i++) {
-        if ((m->fields & gaps[i].field) != 0)
-            return gaps[i].why;
-    }
+    if ((m->fields & NB_F_VLAN) != 0)
+        return "a socket's packet has no VLAN";
     bool tcp = (m->fields & NB_F_PROTO) != 0 && (m->invert & NB_F_PROTO) == 0 && m->proto == IPPROTO_TCP;
     if ((m->fields & NB_F_STATE) != 0 && !tcp)
         return "a hook knows the state of TCP only; add protocol: tcp";
@@ -148,6 +137,12 @@ static void say_packet(struct cover_rule *r, const struct nb_match *m) {
     say(r, m, NB_F_DST, COVER_DST);
     say(r, m, NB_F_SPORT, COVER_SPORT);
     say(r, m, NB_F_DPORT, COVER_DPORT);
+    say(r, m, NB_F_TCP_FLAGS, COVER_TCP_FLAGS);
+    say(r, m, NB_F_ICMP_TYPE, COVER_ICMP_TYPE);
+    say(r, m, NB_F_ICMP_CODE, COVER_ICMP_CODE);
+    say(r, m, NB_F_DSCP, COVER_DSCP);
+    say(r, m, NB_F_LENGTH, COVER_LENGTH);
+    say(r, m, NB_F_FRAGMENT, COVER_FRAGMENT);
     if (field_gap(m) == NULL)
         say(r, m, NB_F_STATE, COVER_STATE);
     if ((m->fields & NB_F_ETHERTYPE) != 0) {
@@ -160,6 +155,12 @@ static void say_packet(struct cover_rule *r, const struct nb_match *m) {
     r->state = m->state & STATES;
     r->proto = m->proto;
     r->ifindex = m->ifindex;
+    r->tcp_flags = m->tcp_flags;
+    r->tcp_flags_mask = m->tcp_flags_mask;
+    r->icmp_type = m->icmp_type;
+    r->icmp_code = m->icmp_code;
+    r->dscp = m->dscp;
+    r->length = (struct cover_range){m->length.lo, m->length.hi};
     memcpy(r->src, m->src.b, 16);
     memcpy(r->src_mask, m->src_mask.b, 16);
     memcpy(r->dst, m->dst.b, 16);
@@ -233,10 +234,11 @@ static void choose(const struct choices *c, uint32_t n, struct cover_rule *r) {
     choose_range(c->uids, n % ways(c->uids), r, COVER_UID, &r->uid);
 }
 
-static void rule_make(struct compiler *k, const struct nb_rule *rule, bool gap) {
+static void rule_make(struct compiler *k, uint32_t number, bool gap) {
+    const struct nb_rule *rule = &k->policy->rules[number];
     const struct nb_match *m = &rule->match;
     struct choices c = choices_of(k->policy, m);
-    struct cover_rule base = {.tier = rule->tier};
+    struct cover_rule base = {.tier = rule->tier, .number = number};
     if (empty(c.src) || empty(c.dst) || empty(c.sport) || empty(c.dport) || empty(c.uids))
         return; /* an empty set holds nothing */
     base.verdict = gap ? COVER_OPEN : rule->action.verdict == NB_ALLOW ? COVER_PASS : COVER_DENY;
@@ -277,7 +279,7 @@ int cover_compile(const struct nb_policy *policy, struct cover_rule *ret_rules, 
         const char *why = rule_gap(policy, r);
         if (why != NULL && gap != NULL)
             gap(arg, i, why);
-        rule_make(&k, r, why != NULL);
+        rule_make(&k, i, why != NULL);
     }
     if (k.count >= 0)
         *ret_bank = (struct cover_bank){.rules = (cover_u32)k.count, .defaults = defaults_of(policy)};

@@ -163,8 +163,11 @@ INLINE int refuse(__u32 what) {
 #define KNOWN_OWNER (COVER_UID | COVER_GID | COVER_PID | COVER_EXE | COVER_COMM_IS | COVER_CGROUP)
 #define KNOWN_ALL                                                                                                      \
     (KNOWN_OWNER | COVER_DIR | COVER_IFINDEX | COVER_SRC | COVER_DST | COVER_PROTO | COVER_SPORT | COVER_DPORT |       \
-     COVER_IP_VERSION)
-#define THERE_IP (KNOWN_OWNER | COVER_DIR | COVER_IFINDEX | COVER_SRC | COVER_DST | COVER_PROTO | COVER_IP_VERSION)
+     COVER_IP_VERSION | COVER_TCP_FLAGS | COVER_ICMP_TYPE | COVER_ICMP_CODE | COVER_DSCP | COVER_LENGTH |              \
+     COVER_FRAGMENT)
+#define THERE_IP                                                                                                       \
+    (KNOWN_OWNER | COVER_DIR | COVER_IFINDEX | COVER_SRC | COVER_DST | COVER_PROTO | COVER_IP_VERSION | COVER_DSCP |   \
+     COVER_LENGTH | COVER_FRAGMENT)
 
 INLINE void mapped(__u8 *to, const void *v4) {
     __builtin_memset(to, 0, 10);
@@ -172,15 +175,45 @@ INLINE void mapped(__u8 *to, const void *v4) {
     __builtin_memcpy(to + 12, v4, 4);
 }
 
-INLINE int ports_read(struct __sk_buff *skb, struct cover_view *v, __u32 at) {
+INLINE void ports_read(struct __sk_buff *skb, struct cover_view *v, __u32 at) {
     __be16 ports[2];
-    if (v->proto != IPPROTO_TCP && v->proto != IPPROTO_UDP && v->proto != IPPROTO_UDPLITE && v->proto != IPPROTO_SCTP)
-        return 1;
     if (bpf_skb_load_bytes(skb, at, ports, sizeof ports) < 0)
-        return 1;
+        return;
     v->sport = bpf_ntohs(ports[0]);
     v->dport = bpf_ntohs(ports[1]);
     v->there |= COVER_SPORT | COVER_DPORT;
+}
+
+INLINE void icmp_read(struct __sk_buff *skb, struct cover_view *v, __u32 at) {
+    __u8 icmp[2];
+    if (bpf_skb_load_bytes(skb, at, icmp, sizeof icmp) < 0)
+        return;
+    v->icmp_type = icmp[0];
+    v->icmp_code = icmp[1];
+    v->there |= COVER_ICMP_TYPE | COVER_ICMP_CODE;
+}
+
+/* A super-segment is judged as its full-sized segments are. */
+INLINE void segment(struct __sk_buff *skb, struct cover_view *v, __u32 header) {
+    __u32 size = header + skb->gso_size;
+    if (skb->gso_size != 0 && size < v->length)
+        v->length = size;
+}
+
+INLINE int transport_read(struct __sk_buff *skb, struct cover_view *v, __u32 at) {
+    __u8 tcp[2]; /* header length, flags */
+    if (v->proto == IPPROTO_ICMP || v->proto == IPPROTO_ICMPV6)
+        icmp_read(skb, v, at);
+    if (v->proto == IPPROTO_UDP || v->proto == IPPROTO_UDPLITE || v->proto == IPPROTO_SCTP)
+        ports_read(skb, v, at);
+    if (v->proto == IPPROTO_UDP)
+        segment(skb, v, at + 8);
+    if (v->proto != IPPROTO_TCP || bpf_skb_load_bytes(skb, at + 12, tcp, sizeof tcp) < 0)
+        return 1;
+    ports_read(skb, v, at);
+    v->tcp_flags = tcp[1];
+    v->there |= COVER_TCP_FLAGS;
+    segment(skb, v, at + (tcp[0] >> 4) * 4u);
     return 1;
 }
 
@@ -193,13 +226,14 @@ INLINE int view_v4(struct __sk_buff *skb, struct cover_view *v) {
     v->ip_version = 4;
     v->proto = ip.protocol;
     v->there = THERE_IP;
-    if (ip.frag_off & bpf_htons(0x3fff))
-        return 1;
-    return ports_read(skb, v, ip.ihl * 4u);
+    v->dscp = ip.tos >> 2;
+    v->length = bpf_ntohs(ip.tot_len);
+    v->fragment = (ip.frag_off & bpf_htons(0x3fff)) != 0;
+    return v->fragment ? 1 : transport_read(skb, v, ip.ihl * 4u);
 }
 
 /* One header; returns the length of an extension that was stepped over, 0 at the end. */
-INLINE __u32 extension(struct __sk_buff *skb, struct cover_view *v, __u32 at, int *fragment) {
+INLINE __u32 extension(struct __sk_buff *skb, struct cover_view *v, __u32 at) {
     struct {
         __u8 next, len;
         __be16 off;
@@ -211,7 +245,7 @@ INLINE __u32 extension(struct __sk_buff *skb, struct cover_view *v, __u32 at, in
         return 0;
     __u32 length = v->proto == IPPROTO_FRAGMENT ? 8 : 8u + 8u * h.len;
     if (v->proto == IPPROTO_FRAGMENT)
-        *fragment |= (h.off & bpf_htons(0xfff9)) != 0;
+        v->fragment |= (h.off & bpf_htons(0xfff9)) != 0;
     v->proto = h.next;
     return length;
 }
@@ -219,7 +253,6 @@ INLINE __u32 extension(struct __sk_buff *skb, struct cover_view *v, __u32 at, in
 INLINE int view_v6(struct __sk_buff *skb, struct cover_view *v) {
     struct ipv6hdr ip;
     __u32 at = sizeof ip;
-    int fragment = 0;
     if (bpf_skb_load_bytes(skb, 0, &ip, sizeof ip) < 0)
         return 0;
     __builtin_memcpy(v->src, &ip.saddr, 16);
@@ -227,13 +260,15 @@ INLINE int view_v6(struct __sk_buff *skb, struct cover_view *v) {
     v->ip_version = 6;
     v->proto = ip.nexthdr;
     v->there = THERE_IP;
+    v->dscp = (__u8)(ip.priority << 2 | ip.flow_lbl[0] >> 6);
+    v->length = bpf_ntohs(ip.payload_len) + (__u32)sizeof ip;
     for (int i = 0; i < EXTENSIONS; i++) {
-        __u32 n = extension(skb, v, at, &fragment);
+        __u32 n = extension(skb, v, at);
         if (n == 0)
             break;
         at += n;
     }
-    return fragment ? 1 : ports_read(skb, v, at);
+    return v->fragment ? 1 : transport_read(skb, v, at);
 }
 
 /* Of TCP only: what a datagram answers, a hook does not know. */

@@ -44,6 +44,12 @@ enum cover_field {
     COVER_EXE = 1 << 12,
     COVER_COMM_IS = 1 << 13,
     COVER_CGROUP = 1 << 14,
+    COVER_TCP_FLAGS = 1 << 15, /* under a mask */
+    COVER_ICMP_TYPE = 1 << 16,
+    COVER_ICMP_CODE = 1 << 17,
+    COVER_DSCP = 1 << 18,
+    COVER_LENGTH = 1 << 19,
+    COVER_FRAGMENT = 1 << 20,
 };
 
 enum cover_verdict {
@@ -60,12 +66,14 @@ struct cover_range {
 struct cover_rule {
     cover_u32 fields, invert;
     cover_u8 src[16], src_mask[16], dst[16], dst_mask[16];
-    struct cover_range sport, dport, uid, gid;
+    struct cover_range sport, dport, uid, gid, length;
     cover_u64 exe_inode, cgroup;
     cover_u32 exe_dev, ifindex, pid;
+    cover_u32 number; /* of the policy's rule, for who asks on the host */
     cover_u8 dir, state, proto, ip_version; /* dir, state: masks as in nicbackend/ir */
     cover_u8 tier, verdict;
-    cover_u8 pad[2];
+    cover_u8 tcp_flags, tcp_flags_mask, icmp_type, icmp_code, dscp;
+    cover_u8 pad[1];
     char comm[COVER_COMM];
     cover_u64 hits;
 };

@@ -19,8 +19,10 @@ struct cover_view {
     cover_u8 src[16], dst[16];
     cover_u32 ifindex;
     cover_u32 known, there; /* there: the packet has them, else a rule on them does not match */
+    cover_u32 length;
     cover_u16 sport, dport;
     cover_u8 dir, state, proto, ip_version;
+    cover_u8 tcp_flags, icmp_type, icmp_code, dscp, fragment;
 };
 
 struct cover_walk {
@@ -81,6 +83,12 @@ COVER_INLINE cover_u32 cover_holds(const struct cover_rule *r, const struct cove
     yes |= cover_in_range(v->dport, &r->dport) ? COVER_DPORT : 0;
     yes |= r->ip_version == v->ip_version ? COVER_IP_VERSION : 0;
     yes |= (r->state & v->state) != 0 ? COVER_STATE : 0;
+    yes |= (v->tcp_flags & r->tcp_flags_mask) == r->tcp_flags ? COVER_TCP_FLAGS : 0;
+    yes |= r->icmp_type == v->icmp_type ? COVER_ICMP_TYPE : 0;
+    yes |= r->icmp_code == v->icmp_code ? COVER_ICMP_CODE : 0;
+    yes |= r->dscp == v->dscp ? COVER_DSCP : 0;
+    yes |= cover_in_range(v->length, &r->length) ? COVER_LENGTH : 0;
+    yes |= v->fragment ? COVER_FRAGMENT : 0;
     yes |= cover_in_range(o->uid, &r->uid) ? COVER_UID : 0;
     yes |= cover_in_range(o->gid, &r->gid) ? COVER_GID : 0;
     yes |= r->pid == o->pid ? COVER_PID : 0;

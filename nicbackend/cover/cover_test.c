@@ -98,7 +98,8 @@ static void rule_roll(struct nb_rule *r) {
     *r = (struct nb_rule){.limit = NB_NONE, .action.verdict = (uint8_t)roll(4), .match.owner = NB_NONE};
     m->fields = (1u << roll(21)) | (1u << roll(21));
     m->fields &= NB_F_DIR | NB_F_IFINDEX | NB_F_SRC | NB_F_DST | NB_F_SRC_SET | NB_F_DST_SET | NB_F_PROTO | NB_F_SPORT |
-                 NB_F_DPORT | NB_F_SPORT_SET | NB_F_DPORT_SET | NB_F_IP_VERSION;
+                 NB_F_DPORT | NB_F_SPORT_SET | NB_F_DPORT_SET | NB_F_IP_VERSION | NB_F_TCP_FLAGS | NB_F_ICMP_TYPE |
+                 NB_F_ICMP_CODE | NB_F_DSCP | NB_F_LENGTH | NB_F_FRAGMENT;
     if ((m->fields & (NB_F_SRC | NB_F_SRC_SET)) == (NB_F_SRC | NB_F_SRC_SET))
         m->fields &= ~(uint32_t)NB_F_SRC_SET; /* the reader makes one of both */
     if ((m->fields & (NB_F_DST | NB_F_DST_SET)) == (NB_F_DST | NB_F_DST_SET))
@@ -121,6 +122,12 @@ static void rule_roll(struct nb_rule *r) {
     m->dir = (uint8_t)(1 + roll(3));
     m->proto = roll(2) ? 6 : 17;
     m->ip_version = roll(2) ? 4 : 6;
+    m->tcp_flags_mask = (uint8_t)roll(4);
+    m->tcp_flags = (uint8_t)(m->tcp_flags_mask & roll(4));
+    m->icmp_type = (uint8_t)roll(2);
+    m->icmp_code = (uint8_t)roll(2);
+    m->dscp = (uint8_t)roll(3);
+    m->length = some_range(4);
     if (m->proto == 6 && (m->fields & NB_F_PROTO) != 0 && m->invert == 0 && roll(3) == 0) {
         m->fields |= NB_F_STATE;
         m->state = (uint8_t)(1 + roll(3));
@@ -161,6 +168,16 @@ static struct nb_view view_roll(void) {
     }
     v.ip_version = roll(2) ? 4 : 6;
     v.ethertype = v.ip_version == 4 ? 0x0800 : 0x86dd;
+    v.dscp = (uint8_t)roll(3);
+    v.length = roll(6);
+    if (roll(6) == 0) {
+        v.parsed = NB_PARSED_IP | (roll(2) ? NB_PARSED_ICMP : NB_PARSED_FRAGMENT);
+        v.proto = (v.parsed & NB_PARSED_ICMP) != 0 ? 1 : v.proto;
+        v.icmp_type = (uint8_t)roll(2);
+        v.icmp_code = (uint8_t)roll(2);
+        v.sport = v.dport = 0;
+    }
+    v.tcp_flags = (v.parsed & NB_PARSED_PORTS) != 0 && v.proto == 6 ? (uint8_t)roll(4) : 0;
     v.state = roll(2) ? NB_STATE_NEW : NB_STATE_ESTABLISHED;
     return v;
 }
@@ -178,7 +195,9 @@ static struct nb_owner owner_roll(void) {
 
 #define IP                                                                                                             \
     (COVER_DIR | COVER_IFINDEX | COVER_SRC | COVER_DST | COVER_PROTO | COVER_IP_VERSION | COVER_UID | COVER_GID |      \
-     COVER_PID | COVER_EXE | COVER_COMM_IS | COVER_CGROUP)
+     COVER_PID | COVER_EXE | COVER_COMM_IS | COVER_CGROUP | COVER_DSCP | COVER_LENGTH | COVER_FRAGMENT)
+#define PORTS (COVER_SPORT | COVER_DPORT)
+#define ICMP  (COVER_ICMP_TYPE | COVER_ICMP_CODE)
 
 /* As the hook's parser sees the packet and the stamp the owner. */
 static bool cover_allows(const struct nb_view *v, const struct nb_owner *o, const struct cover_bank *bank) {
@@ -188,7 +207,13 @@ static bool cover_allows(const struct nb_view *v, const struct nb_owner *o, cons
                             .dir = v->dir,
                             .state = v->state,
                             .proto = v->proto,
-                            .ip_version = v->ip_version};
+                            .ip_version = v->ip_version,
+                            .length = v->length,
+                            .tcp_flags = v->tcp_flags,
+                            .icmp_type = v->icmp_type,
+                            .icmp_code = v->icmp_code,
+                            .dscp = v->dscp,
+                            .fragment = (v->parsed & NB_PARSED_FRAGMENT) != 0};
     struct cover_owner co = {.exe_inode = o->exe_inode,
                              .exe_dev = major(o->exe_dev) << 20 | minor(o->exe_dev),
                              .uid = o->uid,
@@ -199,8 +224,10 @@ static bool cover_allows(const struct nb_view *v, const struct nb_owner *o, cons
     memcpy(co.comm, o->comm, sizeof co.comm);
     for (uint32_t i = 0; i < COVER_DEPTH; i++)
         co.cgroup[i] = o->cgroup[i];
-    cv.known = IP | COVER_SPORT | COVER_DPORT | (v->proto == 6 ? COVER_STATE : 0);
-    cv.there = IP | ((v->parsed & NB_PARSED_PORTS) != 0 ? COVER_SPORT | COVER_DPORT : 0) | COVER_STATE;
+    cv.known = IP | PORTS | ICMP | COVER_TCP_FLAGS | (v->proto == 6 ? COVER_STATE : 0);
+    cv.there = IP | ((v->parsed & NB_PARSED_PORTS) != 0 ? PORTS : 0) | COVER_STATE;
+    cv.there |= (v->parsed & NB_PARSED_ICMP) != 0 ? ICMP : 0;
+    cv.there |= (v->parsed & NB_PARSED_PORTS) != 0 && v->proto == 6 ? COVER_TCP_FLAGS : 0;
     struct cover_walk w = {.v = &cv, .o = &co, .defaults = bank->defaults};
     for (uint32_t i = 0; i < bank->rules; i++)
         (void)cover_ask(&w, &made[i]);
@@ -260,7 +287,7 @@ Test(cover, what_hooks_cannot_express_is_told_and_passes) {
     v.dport = 8;
     cr_assert_not(cover_allows(&v, &o, &bank), "it does not match in any case");
     rules[0].limit = NB_NONE;
-    rules[0].match.fields = NB_F_DSCP;
+    rules[0].match.fields = NB_F_VLAN;
     cr_assert_eq(nb_cover_gaps(&policy, NULL, NULL), 1);
     rules[0].match.fields = NB_F_STATE;
     cr_assert_eq(nb_cover_gaps(&policy, NULL, NULL), 1, "of UDP nobody knows");

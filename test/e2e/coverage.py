@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 
-from rig import A4, Process, check, main, run, until
+from rig import A4, B4, Process, check, main, run, until
 
 BOB, CHARLIE = 61001, 61002
 POSTGRES = "/usr/lib/postgresql/15/bin"
@@ -167,6 +167,33 @@ def strangers_are_kept_out(rig):
     until("an orderly end leaves no hook", lambda: greets(rig, 5432) == b"intruder")
 
 
+def headers_are_judged(rig):
+    """What a packet of a kernel socket says of itself: DSCP, length, ICMP type. None of it is a gap."""
+    rules = [f"{{name: dscp, direction: out, to: {B4}, protocol: udp, dscp: ef, action: drop}}",
+             f"{{name: long, direction: out, to: {B4}, protocol: udp, length: 500-600, action: drop}}",
+             f"{{name: ping, direction: out, to: {B4}, icmp_type: 8, protocol: icmp, action: drop}}"]
+    usherd = World(rig).usherd(settings(rig.path("rules.yaml", "rules:\n" + "".join(f"  - {r}\n" for r in rules))))
+    if not hooks_or_skip(usherd):
+        return
+    check("the hooks leave 0 open" in usherd.text(), usherd.text())
+    s = rig.kernel_socket("a", socket.AF_INET)
+
+    def sends(size):
+        try:
+            return s.sendto(bytes(size), (B4, 9)) == size
+        except PermissionError:
+            return False
+    check([sends(n) for n in (471, 472, 572, 573)] == [True, False, False, True], "lengths of the IP packet")
+    s.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 46 << 2)
+    check(not sends(4), "expedited")
+    s.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 45 << 2)
+    check(sends(4), "something else")
+    if shutil.which("ping"):
+        done = run(rig.inside("a", ["ping", "-c", "1", "-W", "1", B4]), ok=None)
+        check("not permitted" in done.stdout + done.stderr and done.returncode != 0, done.stdout + done.stderr)
+        run(rig.inside("b", ["ping", "-c", "1", "-W", "9", A4]))
+
+
 def hooks_outlive_usherd(rig):
     world = World(rig)
     intruder = intruder_of(rig)
@@ -233,4 +260,4 @@ def bobs_postgres_and_charlies_mysqld(rig):
 
 
 if __name__ == "__main__":
-    sys.exit(main([strangers_are_kept_out, hooks_outlive_usherd, bobs_postgres_and_charlies_mysqld]))
+    sys.exit(main([strangers_are_kept_out, headers_are_judged, hooks_outlive_usherd, bobs_postgres_and_charlies_mysqld]))
