@@ -35,6 +35,7 @@ struct coverage {
     uint32_t inherited_count;
     uint32_t managed[PORT_SLOT_MAX], managed_count;
     bool all_managed, begun;
+    struct nb_error why; /* there are no hooks, though there is a policy */
 };
 
 /* ---- a predecessor's ---- */
@@ -180,6 +181,7 @@ static int rules_install(struct usherd *u, const struct policy *policy, struct n
 /* Better no judge than one of another policy. */
 static void hooks_drop(struct usherd *u, const struct nb_error *err) {
     log_warning("coverage", "the policy does not judge kernel sockets: %s", err->text);
+    u->coverage->why = *err;
     cgroup_bpf_own(NULL, 0);
     nb_cover_destroy(u->coverage->hooks);
     u->coverage->hooks = NULL;
@@ -203,6 +205,13 @@ void coverage_policy(struct usherd *u, const struct policy *policy) {
     if (error != 0)
         hooks_drop(u, &err);
     usherd_store_sync(u);
+}
+
+const char *coverage_why(const struct usherd *u) {
+    const struct coverage *c = u->coverage;
+    if (c != NULL && c->hooks != NULL)
+        return "";
+    return c == NULL ? "no memory was left for the hooks" : c->why.text;
 }
 
 void coverage_begin(struct usherd *u) {

@@ -24,6 +24,8 @@ void coverage_begin(struct usherd *u);
 void coverage_end(struct usherd *u);
 /* `policy` is in force from now on. Makes the hooks if there are none yet. What they cannot do is logged. */
 void coverage_policy(struct usherd *u, const struct policy *policy);
+/* Why kernel sockets are not judged by the policy in force; "" when they are. */
+const char *coverage_why(const struct usherd *u);
 /* Links or their addresses changed. */
 void coverage_links(struct usherd *u);
 /* For the store; 0 when there are no hooks. */

@@ -37,6 +37,16 @@ typedef void nb_cover_gap_fn(void *arg, uint32_t rule, const char *why);
 
 /* Tells the gaps; their number. Installs nothing. */
 uint32_t nb_cover_gaps(const struct nb_policy *policy, nb_cover_gap_fn *gap, void *arg);
+
+struct nb_cover_answer {
+    bool denied;
+    uint32_t open; /* the first rule that would have had a say, could the hooks express it; NB_NONE */
+};
+/* What the hooks would do with such a packet of a kernel socket's, on a managed interface. -E2BIG: they do not hold the
+ * policy. Costs as much as making their rules. */
+int nb_cover_judge(const struct nb_policy *policy, const struct nb_view *view, const struct nb_owner *owner,
+                   struct nb_cover_answer *ret_answer);
+
 /* In force on return, whole. -E2BIG: more rules than the hooks hold; then the old ones stay. */
 int nb_cover_install(struct nb_cover *c, const struct nb_policy *policy, struct nb_error *err);
 

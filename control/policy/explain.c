@@ -215,7 +215,6 @@ static void passed_find(const struct policy *p, const struct nb_owner *owner, st
 }
 
 int explain(const struct policy *p, const struct explain_packet *q, struct explanation *e, struct explain_error *err) {
-    struct nb_owner owner;
     if (q->vlan > 4095 || q->icmp_type > 255 || q->icmp_code > 255)
         return wrong(err, q->vlan > 4095 ? "vlan" : "icmp_type", "no packet has that");
     struct policy *one = rule_of(q, err);
@@ -225,10 +224,10 @@ int explain(const struct policy *p, const struct explain_packet *q, struct expla
     view_make(q, &policy_rules(one)->rules[0].match, &e->view);
     int error = ends_read(q, &e->view, err);
     if (error == 0) {
-        e->owned = owner_make(p, q, one, &owner);
+        e->owned = owner_make(p, q, one, &e->owner);
         packet_text(q, e);
-        nb_interpret(policy_rules(p), NULL, &e->view, e->owned ? &owner : NULL, 0, &e->out);
-        passed_find(p, e->owned ? &owner : NULL, e);
+        nb_interpret(policy_rules(p), NULL, &e->view, e->owned ? &e->owner : NULL, 0, &e->out);
+        passed_find(p, e->owned ? &e->owner : NULL, e);
     }
     policy_destroy(one);
     return error;

@@ -31,6 +31,7 @@ struct explanation {
     uint32_t passed[NB_TIER_COUNT][EXPLAIN_PASSED_MAX]; /* rules that matched and went on */
     uint32_t passed_count[NB_TIER_COUNT];
     bool owned;
+    struct nb_owner owner; /* when it is */
 };
 
 /* 0, or -EINVAL. Limits count as not reached. */

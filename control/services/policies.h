@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What policies.c and policies_list.c share: the methods that only look. Control thread.
+ * What policies.c, policies_list.c and policies_where.c share: the methods that only look. Control thread.
  */
 #ifndef USHER_CONTROL_SERVICES_POLICIES_H
 #define USHER_CONTROL_SERVICES_POLICIES_H
@@ -9,9 +9,11 @@
 
 #include "control/rpc/rpc.h"
 
+struct explanation;
 struct filter_count;
 struct policy;
 struct service;
+struct Usher__Control__V1__ExplainPolicyResponse;
 struct Usher__Control__V1__PolicyGap;
 
 struct policies_rules {
@@ -32,5 +34,8 @@ uint32_t policies_gaps(struct rpc_call *c, const struct policy *p, struct Usher_
                        size_t *ret_count);
 /* A revision parsed anew, 0 = the empty policy; NULL: it is not there. */
 struct policy *policies_revision(const struct service *s, uint64_t number);
+/* Which parts of this host judge such a packet, and what each says. `live`: it is the policy in force. */
+void policies_places(struct rpc_call *c, const struct service *s, const struct policy *p, const struct explanation *e,
+                     bool live, struct Usher__Control__V1__ExplainPolicyResponse *r);
 
 #endif

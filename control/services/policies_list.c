@@ -283,8 +283,8 @@ static int process_read(uint32_t pid, struct owner *owner) {
     return error;
 }
 
-static enum rpc_code explain_answer(struct rpc_call *c, const struct policy *p, const PB(ExplainPolicyRequest) * q,
-                                    const struct owner *owner, uint64_t revision) {
+static enum rpc_code explain_answer(struct rpc_call *c, const struct service *s, const struct policy *p,
+                                    const PB(ExplainPolicyRequest) * q, const struct owner *owner, uint64_t revision) {
     PB(ExplainPolicyResponse) *r = PB_NEW(c, ExplainPolicyResponse, explain_policy_response);
     const struct explain_packet packet = packet_of(q, owner);
     struct explanation *e = rpc_alloc(c, sizeof *e);
@@ -298,10 +298,8 @@ static enum rpc_code explain_answer(struct rpc_call *c, const struct policy *p, 
     r->tiers = rpc_alloc_array(c, PB(ExplainedTier) *, NB_TIER_COUNT);
     for (uint32_t t = 0; t < NB_TIER_COUNT; t++)
         r->tiers[r->n_tiers++] = tier_message(c, p, e, t);
-    r->where = PB_TEXT("usherd's filter engine");
-    r->where_why = PB_TEXT("it judges every packet of the sockets that usherd carries; rules that depend on owners and "
-                           "conversations are known there only");
     r->revision = revision;
+    policies_places(c, s, p, e, revision != 0, r);
     leaves_fill(c, &e->out, r);
     rpc_answer(c, &r->base);
     return RPC_OK;
@@ -322,5 +320,6 @@ enum rpc_code policies_explain(struct rpc_call *c, void *arg, const void *reques
     int error = q->pid != 0 ? process_read(q->pid, &owner) : 0;
     if (error != 0)
         return rpc_fail(c, RPC_INVALID_ARGUMENT, "PROCESS_UNKNOWN", "pid", "process %u: %s", q->pid, strerror(-error));
-    return explain_answer(c, p, q, q->pid != 0 ? &owner : NULL, q->draft != 0 ? 0 : policing_revision(s->u->policing));
+    return explain_answer(c, s, p, q, q->pid != 0 ? &owner : NULL,
+                          q->draft != 0 ? 0 : policing_revision(s->u->policing));
 }

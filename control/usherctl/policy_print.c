@@ -169,6 +169,14 @@ static void tier_print(const PB(ExplainedTier) * t, const struct screen *s) {
         rule_print("decided by", t->rule, s);
 }
 
+static void place_print(const PB(ExplainedPlace) * m, const char *title, const struct screen *s) {
+    char head[192], place[128];
+    text_clean(m->place, place, sizeof place);
+    (void)snprintf(head, sizeof head, "  %-9s %s: ", title, place);
+    line(s, verdict_tone(m->verdict), head, m->verdict);
+    line(s, TONE_DIM, "              ", m->why);
+}
+
 void policy_print_explain(const PB(ExplainPolicyResponse) * a, const struct screen *s) {
     (void)fprintf(s->out, "%s\n%s%s%s by %s\n", a->packet, tone_on(s, verdict_tone(a->verdict)), a->verdict,
                   tone_off(s, verdict_tone(a->verdict)), a->decided_by);
@@ -178,6 +186,6 @@ void policy_print_explain(const PB(ExplainPolicyResponse) * a, const struct scre
         (void)fprintf(s->out, "  %-9s %s\n", i == 0 ? "leaves" : "", a->leaves[i]);
     if (a->error[0] != '\0')
         (void)fprintf(s->out, "  %-9s %s\n", "program", a->error);
-    line(s, TONE_PLAIN, "  where     ", a->where);
-    line(s, TONE_DIM, "            ", a->where_why);
+    for (size_t i = 0; i < a->n_places; i++)
+        place_print(a->places[i], i == 0 ? "where" : "", s);
 }

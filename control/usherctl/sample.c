@@ -259,6 +259,8 @@ const PB(ExplainPolicyResponse) * sample_explain(void) {
     static PB(PolicyRule) count = USHER__CONTROL__V1__POLICY_RULE__INIT, no = USHER__CONTROL__V1__POLICY_RULE__INIT;
     static PB(PolicyRule) * passed[] = {&count};
     static char *leaves[] = {T("mark 0x10")};
+    static PB(ExplainedPlace) w[2];
+    static PB(ExplainedPlace) * ws[] = {&w[0], &w[1]};
     static const char *const tiers[][2] = {{"platform", "allow"}, {"host", "reject"}, {"app", ""}};
     for (int i = 0; i < 3; i++) {
         t[i] = (PB(ExplainedTier))USHER__CONTROL__V1__EXPLAINED_TIER__INIT;
@@ -281,8 +283,15 @@ const PB(ExplainPolicyResponse) * sample_explain(void) {
     r.error = T("ECONNREFUSED");
     r.tiers = ts;
     r.n_tiers = 3;
-    r.where = T("usherd's filter engine");
-    r.where_why = T("it judges every packet of the sockets that usherd carries");
+    for (int i = 0; i < 2; i++) {
+        w[i] = (PB(ExplainedPlace))USHER__CONTROL__V1__EXPLAINED_PLACE__INIT;
+        w[i].place = T(i == 0 ? "usherd's filter engine" : "hooks on kernel sockets");
+        w[i].verdict = T(i == 0 ? "reject" : "allow");
+        w[i].why = T(i == 0 ? "a packet of a socket that usherd carries"
+                            : "rule no-postgres is open there: hooks have no rate limits");
+    }
+    r.places = ws;
+    r.n_places = 2;
     r.leaves = leaves;
     r.n_leaves = 1;
     return &r;

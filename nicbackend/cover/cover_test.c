@@ -193,45 +193,10 @@ static struct nb_owner owner_roll(void) {
     return o;
 }
 
-#define IP                                                                                                             \
-    (COVER_DIR | COVER_IFINDEX | COVER_SRC | COVER_DST | COVER_PROTO | COVER_IP_VERSION | COVER_UID | COVER_GID |      \
-     COVER_PID | COVER_EXE | COVER_COMM_IS | COVER_CGROUP | COVER_DSCP | COVER_LENGTH | COVER_FRAGMENT)
-#define PORTS (COVER_SPORT | COVER_DPORT)
-#define ICMP  (COVER_ICMP_TYPE | COVER_ICMP_CODE)
-
-/* As the hook's parser sees the packet and the stamp the owner. */
 static bool cover_allows(const struct nb_view *v, const struct nb_owner *o, const struct cover_bank *bank) {
-    struct cover_view cv = {.ifindex = v->ifindex,
-                            .sport = v->sport,
-                            .dport = v->dport,
-                            .dir = v->dir,
-                            .state = v->state,
-                            .proto = v->proto,
-                            .ip_version = v->ip_version,
-                            .length = v->length,
-                            .tcp_flags = v->tcp_flags,
-                            .icmp_type = v->icmp_type,
-                            .icmp_code = v->icmp_code,
-                            .dscp = v->dscp,
-                            .fragment = (v->parsed & NB_PARSED_FRAGMENT) != 0};
-    struct cover_owner co = {.exe_inode = o->exe_inode,
-                             .exe_dev = major(o->exe_dev) << 20 | minor(o->exe_dev),
-                             .uid = o->uid,
-                             .gid = o->gid,
-                             .pid = o->pid};
-    memcpy(cv.src, v->src.b, 16);
-    memcpy(cv.dst, v->dst.b, 16);
-    memcpy(co.comm, o->comm, sizeof co.comm);
-    for (uint32_t i = 0; i < COVER_DEPTH; i++)
-        co.cgroup[i] = o->cgroup[i];
-    cv.known = IP | PORTS | ICMP | COVER_TCP_FLAGS | (v->proto == 6 ? COVER_STATE : 0);
-    cv.there = IP | ((v->parsed & NB_PARSED_PORTS) != 0 ? PORTS : 0) | COVER_STATE;
-    cv.there |= (v->parsed & NB_PARSED_ICMP) != 0 ? ICMP : 0;
-    cv.there |= (v->parsed & NB_PARSED_PORTS) != 0 && v->proto == 6 ? COVER_TCP_FLAGS : 0;
-    struct cover_walk w = {.v = &cv, .o = &co, .defaults = bank->defaults};
-    for (uint32_t i = 0; i < bank->rules; i++)
-        (void)cover_ask(&w, &made[i]);
-    return cover_end(&w) != COVER_DENY;
+    struct nb_cover_answer answer;
+    cover_answer(made, bank, v, o, &answer);
+    return !answer.denied;
 }
 
 static void gap_count(void *arg, uint32_t rule, const char *why) {
@@ -284,6 +249,9 @@ Test(cover, what_hooks_cannot_express_is_told_and_passes) {
     cr_assert_eq(cover_compile(&policy, made, &bank, gap_count, &gaps), 1);
     cr_assert_eq(gaps, 1);
     cr_assert(cover_allows(&v, &o, &bank), "the rule might have let it pass");
+    struct nb_cover_answer answer;
+    cr_assert_eq(nb_cover_judge(&policy, &v, &o, &answer), 0);
+    cr_assert(!answer.denied && answer.open == 0, "and is named");
     v.dport = 8;
     cr_assert_not(cover_allows(&v, &o, &bank), "it does not match in any case");
     rules[0].limit = NB_NONE;

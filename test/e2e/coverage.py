@@ -260,4 +260,5 @@ def bobs_postgres_and_charlies_mysqld(rig):
 
 
 if __name__ == "__main__":
-    sys.exit(main([strangers_are_kept_out, headers_are_judged, hooks_outlive_usherd, bobs_postgres_and_charlies_mysqld]))
+    sys.exit(main([strangers_are_kept_out, headers_are_judged, hooks_outlive_usherd,
+               bobs_postgres_and_charlies_mysqld]))

@@ -61,6 +61,8 @@ def drops_what_is_forbidden(rig, nic):
     check(places["nine"]["place"] == "nic" and places["seven"]["place"] == "nic", places)
     check(places["may"]["place"] == "software" and "software has the last word" in places["may"]["why"], places)
     check("software has the last word" in ctl(rig, "nic", "rules", "may"), "one rule alone")
+    text = ctl(rig, "policy", "explain", "-p", "udp", "--from", f"{B4}:4000", "--to", f"{A4}:{KERNEL}")
+    check("rules in front of va (xdp): drop" in text and "goes no further" in text, text)
     shown = json.loads(ctl(rig, "-o", "json", "nic", "show"))["nics"][0]
     check(shown["interface"] == "va" and int(shown["covers"]) == 1 and shown["backend"] == "xdp", shown)
     ctl(rig, "policy", "rollback", code=None)

@@ -150,6 +150,7 @@ def sets_change_and_packets_are_explained(rig):
     check("drop by rule shut of tier host" in text and "goes on after count" in text, text)
     text = ctl(rig, "policy", "explain", "--out", "--to", f"{B4}:7", "--user", "0")
     check("allow by the defaults" in text, text)
+    check("usherd's filter engine: allow" in text and "hooks on kernel sockets: allow" in text, text)
     counted = json.loads(ctl(rig, "-o", "json", "policy", "counters"))["counters"][0]
     check(counted["name"] == "seen" and counted["packets"] >= 2, counted)
 
@@ -170,6 +171,11 @@ def gaps_are_refused_or_shown(rig):
     check(passes(rig, 7), "nothing changed")
     text = ctl(rig, "policy", "apply", limited, "--partial")
     check("1 gaps" in text and revision(rig) == 1, text)
+    text = ctl(rig, "policy", "explain", "--to", f"{A4}:7", "--user", 0)
+    check("hooks on kernel sockets: allow" in text and
+          ("rule slow is open there" in text or "kernel sockets are not judged" in text), text)
+    check("what is forwarded, raw or the kernel's own passes" in ctl(rig, "policy", "explain", "--to", f"{A4}:7") or
+          "kernel sockets are not judged" in text, "nobody's packet")
     check(ctl(rig, "policy", "show").startswith(LIMITED) and why in ctl(rig, "policy", "show"), "show says so, too")
     check("revision 2" in ctl(rig, "policy", "set", "doors", "add", "9"), "not one gap more")
     many = "rules:\n" + "".join(f"  - {{name: r{n}, from_port: {n + 1}, action: drop}}\n" for n in range(1025))
