@@ -58,7 +58,11 @@ INLINE void copy(struct __sk_buff *skb, __u64 cookie, int out, __u32 want, const
     r->out = (__u8)out;
     if (want > room)
         want = room;
-    r->captured = want > 0 && bpf_skb_load_bytes(skb, 0, r->bytes, want) == 0 ? want : 0;
+    r->captured = 0;
+    __u32 last = want - 1; /* Linux 6.1 learns the least size from this comparison, and nothing from `want != 0` */
+    asm volatile("" : "+r"(last));
+    if (last < room && bpf_skb_load_bytes(skb, 0, r->bytes, last + 1) == 0)
+        r->captured = want;
     bpf_ringbuf_submit(r, 0);
 }
 

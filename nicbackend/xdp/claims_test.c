@@ -754,7 +754,8 @@ Test(attach, successor_goes_on_with_the_fds) {
     struct nb_fd fds[64];
     size_t n = predecessor_fds(fds, 64);
     nb_claims_destroy(claims); /* the parent's copy of what the child inherited; it attached nothing */
-    cr_assert_eq(n, 16);
+    bool tcx = n == 16;        /* its link is an fd; a clsact filter of Linux before 6.6 is none */
+    cr_assert(tcx || n == 15);
     cr_assert_eq(nb_claims_adopt(fds, n - 1, &next, &err), -EINVAL, "one is missing");
     cr_assert_eq(nb_claims_adopt(fds, n, &next, &err), 0, "%s", err.text);
     claims = next;
@@ -764,7 +765,7 @@ Test(attach, successor_goes_on_with_the_fds) {
     xdp = nb_attach_find(claims, LO, NB_HOOK_XDP_GENERIC);
     tc = nb_attach_find(claims, LO, NB_HOOK_TC);
     cr_assert(xdp != NULL && tc != NULL);
-    cr_assert_str_eq(nb_attach_mode(tc), "tcx link");
+    cr_assert_str_eq(nb_attach_mode(tc), tcx ? "tcx link" : "clsact filter");
     struct packet p = udp4("10.0.0.1", 7000);
     cr_assert_eq(run(prog_xdp, &p), XDP_DROP, "its socket died with it: not for the kernel");
     xsk = xsk_open();

@@ -525,7 +525,8 @@ Test(nic_rules, hooks_attach_and_go) {
     cr_assert_eq(nb_rules_attach(r, 1, NB_RULES_TC, &err), 0, "%s", err.text);
     cr_assert_eq(nb_rules_attach(r, 1, NB_RULES_TC, &err), -EEXIST);
     cr_assert_eq(nb_rules_attach(other, 1, NB_RULES_XDP_GENERIC, &err), -EBUSY);
-    cr_assert_eq(nb_rules_attach(other, 1, NB_RULES_XDP_NATIVE, &err), -EBUSY);
+    int native = nb_rules_attach(other, 1, NB_RULES_XDP_NATIVE, &err);
+    cr_assert(native == -EBUSY || native == -EOPNOTSUPP, "which of the two Linux says first depends on its age");
     cr_assert_str_eq(nb_rules_mode(r, NB_RULES_XDP_GENERIC), "generic XDP link");
     cr_assert_null(nb_rules_mode(r, NB_RULES_XDP_NATIVE));
     nb_rules_destroy(r);
