@@ -13,6 +13,7 @@
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,6 +34,8 @@ struct hold {
     struct held held[KEEPER_FD_MAX];
     uint32_t count;
     bool done;
+    char *const *cleanup;
+    pid_t cleanup_pid;             /* that runs; 0 = none */
     struct keeper_message message; /* too large for a stack frame */
     int fds[KEEPER_BATCH_MAX];
 };
@@ -69,6 +72,45 @@ static void held_put(struct hold *h, const char *name, int fd) {
     memcpy(e->name, name, KEEPER_NAME_MAX);
 }
 
+/* ---- the end of a grace period ---- */
+
+static bool lasts(const struct held *e) {
+    return strncmp(e->name, KEEPER_LASTING, strlen(KEEPER_LASTING)) == 0;
+}
+
+/* It takes away what no fd holds, and would tell us to end as well. */
+static void cleanup_start(struct hold *h) {
+    h->cleanup_pid = h->cleanup != NULL ? fork() : 0;
+    if (h->cleanup == NULL || h->cleanup_pid > 0)
+        return;
+    if (h->cleanup_pid == 0) {
+        (void)execv(h->cleanup[0], h->cleanup);
+        _exit(127);
+    }
+    h->cleanup_pid = 0; /* it was not to be; what an usherd does when it comes again is the same */
+}
+
+static bool is_cleanup(struct hold *h, pid_t pid) {
+    if (h->cleanup_pid != 0 && waitpid(h->cleanup_pid, NULL, WNOHANG) != 0)
+        h->cleanup_pid = 0; /* and its number may be another's by now */
+    return h->cleanup_pid != 0 && pid == h->cleanup_pid;
+}
+
+static void grace_end(struct hold *h) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < h->count; i++) {
+        if (lasts(&h->held[i]))
+            h->held[kept++] = h->held[i];
+        else
+            (void)close(h->held[i].fd);
+    }
+    h->count = kept;
+    h->deadline = NEVER;
+    h->done = kept == 0;
+    if (kept > 0)
+        cleanup_start(h);
+}
+
 /* ---- the usherd that lives ---- */
 
 static void peer_lost(struct hold *h) {
@@ -90,10 +132,11 @@ static int pidfd_of(int fd) {
     return pidfd_open(peer.pid, 0);
 }
 
-static bool peer_allowed(int fd) {
+static bool peer_allowed(struct hold *h, int fd) {
     struct ucred peer;
     socklen_t len = sizeof peer;
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.uid == geteuid();
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.uid == geteuid() &&
+           !is_cleanup(h, peer.pid);
 }
 
 static int all_send(struct hold *h, int fd) {
@@ -161,7 +204,7 @@ static void successor_accept(struct hold *h) {
     int fd = accept4(h->listen_fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0)
         return;
-    if (!peer_allowed(fd)) {
+    if (!peer_allowed(h, fd)) {
         (void)close(fd);
     } else if (h->peer_fd >= 0) {
         struct keeper_message *m = &h->message;
@@ -218,7 +261,7 @@ static void turn(struct hold *h) {
     else if (p[0].revents != 0)
         successor_accept(h);
     if (h->deadline != NEVER && now_ns() >= h->deadline)
-        h->done = true;
+        grace_end(h);
 }
 
 int hold_run(const struct hold_params *params) {
@@ -227,6 +270,7 @@ int hold_run(const struct hold_params *params) {
         return -ENOMEM;
     h->peer_fd = h->peer_pidfd = -1;
     h->grace_ns = params->grace_ns;
+    h->cleanup = params->cleanup;
     h->listen_fd = listen_open(params->path);
     if (h->listen_fd < -1) {
         int err = h->listen_fd;

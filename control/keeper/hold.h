@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What usher-keeper does, apart from being a program: it holds file descriptors by name for one usherd at a time. When
- * that one dies, it holds on for the grace period; a successor that says hello gets copies of all of them, else the end
- * has come. An fd is the only state: nothing is on disk.
+ * that one dies, it holds on for the grace period; a successor that says hello gets copies of all of them, else it
+ * lets go. What forbids something (names with KEEPER_LASTING) it holds on to until a successor or `usherd --cleanup`
+ * comes: a rule must not fall open because usherd cannot start. An fd is the only state: nothing is on disk.
  *
  * The bytes on the socket are this file's: one message a packet, struct keeper_message, fds beside it, names in it.
  * Same machine, same user, both of one build or of a neighbouring one: `version` is checked.
@@ -16,6 +17,7 @@
 #define KEEPER_VERSION   1u
 #define KEEPER_NAME_MAX  48
 #define KEEPER_FD_MAX    4096 /* held in all */
+#define KEEPER_LASTING   "cover." /* the policy's hooks on kernel sockets begin so, see nicbackend/cover.h */
 #define KEEPER_BATCH_MAX 253  /* the kernel's limit of fds in one message */
 
 enum keeper_op {
@@ -40,13 +42,14 @@ int keeper_send(int fd, const struct keeper_message *m, const int *fds);
 int keeper_receive(int fd, struct keeper_message *m, int *ret_fds, uint32_t *ret_fd_count);
 
 struct hold_params {
-    const char *path;  /* listens here for successors; NULL = nobody can succeed */
-    int first;         /* connection to the usherd that started us, -1 = none; taken */
-    uint64_t grace_ns; /* until the first hello says otherwise */
+    const char *path;     /* listens here for successors; NULL = nobody can succeed */
+    int first;            /* connection to the usherd that started us, -1 = none; taken */
+    uint64_t grace_ns;    /* until the first hello says otherwise */
+    char *const *cleanup; /* runs when a grace period ends and something lasts, and may not end us; NULL = nothing */
 };
 
-/* Holds until an orderly stop or the end of a grace period; then all fds are closed and the path removed. 0, or -errno
- * when it could not begin. */
+/* Holds until an orderly stop, or until a grace period ends and nothing lasts; then all fds are closed and the path
+ * removed. 0, or -errno when it could not begin. */
 int hold_run(const struct hold_params *params);
 
 #endif

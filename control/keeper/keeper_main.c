@@ -2,7 +2,7 @@
  *
  * usher-keeper: the program around hold.c. Started by usherd with a connection on an inherited fd; leaves usherd's
  * session at once, so that neither a terminal's signals nor usherd's end reach it. When all is let go it becomes the
- * command behind "--" (usherd --cleanup), which undoes what no fd holds.
+ * command behind "--" (usherd --cleanup), which undoes what no fd holds; when hooks last, that command runs beside it.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -60,6 +60,7 @@ int main(int argc, char **argv) {
     (void)setsid();
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGHUP, SIG_IGN);
+    params.cleanup = optind < argc ? &argv[optind] : NULL;
     int err = hold_run(&params);
     if (err != 0) {
         (void)fprintf(stderr, "usher-keeper: cannot listen on %s: %s; check that run_dir is writable\n", params.path,

@@ -30,13 +30,16 @@ static void setup(void) {
     snprintf(mark, sizeof mark, "%s/mark", dir);
 }
 
-/* The keeper has let go when its socket is away and its last command has run. */
-static void wait_end(void) {
+static void wait_cleanup(void) {
     for (int i = 0; i < 1000 && access(mark, F_OK) != 0; i++)
         poll(NULL, 0, 10);
-    cr_assert_eq(access(mark, F_OK), 0);
-    cr_assert_eq(access(path, F_OK), -1);
     cr_assert_eq(unlink(mark), 0);
+}
+
+/* The keeper has let go when its socket is away and its last command has run. */
+static void wait_end(void) {
+    wait_cleanup();
+    cr_assert_eq(access(path, F_OK), -1);
 }
 
 static void teardown(void) {
@@ -143,6 +146,23 @@ Test(keeper, killed_daemon_then_grace_ends) {
     cr_assert_eq(poll(&p, 1, 10000), 1, "and lets go when nobody comes");
     wait_end();
     close(pipes[0]);
+}
+
+/* What forbids outlives the grace; what else was held, and what no fd holds, does not. A successor finds it. */
+Test(keeper, what_forbids_lasts_beyond_the_grace) {
+    size_t n;
+    char text[16];
+    struct store *s = open_store(1, &n);
+    put(s, "claims", "1");
+    put(s, "cover.usher_in", "2");
+    store_close(s, false);
+    wait_cleanup();
+    s = open_store(60000, &n);
+    cr_assert_eq(n, 1);
+    content_of(n, "cover.usher_in", text, sizeof text);
+    cr_assert_str_eq(text, "2");
+    store_close(s, true);
+    wait_end();
 }
 
 static int dial(void) {

@@ -216,6 +216,36 @@ def hooks_outlive_usherd(rig):
     stranger.says("serving")
 
 
+def rules_do_not_fall_open(rig):
+    """usherd dies and nobody comes: long after the grace the rules hold, claims are let go, and cleanup ends it."""
+    world = World(rig)
+    intruder = intruder_of(rig)
+    config = settings(databases_rules(rig, intruder, intruder)) + \
+        "keeper: {mode: on, recovery_grace: 1s}\necho: {ports: [7]}\n"
+    usherd = world.usherd(config)
+    if not hooks_or_skip(usherd):
+        return
+    rig.answers("b", A4, 7)
+    usherd.end(signal.SIGKILL)
+
+    until("the grace is over: the kernel has its port again",
+          lambda: isinstance(rig.asks("b", A4, 7, timeout=0.3), ConnectionRefusedError))
+    refused(world, CHARLIE, intruder, 5432)
+    owner = world.start(BOB, intruder, 5432)
+    owner.says("serving")
+    check(greets(rig, 5432) == b"intruder", "whom the rule names is heard")
+    owner.end(signal.SIGKILL)
+    again = world.usherd(config)
+    check(hooks_or_skip(again), "a late successor judges")
+    refused(world, CHARLIE, intruder, 5432)
+    again.end(signal.SIGKILL)
+    until("cleanup is done", lambda: run(rig.inside("a", [f"{rig.bin}/usherd", "--cleanup", *rig.usherd_args(config)]),
+                                         ok=None).returncode == 0)
+    until("the keeper has ended", lambda: not rig.keepers())
+    stranger = world.start(CHARLIE, intruder, 5432)
+    stranger.says("serving")
+
+
 def bobs_postgres_and_charlies_mysqld(rig):
     if not os.path.exists(f"{POSTGRES}/postgres") or not os.path.exists(MARIADB):
         print("SKIPPED: postgresql or mariadb-server is not installed (tools/install-deps)", flush=True)
@@ -260,5 +290,5 @@ def bobs_postgres_and_charlies_mysqld(rig):
 
 
 if __name__ == "__main__":
-    sys.exit(main([strangers_are_kept_out, headers_are_judged, hooks_outlive_usherd,
+    sys.exit(main([strangers_are_kept_out, headers_are_judged, hooks_outlive_usherd, rules_do_not_fall_open,
                bobs_postgres_and_charlies_mysqld]))
