@@ -13,6 +13,7 @@
 
 #include "control/config/config.h"
 #include "control/log.h"
+#include "nicbackend/partition/plan.h"
 #include "nicbackend/rules.h"
 #include "nicbackend/store/store.h"
 
@@ -27,9 +28,9 @@ struct nic_port {
     struct nb_store *store; /* NULL: there is no NIC, see `error` */
     struct nb_error error;
     const char *hook;
-    bool behind; /* a change failed half way: it drops less than it could */
-    struct nb_place *places;
-    uint32_t place_count, refused;
+    struct nb_plan plan; /* of the policy in force */
+    bool behind;         /* a change failed half way: it drops less than it could */
+    uint32_t refused;
     uint64_t change_ns;
 };
 
@@ -57,7 +58,7 @@ static struct nic_port *port_find(struct nic *nic, uint32_t ifindex) {
 
 struct change {
     struct nic *nic;
-    const struct nb_policy *policy;
+    const struct nb_policy *old, *policy;
     uint32_t next; /* port to change */
     int (*commit)(void *arg);
     void *arg;
@@ -66,8 +67,9 @@ struct change {
 
 static int change_next(void *arg);
 
-static int port_partition(struct nic_port *p, const struct nb_policy *policy, struct nb_program *ret_program,
-                          struct nb_place **ret_places) {
+/* By an edit when little has changed since the policy that the plan is of; `old` NULL: all of it. */
+static int port_plan(struct nic_port *p, const struct nb_policy *old, const struct nb_policy *policy,
+                     struct nb_plan *ret_plan, struct nb_program *ret_program) {
     const struct nb_world world = NB_WORLD_UNKNOWN;
     struct nb_program resident;
     int error = nb_store_program(p->store, &resident);
@@ -80,31 +82,32 @@ static int port_partition(struct nic_port *p, const struct nb_policy *policy, st
                                                .refusals = nb_store_refusals(p->store)};
     if (error != 0)
         return error;
-    error = nb_partition(&params, ret_program, ret_places);
+    error = nb_plan_follow(&p->plan, old, &params, ret_plan, ret_program);
     nb_program_free(&resident);
     return error;
 }
 
 static int port_change(struct change *c, struct nic_port *p) {
     struct nb_program program;
-    struct nb_place *places;
+    struct nb_plan plan;
     struct nb_update u = {.commit = change_next, .arg = c};
     uint64_t begin = now_ns();
-    int error = port_partition(p, c->policy, &program, &places);
+    int error = port_plan(p, c->old, c->policy, &plan, &program);
     if (error != 0)
         return error;
     error = nb_store_update(p->store, &program, &u);
     nb_program_free(&program);
     if (error != 0 || u.refused != 0)
         log_warning("nic", "%s: %u rules stay in software: %s", p->name, u.refused, u.error.text);
-    p->behind = error != 0;
     if (!c->committed) {
-        free(places);
+        nb_plan_free(&plan);
+        p->plan.broken = p->behind = true;
         return error;
     }
-    free(p->places);
-    p->places = places;
-    p->place_count = c->policy->rule_count + NB_TIER_COUNT;
+    nb_plan_free(&p->plan);
+    p->plan = plan;
+    p->plan.broken = error != 0 || u.refused != 0;
+    p->behind = error != 0;
     p->refused = u.refused;
     p->change_ns = now_ns() - begin;
     return 0;
@@ -122,7 +125,7 @@ static int change_next(void *arg) {
 }
 
 int nic_change(struct nic *nic, const struct nb_policy *policy, int (*commit)(void *arg), void *arg) {
-    struct change c = {.nic = nic, .policy = policy, .commit = commit, .arg = arg};
+    struct change c = {.nic = nic, .old = nic->policy, .policy = policy, .commit = commit, .arg = arg};
     int error = change_next(&c);
     if (!c.committed)
         return error != 0 ? error : -EIO;
@@ -135,11 +138,9 @@ int nic_change(struct nic *nic, const struct nb_policy *policy, int (*commit)(vo
 static void port_close(struct nic *nic, struct nic_port *p) {
     (void)nb_rules_before_claims(NULL, nic->claims, p->ifindex);
     nb_store_destroy(p->store);
-    free(p->places);
+    nb_plan_free(&p->plan);
     p->store = NULL;
     p->rules = NULL;
-    p->places = NULL;
-    p->place_count = 0;
     p->hook = NULL;
 }
 
@@ -217,7 +218,7 @@ static void port_tend(struct nic *nic, struct nic_port *p) {
     if (differences != 0)
         log_warning("nic", "%s: the device's rules were changed by others: %s", p->name,
                     differences < 0 ? error.text : "they are put right");
-    if (differences != 0 || p->behind)
+    if (differences != 0 || p->behind || p->plan.rough)
         port_follow(nic, p);
 }
 
@@ -326,12 +327,13 @@ bool nic_report(const struct nic *nic, uint32_t index, struct nic_report *ret) {
 
 bool nic_place(const struct nic *nic, uint32_t index, uint32_t place, struct nic_place *ret) {
     const struct nic_port *p = port_at(nic, index);
-    if (p == NULL || place >= p->place_count)
+    if (p == NULL || place >= p->plan.count)
         return false;
+    const struct nb_place *at = &p->plan.places[place];
     struct nb_count c = nb_store_credit(p->store, nb_credit(nic->policy, place));
-    *ret = (struct nic_place){.entries = p->places[place].entries,
-                              .placed = p->places[place].placed,
-                              .why = nb_reason_text((enum nb_reason)p->places[place].reason),
+    *ret = (struct nic_place){.entries = at->entries,
+                              .placed = at->placed,
+                              .why = nb_reason_text((enum nb_reason)at->reason),
                               .packets = c.packets,
                               .bytes = c.bytes};
     return true;

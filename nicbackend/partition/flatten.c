@@ -79,11 +79,24 @@ struct flattening {
     const struct nb_flatten_params *p;
     struct nb_items *items;
     uint32_t rule;
+    uint32_t above; /* what goes to the rule's rank: a cell stands above the rest */
     int error;
 };
 
+static bool asked_for(const struct flattening *f, uint32_t place) {
+    return f->p->only == NULL || f->p->only[place] != 0;
+}
+
+static uint32_t prec_of(const struct flattening *f) {
+    if (f->p->ranks == NULL)
+        return 0;
+    return f->rule == UINT32_MAX ? UINT32_MAX : f->p->ranks[f->rule] + f->above;
+}
+
 static void item_add(struct flattening *f, const struct nb_cube *cube, bool drop) {
     struct nb_items *items = f->items;
+    if (f->p->near != NULL && !nb_cube_overlaps(f->p->near, cube))
+        return;
     if (items->count == items->size) {
         uint32_t size = items->size == 0 ? 64 : items->size * 2;
         struct nb_item *v = realloc(items->v, size * sizeof *v);
@@ -94,7 +107,7 @@ static void item_add(struct flattening *f, const struct nb_cube *cube, bool drop
         items->v = v;
         items->size = size;
     }
-    items->v[items->count++] = (struct nb_item){.cube = *cube, .rule = f->rule, .drop = drop};
+    items->v[items->count++] = (struct nb_item){.cube = *cube, .rule = f->rule, .prec = prec_of(f), .drop = drop};
 }
 
 static void reason_set(struct flattening *f, enum nb_reason reason) {
@@ -122,40 +135,62 @@ static enum nb_reason hidden_reason(const struct nb_match *m) {
     return (m->fields & NB_F_STATE) != 0 ? NB_REASON_STATE : NB_REASON_LENGTH;
 }
 
-/* Behind the last cell in which the rule always matches; 0 when there is none. */
-static uint32_t last_certain(const struct flattening *f, const struct nb_match *m) {
+/* Behind the last cell in which the rule always matches; 0 when there is none. Cells that are disjoint hide nothing
+ * from one another, only from the rest. */
+static uint32_t last_certain(const struct flattening *f, const struct nb_match *m, enum certainty rest) {
     const struct nb_world *w = f->p->world;
-    if (hidden_matches(f->p->policy, m, &w->rest) == ALWAYS)
+    if (rest == ALWAYS)
         return w->cell_count + 1;
-    uint32_t i = w->cell_count;
+    uint32_t i = w->disjoint ? 0 : w->cell_count;
     while (i > 0 && hidden_matches(f->p->policy, m, &w->cells[i - 1]) != ALWAYS)
         i--;
     return i;
 }
 
 /* Cell by cell, so that each is asked for its own sockets. A cell where the rule never matches is shielded from what a
- * wider cell behind it may say, if that would drop. */
+ * wider cell behind it may say, if that would drop. Where the rest punts, disjoint cells need not do so again. */
 static void add_by_cells(struct flattening *f, const struct nb_match *m, const struct nb_cubes *cubes, bool drops) {
     const struct nb_world *w = f->p->world;
     struct nb_cell rest = w->rest;
-    uint32_t certain = drops ? last_certain(f, m) : 0;
+    enum certainty of_rest = hidden_matches(f->p->policy, m, &w->rest);
+    uint32_t certain = drops ? last_certain(f, m, of_rest) : 0;
+    bool punted = w->disjoint && of_rest == MAYBE;
     memset(&rest.cube, 0, sizeof rest.cube);
-    for (uint32_t i = 0; i <= w->cell_count && f->error == 0; i++) {
+    for (uint32_t i = 0; i < w->cell_count + !w->no_rest && f->error == 0; i++) {
         const struct nb_cell *cell = i < w->cell_count ? &w->cells[i] : &rest;
         if (!meets(cubes, cell))
             continue;
         enum certainty c = hidden_matches(f->p->policy, m, cell);
+        bool sure = drops && c == ALWAYS;
         if (c == MAYBE && drops)
             reason_set(f, hidden_reason(m));
-        if (c != NEVER || i + 1 < certain)
-            add_met(f, cubes, cell, drops && c == ALWAYS);
+        f->above = i < w->cell_count;
+        if ((c != NEVER || i + 1 < certain) && (sure || !punted || i == w->cell_count))
+            add_met(f, cubes, cell, sure);
     }
+    f->above = 0;
+}
+
+/* Without looking at it closely: could the match have a key of the cube? */
+static bool may_meet(const struct nb_match *m, const struct nb_cube *near) {
+    uint32_t plain = m->fields & ~m->invert, port = (uint32_t)near->value.dport[0] << 8 | near->value.dport[1];
+    if ((plain & NB_F_DPORT) != 0 && near->mask.dport[0] == 0xff && near->mask.dport[1] == 0xff &&
+        (port < m->dport.lo || port > m->dport.hi))
+        return false;
+    if ((plain & NB_F_PROTO) != 0 && ((m->proto ^ near->value.proto) & near->mask.proto) != 0)
+        return false;
+    for (int i = 0; i < 16 && (plain & NB_F_SRC) != 0; i++)
+        if (((m->src.b[i] ^ near->value.src[i]) & m->src_mask.b[i] & near->mask.src[i]) != 0)
+            return false;
+    return true;
 }
 
 static void flatten_rule(struct flattening *f, const struct nb_rule *r) {
     struct nb_cubes cubes;
     bool wide;
     const struct nb_cell everywhere = {.owner_known = false};
+    if ((f->p->near != NULL && !may_meet(&r->match, f->p->near)) || (f->p->world->no_rest && sees_all(&r->match)))
+        return;
     if (other_way(&r->match, f->p->ifindex))
         return reason_set(f, NB_REASON_OUTGOING);
     enum nb_reason reason = action_reason(&r->action, r->limit);
@@ -184,7 +219,8 @@ static bool flatten_default(struct flattening *f, uint8_t tier) {
     reason_set(f, reason);
     if (a->verdict == NB_ALLOW && (a->flags & (NB_ACT_LOG | NB_ACT_MIRROR)) == 0 && a->counter == NB_NONE)
         return true;
-    item_add(f, &everywhere.cube, reason == NB_REASON_NONE);
+    if (asked_for(f, f->rule) && !f->p->world->no_rest)
+        item_add(f, &everywhere.cube, reason == NB_REASON_NONE);
     return false;
 }
 
@@ -219,12 +255,13 @@ int nb_flatten(const struct nb_flatten_params *params, struct nb_items *ret_item
     struct flattening f = {.p = params, .items = &items, .error = items.reasons == NULL ? -ENOMEM : 0};
     uint32_t next = 0;
     bool more = true;
-    if (f.error == 0)
+    if (f.error == 0 && params->only == NULL && !params->world->no_rest)
         flatten_exempt(&f);
     for (uint8_t tier = 0; tier < NB_TIER_COUNT && more && f.error == 0; tier++) {
         for (; next < p->rule_count && p->rules[next].tier == tier && f.error == 0; next++) {
             f.rule = next;
-            flatten_rule(&f, &p->rules[next]);
+            if (asked_for(&f, next))
+                flatten_rule(&f, &p->rules[next]);
         }
         if (f.error == 0)
             more = flatten_default(&f, tier);

@@ -23,11 +23,14 @@ struct nb_cell {
 struct nb_world {
     const struct nb_cell *cells;
     uint32_t cell_count;
+    bool disjoint; /* no two cells have a packet in common: their order says nothing */
+    bool no_rest;  /* only the cells are asked about, and only rules that ask for what they say */
     struct nb_cell rest;
 };
 
 /* Nothing is known: of any state, of whoever. */
-#define NB_WORLD_UNKNOWN ((struct nb_world){.rest = {.states = NB_STATE_NEW | NB_STATE_ESTABLISHED | NB_STATE_RELATED}})
+#define NB_STATES_ALL    (NB_STATE_NEW | NB_STATE_ESTABLISHED | NB_STATE_RELATED)
+#define NB_WORLD_UNKNOWN ((struct nb_world){.disjoint = true, .rest = {.states = NB_STATES_ALL}})
 
 /* Why a rule is not, or not wholly, in the NIC. The first that was found. */
 #define NB_REASONS(X)                                                                                                  \
@@ -60,6 +63,7 @@ const char *nb_reason_text(enum nb_reason reason);
 struct nb_item {
     struct nb_cube cube;
     uint32_t rule; /* index in the policy; its count plus the tier for a tier's default; UINT32_MAX: nobody's */
+    uint32_t prec; /* with ranks: the higher the earlier */
     bool drop;
 };
 
@@ -69,12 +73,17 @@ struct nb_items {
     uint8_t *reasons; /* enum nb_reason, by rule: why its items punt, if they do */
 };
 
+#define NB_CUBE_MAX 4096u
+
 struct nb_flatten_params {
     const struct nb_policy *policy;
     const struct nb_world *world;
     uint32_t ifindex;
-    uint32_t cube_max; /* of one rule; more are widened */
+    uint32_t cube_max; /* of one rule, NB_CUBE_MAX for devices; more are widened */
     bool exact;        /* counters of rules that do not decide must not miss what hardware drops either */
+    const uint32_t *ranks;       /* by place, see ranks.h; of a disjoint world only. NULL: items get no prec */
+    const struct nb_cube *near;  /* only items that overlap it, NULL = all */
+    const uint8_t *only;         /* by place: nonzero for those that are asked for; NULL = all */
 };
 
 /* 0 or -ENOMEM. */

@@ -77,7 +77,7 @@ static int tunnels_add(struct selection *s, uint32_t *size) {
     static const uint16_t ports[] = {4789, 6081};
     int error = 0;
     for (size_t i = 0; i < 5 && error == 0; i++) {
-        struct nb_item item = {.rule = UINT32_MAX};
+        struct nb_item item = {.rule = UINT32_MAX, .prec = UINT32_MAX};
         item.cube.value.proto = i < 3 ? protos[i] : 17;
         item.cube.mask.proto = 0xff;
         item.cube.value.parsed = item.cube.mask.parsed = NB_PARSED_IP | (i < 3 ? 0 : NB_PARSED_PORTS);
@@ -358,6 +358,10 @@ static int by_prec(const void *a, const void *b) {
     return (int)x->action - (int)y->action;
 }
 
+static bool ranked(const struct selection *s) {
+    return s->p->ranks != NULL;
+}
+
 /* Of the same cube only the first has a say; a punt among them has it for the drops that it covers. */
 static bool repeated(const struct nb_program *p, const struct nb_index *index, const struct nb_cube *cube) {
     uint32_t at = 0, i;
@@ -374,7 +378,9 @@ static void program_fill(const struct selection *s, const uint32_t *in, uint32_t
         const struct candidate *c = &s->v[in[i]];
         struct nb_hw_rule rule = {.cube = c->item.cube,
                                   .action = c->drops ? NB_HW_DROP : NB_HW_PUNT,
-                                  .prec = flat ? !c->drops : level[i],
+                                  .prec = ranked(s) ? c->item.prec
+                                          : flat    ? !c->drops
+                                                    : level[i],
                                   .credit = c->drops ? nb_credit(s->p->policy, c->item.rule) : 0};
         if (repeated(program, index, &rule.cube))
             continue;
@@ -388,12 +394,13 @@ static void program_fill(const struct selection *s, const uint32_t *in, uint32_t
 static int program_make(const struct selection *s, struct nb_program *ret) {
     struct nb_program program = {.rules = calloc(s->used + 1u, sizeof *program.rules)};
     struct nb_index index = {.slots = NULL};
-    uint32_t *in = calloc(s->used + 1u, sizeof *in), *level = calloc(s->used + 1u, sizeof *level), count = 0, deepest;
+    uint32_t *in = calloc(s->used + 1u, sizeof *in), *level = calloc(s->used + 1u, sizeof *level), count = 0,
+             deepest = 0;
     int error = program.rules == NULL || in == NULL || level == NULL ? -ENOMEM : nb_index_create(s->used, &index);
     for (uint32_t i = 0; error == 0 && i < s->count; i++)
         if (s->v[i].in)
             in[count++] = i;
-    if (error == 0)
+    if (error == 0 && !ranked(s))
         error = levels_make(s, in, count, level, &deepest);
     if (error == 0 && deepest >= s->p->caps->levels && s->p->caps->levels > 2)
         error = -E2BIG;
@@ -449,8 +456,12 @@ static int partition_items(const struct nb_partition_params *p, const struct nb_
 }
 
 int nb_partition(const struct nb_partition_params *p, struct nb_program *ret_program, struct nb_place **ret_places) {
-    const struct nb_flatten_params flatten = {
-        .policy = p->policy, .world = p->world, .ifindex = p->ifindex, .cube_max = 4096, .exact = p->exact};
+    const struct nb_flatten_params flatten = {.policy = p->policy,
+                                              .world = p->world,
+                                              .ifindex = p->ifindex,
+                                              .cube_max = NB_CUBE_MAX,
+                                              .exact = p->exact,
+                                              .ranks = p->ranks};
     struct nb_items items;
     int error = nb_flatten(&flatten, &items);
     if (error != 0)

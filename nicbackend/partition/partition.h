@@ -36,6 +36,7 @@ struct nb_partition_params {
     const struct nb_program *resident;   /* what is there now gets an advantage; NULL */
     uint32_t newcomer_max;               /* entries that may be new when `resident` is given; 0 = any number */
     const struct nb_refusals *refusals;  /* what the device would not take before; NULL */
+    const uint32_t *ranks;               /* of devices that nb_ranked() accepts: precedences by place, see ranks.h */
 };
 
 /* 0 or -ENOMEM. `ret_places` has rule_count + NB_TIER_COUNT entries and is the caller's to free, as is the program. */

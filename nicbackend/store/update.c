@@ -9,9 +9,10 @@
 
 /* What becomes of each rule of the new program. */
 struct step {
-    bool kept;    /* the device has it already */
-    bool blocked; /* a cover above it is missing: not in this round */
-    bool failed;  /* the device did not take it */
+    bool kept;      /* the device has it already, */
+    uint32_t entry; /* as this one */
+    bool blocked;   /* a cover above it is missing: not in this round */
+    bool failed;    /* the device did not take it */
 };
 
 struct change {
@@ -19,7 +20,7 @@ struct change {
     const struct nb_program *next;
     struct nb_update *u;
     struct step *steps;  /* by rule of `next` */
-    struct nb_index old; /* entries by cube, as they were when the round began */
+    struct nb_index old; /* entries by cube that are not kept, as they were when the round began */
     bool full;           /* something did not fit: worth another round when the old rules are gone */
     bool progress;
 };
@@ -28,39 +29,49 @@ static bool same_rule(const struct nb_hw_rule *a, const struct nb_hw_rule *b) {
     return a->prec == b->prec && a->action == b->action && a->credit == b->credit;
 }
 
-/* The entry of this cube that the new program does not have (`wanted` false) or has; NULL when there is none. */
-static struct nb_entry *entry_find(const struct change *c, const struct nb_cube *cube, bool wanted,
-                                   const struct nb_hw_rule *same) {
+/* The entry of this cube that the new program does not have; NULL when there is none. */
+static struct nb_entry *entry_find(const struct change *c, const struct nb_cube *cube, const struct nb_hw_rule *same) {
     uint32_t at = 0, i;
     while (nb_index_next(&c->old, cube, &at, &i)) {
         struct nb_entry *e = &c->s->entries[i];
-        if (!e->gone && e->wanted == wanted && nb_cube_equal(&e->rule.cube, cube) &&
-            (same == NULL || same_rule(&e->rule, same)))
+        if (!e->gone && !e->wanted && nb_cube_equal(&e->rule.cube, cube) && (same == NULL || same_rule(&e->rule, same)))
             return e;
     }
     return NULL;
 }
 
-/* Which rules stay. */
+static void keep(struct change *c, uint32_t rule, struct nb_entry *e) {
+    e->wanted = true;
+    c->steps[rule] = (struct step){.kept = true, .entry = (uint32_t)(e - c->s->entries)};
+    c->u->kept++;
+}
+
+/* A program that was made of the one in force has most rules in their old places; the others are looked for. */
 static int change_begin(struct change *c) {
     struct nb_store *s = c->s;
-    c->steps = calloc(c->next->count + 1u, sizeof *c->steps);
-    int error = c->steps == NULL ? -ENOMEM : nb_index_create(s->count, &c->old);
-    if (error != 0)
-        return error;
+    uint32_t count = c->next->count, left = s->count;
+    c->steps = calloc(count + 1u, sizeof *c->steps);
+    if (c->steps == NULL)
+        return -ENOMEM;
     for (uint32_t i = 0; i < s->count; i++) {
-        s->entries[i].wanted = s->entries[i].gone = false;
-        nb_index_add(&c->old, &s->entries[i].rule.cube, i);
-    }
-    for (uint32_t i = 0; i < c->next->count; i++) {
-        struct nb_entry *e = entry_find(c, &c->next->rules[i].cube, false, &c->next->rules[i]);
-        if (e == NULL)
+        struct nb_entry *e = &s->entries[i];
+        const struct nb_hw_rule *rule = i < count ? &c->next->rules[i] : NULL;
+        e->wanted = e->gone = false;
+        if (rule == NULL || !same_rule(&e->rule, rule) || !nb_cube_equal(&e->rule.cube, &rule->cube))
             continue;
-        e->wanted = true;
-        c->steps[i].kept = true;
-        c->u->kept++;
+        keep(c, i, e);
+        left--;
     }
-    return 0;
+    int error = nb_index_create(left, &c->old);
+    for (uint32_t i = 0; i < s->count && error == 0; i++)
+        if (!s->entries[i].wanted)
+            nb_index_add(&c->old, &s->entries[i].rule.cube, i);
+    for (uint32_t i = 0; i < count && error == 0; i++) {
+        struct nb_entry *e = c->steps[i].kept ? NULL : entry_find(c, &c->next->rules[i].cube, &c->next->rules[i]);
+        if (e != NULL)
+            keep(c, i, e);
+    }
+    return error;
 }
 
 static void change_end(struct change *c) {
@@ -79,7 +90,7 @@ static void refused(struct change *c, uint32_t i, int error) {
 }
 
 static int put(struct change *c, const struct nb_hw_rule *rule) {
-    struct nb_entry *e = c->s->caps.unique ? entry_find(c, &rule->cube, false, NULL) : NULL;
+    struct nb_entry *e = c->s->caps.unique ? entry_find(c, &rule->cube, NULL) : NULL;
     int error = e != NULL ? nb_entry_swap(c->s, e, rule, &c->u->error) : nb_entry_add(c->s, rule, &c->u->error);
     if (error == 0 && e != NULL)
         e->wanted = true;
@@ -100,16 +111,15 @@ static void block_below(struct change *c, uint32_t cover) {
         if (drop->action != NB_HW_DROP || !nb_cube_overlaps(&drop->cube, &punt->cube))
             continue;
         c->steps[i].blocked = true;
-        struct nb_entry *e = c->steps[i].kept ? entry_find(c, &drop->cube, true, drop) : NULL;
-        if (e != NULL)
-            e->wanted = false;
+        if (c->steps[i].kept)
+            c->s->entries[c->steps[i].entry].wanted = false;
     }
 }
 
 /* A punt that is there already, only lower or higher: raised now; lowered in the last phase, when its old height is of
  * no use to anybody. */
 static bool stays_high(struct change *c, const struct nb_hw_rule *rule) {
-    const struct nb_entry *e = c->s->caps.unique ? entry_find(c, &rule->cube, false, NULL) : NULL;
+    const struct nb_entry *e = c->s->caps.unique ? entry_find(c, &rule->cube, NULL) : NULL;
     return e != NULL && e->rule.action == NB_HW_PUNT && e->rule.prec > rule->prec;
 }
 
@@ -167,7 +177,7 @@ static void lower_covers(struct change *c) {
         const struct nb_hw_rule *rule = &c->next->rules[i];
         if (rule->action != NB_HW_PUNT || c->steps[i].kept || !stays_high(c, rule))
             continue;
-        struct nb_entry *e = entry_find(c, &rule->cube, false, NULL);
+        struct nb_entry *e = entry_find(c, &rule->cube, NULL);
         e->wanted = true; /* too high is sound: a failure only wastes */
         (void)nb_entry_swap(c->s, e, rule, &c->u->error);
     }

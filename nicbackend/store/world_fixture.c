@@ -102,6 +102,12 @@ static struct nb_action some_action(struct toy *t) {
                               .flags = (uint16_t)(roll(t, 8) ? 0u : 1u << roll(t, 5))};
 }
 
+static void some_rule(struct toy *t, struct nb_rule *r, uint32_t number) {
+    *r = (struct nb_rule){.id = number + 100 * (1 + roll(t, 2)), .limit = roll(t, 8) ? NB_NONE : 0};
+    r->action = some_action(t);
+    some_match(t, &r->match);
+}
+
 void toy_policy(struct toy *t, uint64_t seed) {
     *t = (struct toy){.rng = seed};
     t->policy = (struct nb_policy){.rules = t->rules,
@@ -122,10 +128,8 @@ void toy_policy(struct toy *t, uint64_t seed) {
     t->matches[1] = (struct nb_owner_match){.fields = NB_OWNER_NOBODY};
     for (uint32_t i = 0; i < t->policy.rule_count; i++) {
         struct nb_rule *r = &t->rules[i];
-        *r = (struct nb_rule){.id = i + 100 * (1 + roll(t, 2)), .limit = roll(t, 8) ? NB_NONE : 0};
+        some_rule(t, r, i);
         r->tier = (uint8_t)(i * NB_TIER_COUNT / t->policy.rule_count);
-        r->action = some_action(t);
-        some_match(t, &r->match);
     }
     for (uint32_t i = 0; i < NB_TIER_COUNT; i++)
         t->policy.defaults[i] = (struct nb_action){.verdict = roll(t, 5) ? NB_ALLOW : NB_DROP, .counter = NB_NONE};
@@ -159,6 +163,72 @@ void toy_world(struct toy *t) {
         some_cell(t, &t->cells[i]);
     t->world.rest = (struct nb_cell){.states = (uint8_t)(roll(t, 2) ? NB_STATE_NEW : 1 + roll(t, 7)),
                                      .owner_known = roll(t, 2) != 0};
+}
+
+void toy_sockets(struct toy *t) {
+    t->world = (struct nb_world){.cells = t->cells, .disjoint = true, .rest = NB_WORLD_UNKNOWN.rest};
+    for (uint32_t port = 0; port < 4; port++) {
+        struct nb_cell *c = &t->cells[t->world.cell_count];
+        if (roll(t, 2))
+            continue;
+        some_cell(t, c);
+        memset(c->cube.value.src, 0, sizeof c->cube.value.src + sizeof c->cube.value.dst + 2);
+        memset(c->cube.mask.src, 0, sizeof c->cube.mask.src + sizeof c->cube.mask.dst + 2);
+        c->states = NB_STATES_ALL;
+        c->cube.value.dport[1] = (uint8_t)port;
+        t->world.cell_count++;
+    }
+}
+
+void toy_copy(struct toy *to, const struct toy *from) {
+    *to = *from;
+    to->policy.rules = to->rules;
+    to->policy.sets = to->sets;
+    to->policy.owners = to->matches;
+    to->policy.limits = &to->limit;
+    to->sets[0].addrs = to->addrs;
+    to->sets[1].ranges = to->ports;
+    to->world.cells = to->cells;
+}
+
+static void rule_comes(struct toy *t) {
+    uint32_t at = roll(t, t->policy.rule_count + 1), n = t->policy.rule_count;
+    if (n == TOY_RULES)
+        return;
+    memmove(&t->rules[at + 1], &t->rules[at], (n - at) * sizeof *t->rules);
+    some_rule(t, &t->rules[at], 1000 + roll(t, 1000));
+    t->rules[at].tier = at < n ? t->rules[at + 1].tier : NB_TIER_APP;
+    t->policy.rule_count++;
+}
+
+static void rule_goes(struct toy *t, uint32_t at) {
+    t->policy.rule_count--;
+    memmove(&t->rules[at], &t->rules[at + 1], (t->policy.rule_count - at) * sizeof *t->rules);
+}
+
+void toy_nudge(struct toy *t) {
+    uint32_t what = roll(t, 8), n = t->policy.rule_count, tier;
+    if (what == 0 || n == 0)
+        return rule_comes(t);
+    uint32_t at = roll(t, n);
+    tier = t->rules[at].tier;
+    switch (what) {
+    case 1:
+        return rule_goes(t, at);
+    case 2:
+        t->policy.defaults[roll(t, NB_TIER_COUNT)].verdict = roll(t, 2) ? NB_ALLOW : NB_DROP;
+        return;
+    case 3:
+        t->ports[1] = (struct nb_range){2, 2 + roll(t, 2)};
+        return;
+    case 4:
+        t->rules[at].action = some_action(t);
+        return;
+    default:
+        some_rule(t, &t->rules[at], at);
+        t->rules[at].tier = (uint8_t)tier;
+        return;
+    }
 }
 
 /* --- what software says ---------------------------------------------------------------------------------------- */

@@ -36,6 +36,11 @@ uint32_t toy_points(struct nb_view *ret_views);
 void toy_policy(struct toy *t, uint64_t seed);
 /* Other sockets, the same policy. */
 void toy_world(struct toy *t);
+/* Other sockets that have no port in common, and of packets to other ports nothing is known. */
+void toy_sockets(struct toy *t);
+void toy_copy(struct toy *to, const struct toy *from);
+/* A rule comes, goes or becomes another; or a set or a default does. */
+void toy_nudge(struct toy *t);
 /* Fills in what software says. */
 void toy_judge(struct toy *t);
 

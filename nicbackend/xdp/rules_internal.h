@@ -59,7 +59,6 @@ struct nb_rules {
     uint32_t slot_head, slot_tail;
     uint64_t *cpu_counts; /* room for one lookup */
     int cpus;
-    bool stale; /* something was taken away since the last sync() */
     struct rules_hook hooks[NB_RULES_HOOK_COUNT];
     int filter, next; /* the socket filter and its program array, -1 = not loaded */
 };

@@ -34,6 +34,7 @@ extern const struct bench bench_filter_engine;
 extern const struct bench bench_filter_cost;
 extern const struct bench bench_policy_replace;
 extern const struct bench bench_nic_drop;
+extern const struct bench bench_nic_change;
 extern const struct bench bench_posix_sockperf_udp;
 extern const struct bench bench_posix_sockperf_tcp;
 extern const struct bench bench_posix_redis;
