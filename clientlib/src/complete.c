@@ -102,7 +102,7 @@ static enum verdict take_accept(struct usher_context *ctx, struct client_set *s,
     if (e->event.handle == USH_NONE && client_stream_adopted(ctx, s, e, ret_ev))
         return TAKEN;
     if (LIKELY(listener && listener->st && !listener->st->left)) {
-        if (client_stream_accept(listener, e, ret_ev))
+        if (client_stream_accept(listener, s, e, ret_ev))
             return TAKEN;
     }
     client_stream_refuse(ctx, s, e->event.value);
@@ -252,6 +252,8 @@ static void purge(struct usher_context *ctx, struct client_set *s, uint32_t hand
             client_release_cell(ctx, s, e->recv.cell, e->recv.len);
             e->type = 0; /* consumed: usherd does not read its completions again */
         } else if (e->type == USH_CQ_EVENT && e->event.handle == handle) {
+            if (e->flags == USH_EVENT_ACCEPT)
+                client_stream_refuse(ctx, s, e->event.value); /* its peer must not wait for ever */
             e->type = 0;
         }
     }
@@ -261,6 +263,9 @@ void client_handle_forget(struct usher_socket *sock) {
     if (!sock->known)
         return;
     purge(sock->ctx, sock->home, sock->handle);
+    for (uint32_t i = 0; sock->st && i < USH_SET_MAX; i++)
+        if (sock->st->more_sets >> i & 1 && sock->ctx->set_at[i])
+            purge(sock->ctx, sock->ctx->set_at[i], sock->handle);
     sock->ctx->by_handle[USH_HANDLE_INDEX(sock->handle)] = NULL;
     sock->known = false;
 }

@@ -91,6 +91,7 @@ struct client_stream {
     uint32_t sent_head, sent_tail, sent_room;
     uint8_t peer[16], local[16]; /* v4-mapped */
     uint16_t peer_port, local_port;
+    uint32_t more_sets; /* of a listener, a bit for each besides its own that brings connections */
     bool listening, connecting, open;
     bool adopted;   /* it began in another process: its bytes were not all counted here */
     bool parking;   /* PARK was sent: nothing goes out any more */
@@ -425,7 +426,7 @@ static inline void client_rpc_end(struct usher_context *ctx)
 struct client_answer {
     int32_t error;
     bool accelerated;
-    uint32_t abi, handle, set, rx_quota, tx_limit, index;
+    uint32_t abi, handle, set, more_sets, rx_quota, tx_limit, index;
     uint32_t others, shut, unread, local_port; /* of a stream that is shared */
     uint64_t session_id;
     char text[256], reason[128], version[32];
@@ -483,8 +484,9 @@ int client_stream_new(struct usher_socket *sock);
 void client_stream_free(struct usher_socket *sock);
 /* An event of usherd's about a stream. True: *ret_ev is for the program. */
 bool client_stream_event(struct usher_socket *sock, const struct ush_cqe *e, struct usher_event *ret_ev);
-/* A connection for a listener; false: not now, the submission ring is full. */
-bool client_stream_accept(struct usher_socket *listener, const struct ush_cqe *e, struct usher_event *ret_ev);
+/* A connection for a listener, by the set that serves it; false: not now, the submission ring is full. */
+bool client_stream_accept(struct usher_socket *listener, struct client_set *s, const struct ush_cqe *e,
+                          struct usher_event *ret_ev);
 /* Buffers whose bytes are done come home. */
 void client_stream_reap(struct usher_socket *sock);
 bool client_stream_reap_all(struct usher_context *ctx);

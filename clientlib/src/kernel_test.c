@@ -231,7 +231,7 @@ Test(kernel, a_socket_that_usherd_lets_go_goes_on_by_the_kernel) {
     struct fake_stats st;
     const struct ush_cqe gone = {.type = USH_CQ_EVENT, .flags = USH_EVENT_CLOSED};
     cr_assert(fake_inject(r.fake, 0, "before", 6));
-    fake_raw(r.fake, &gone);
+    fake_raw(r.fake, 0, &gone);
     cr_assert_eq(usher_wait(r.ctx, &ev, 1, 5 * SECOND), 1);
     cr_assert_arr_eq(ev.msg.buf.data, "before", 6, "what came before is read");
     usher_rx_release(r.ctx, &ev.msg, 1);

@@ -102,9 +102,10 @@ static int parse_body(const struct pb_field *body, enum response_field kind, str
             pb_text(&f, a->reason, sizeof(a->reason));
         else if (kind == RESP_SOCKET && f.number == 3)
             a->accelerated = f.value != 0;
-        else if (kind == RESP_SOCKET && f.number <= 10) {
-            uint32_t *const to[] = {[1] = &a->handle, [2] = &a->set,  [5] = &a->rx_quota, [6] = &a->tx_limit,
-                                    [7] = &a->others, [8] = &a->shut, [9] = &a->unread,   [10] = &a->local_port};
+        else if (kind == RESP_SOCKET && f.number <= 11) {
+            uint32_t *const to[] = {
+                [1] = &a->handle, [2] = &a->set,    [5] = &a->rx_quota,    [6] = &a->tx_limit,  [7] = &a->others,
+                [8] = &a->shut,   [9] = &a->unread, [10] = &a->local_port, [11] = &a->more_sets};
             *to[f.number] = (uint32_t)f.value;
         }
     }
@@ -268,6 +269,7 @@ static void put_stream(struct pb_writer *w, const struct usher_socket *sock) {
     uint32_t n = client_stream_options_list(st, options, CLIENT_LISTEN_OPTIONS);
     if (n)
         pb_put_bytes(w, 6, options, n * sizeof(options[0]));
+    pb_put_uint(w, 7, true);
 }
 
 int client_rpc_open(struct usher_context *ctx, const struct usher_socket *sock, struct client_answer *ret_answer) {

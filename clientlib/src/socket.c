@@ -148,19 +148,25 @@ void client_socket_to_kernel(struct usher_socket *sock, const char *why) {
     set_reason(sock, why);
 }
 
-/* The answer's set, made known when it is new. */
+/* One of the answer's sets, made known when it is new: the first fd that is left is its own then. */
+static int install_one_set(struct usher_context *ctx, struct client_answer *a, uint32_t set) {
+    if (ctx->set_at[set])
+        return 0;
+    if (a->fd_count == 0)
+        return client_fail(-EPROTO, "usherd's answer brings no kick fd for a new ring set");
+    int err = client_set_add(ctx, set, a->fds[0]);
+    if (!err)
+        memmove(&a->fds[0], &a->fds[1], --a->fd_count * sizeof(a->fds[0]));
+    return err;
+}
+
 static int install_set(struct usher_context *ctx, struct client_answer *a) {
-    if (a->set >= USH_SET_MAX)
+    if (a->set >= USH_SET_MAX || a->more_sets >> USH_SET_MAX)
         return client_fail(-EPROTO, "usherd's answer names a socket or ring set that cannot be");
-    if (!ctx->set_at[a->set]) {
-        if (a->fd_count != 1)
-            return client_fail(-EPROTO, "usherd's answer brings no kick fd for a new ring set");
-        int err = client_set_add(ctx, a->set, a->fds[0]);
-        if (err)
-            return err;
-        a->fd_count = 0;
-    }
-    return 0;
+    int err = install_one_set(ctx, a, a->set);
+    for (uint32_t i = 0; i < USH_SET_MAX && !err; i++)
+        err = a->more_sets >> i & 1 ? install_one_set(ctx, a, i) : 0;
+    return err;
 }
 
 /* usherd carries the socket: remembers where. The answer's numbers are checked, they index our tables. */
@@ -181,6 +187,8 @@ static int install(struct usher_socket *sock, struct client_answer *a) {
     sock->sent = sock->done = __atomic_load_n(&ctx->shared_sockets[a->handle].tx_done, __ATOMIC_RELAXED);
     sock->tx_limit = a->tx_limit && a->tx_limit < INT32_MAX ? a->tx_limit : INT32_MAX;
     sock->rx_quota = a->rx_quota;
+    if (sock->st)
+        sock->st->more_sets = a->more_sets;
     ctx->by_handle[a->handle] = sock;
     set_reason(sock, a->reason);
     return 0;

@@ -390,10 +390,26 @@ bool client_stream_event(struct usher_socket *sock, const struct ush_cqe *e, str
 
 /* ---- accepting ---- */
 
+/* usherd gives an index again when CLOSED is written and CLOSE was read, but the two sets' rings are read in any order:
+ * what the program has left is over, and CLOSED will find nobody. */
+static bool index_is_free(struct usher_context *ctx, const struct client_set *s, uint32_t index) {
+    struct usher_socket *old = ctx->by_handle[index];
+    if (!old)
+        return true;
+    if (!old->st || !old->st->left || old->st->close_due || old->set == s)
+        return false;
+    give_all(old);
+    client_again_over(old);
+    client_stream_detach(old);
+    client_socket_free(old);
+    return true;
+}
+
 struct usher_socket *client_stream_begun(struct usher_context *ctx, struct client_set *s, bool v6, uint32_t handle,
                                          const struct ush_cqe *e) {
     uint32_t index = USH_HANDLE_INDEX(handle);
-    if (index >= ctx->table_size || index < ctx->h.socket_max + ctx->h.client_socket_max || ctx->by_handle[index])
+    if (index >= ctx->table_size || index < ctx->h.socket_max + ctx->h.client_socket_max ||
+        !index_is_free(ctx, s, index))
         return NULL;
     struct usher_socket *sock = calloc(1, sizeof(*sock));
     if (!sock)
@@ -416,8 +432,9 @@ struct usher_socket *client_stream_begun(struct usher_context *ctx, struct clien
     return sock;
 }
 
-bool client_stream_accept(struct usher_socket *listener, const struct ush_cqe *e, struct usher_event *ret_ev) {
-    struct usher_socket *sock = client_stream_begun(listener->ctx, listener->set, listener->v6, e->event.value, e);
+bool client_stream_accept(struct usher_socket *listener, struct client_set *s, const struct ush_cqe *e,
+                          struct usher_event *ret_ev) {
+    struct usher_socket *sock = client_stream_begun(listener->ctx, s, listener->v6, e->event.value, e);
     if (!sock)
         return false;
     struct client_stream *st = sock->st;

@@ -113,8 +113,8 @@ static void fill(const struct client_stream *st, const struct client_option *o, 
         memcpy(ret_option->name, st->congestion, sizeof(ret_option->name));
 }
 
-static bool put(struct usher_socket *sock, const struct client_option *o, uint8_t flags) {
-    struct ush_sqe *e = client_sq_slot(sock->ctx, sock->set);
+static bool put_on(struct usher_socket *sock, struct client_set *set, const struct client_option *o, uint8_t flags) {
+    struct ush_sqe *e = client_sq_slot(sock->ctx, set);
     struct ush_option option;
     if (!e)
         return false;
@@ -127,9 +127,18 @@ static bool put(struct usher_socket *sock, const struct client_option *o, uint8_
     e->stream.option = option.option;
     e->stream.value = option.value;
     memcpy(e->stream.name, option.name, sizeof(e->stream.name));
-    client_sq_commit(sock->set, e, TXBUF_NONE);
-    sock->set->kick_due = sock->ctx->kick_due = true;
+    client_sq_commit(set, e, TXBUF_NONE);
+    set->kick_due = sock->ctx->kick_due = true;
     return true;
+}
+
+/* Of a listener on each of its sets; when one is full, all of them are asked once more by whoever tries again. */
+static bool put(struct usher_socket *sock, const struct client_option *o, uint8_t flags) {
+    bool done = put_on(sock, sock->set, o, flags);
+    for (uint32_t i = 0; done && i < USH_SET_MAX; i++)
+        if (sock->st->more_sets >> i & 1)
+            done = put_on(sock, sock->ctx->set_at[i], o, flags);
+    return done;
 }
 
 bool client_stream_options_ahead(struct usher_socket *sock) {

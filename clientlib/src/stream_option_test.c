@@ -338,7 +338,7 @@ Test(stream_urgent, goes_with_its_byte) {
     struct ush_cqe e = {.type = USH_CQ_EVENT, .flags = USH_EVENT_URGENT};
     e.event.handle = info.handle;
     e.event.extra = 41;
-    fake_raw(r.fake, &e);
+    fake_raw(r.fake, 0, &e);
     struct usher_event ev = expect(r.ctx, USHER_EV_URGENT);
     cr_assert(ev.sock == sock && ev.msg.user_data == 41);
     usher_close(sock);

@@ -295,3 +295,40 @@ Test(stream, usherd_dies_under_a_stream) {
     usher_close(sock);
     rig_stop(&r);
 }
+
+static void raw_event(struct rig *r, uint32_t set, uint8_t event, uint32_t handle, uint32_t value) {
+    struct ush_cqe e = {.type = USH_CQ_EVENT, .flags = event};
+    e.event.handle = handle;
+    e.event.value = value;
+    fake_raw(r->fake, set, &e);
+}
+
+/* A listener that usherd serves by two sets: their rings are read in any order. */
+Test(stream, accepts_by_every_set) {
+    struct rig r = rig_start(&(struct fake_config){.sets = 2});
+    uint16_t port;
+    struct usher_socket *l = listener(r.ctx, &port), *first, *second;
+    struct usher_socket_info info;
+    uint32_t index = r.ctx->h.socket_max + r.ctx->h.client_socket_max + 5;
+    const int on = 1;
+    cr_assert_eq(usher_socket_info(l, &info), 0);
+    uint32_t was = r.ctx->set_at[0]->sq_pos, was_other = r.ctx->set_at[1]->sq_pos;
+    cr_assert_eq(usher_setsockopt(l, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)), 0);
+    cr_assert_eq(r.ctx->set_at[0]->sq_pos, was + 1);
+    cr_assert_eq(r.ctx->set_at[1]->sq_pos, was_other + 1, "each set hears of the option");
+    raw_event(&r, 0, USH_EVENT_ACCEPT, info.handle, USH_HANDLE(index, 1));
+    cr_assert_not_null(first = expect(r.ctx, USHER_EV_ACCEPT).msg.sock);
+    cr_assert_eq(first->set, r.ctx->set_at[0]);
+    usher_close(first);
+    raw_event(&r, 1, USH_EVENT_ACCEPT, info.handle, USH_HANDLE(index, 2));
+    cr_assert_not_null(second = expect(r.ctx, USHER_EV_ACCEPT).msg.sock,
+                       "its index is another's, CLOSED is on its way");
+    cr_assert_eq(second->set, r.ctx->set_at[1]);
+    raw_event(&r, 0, USH_EVENT_CLOSED, USH_HANDLE(index, 1), 0);
+    raw_event(&r, 1, USH_EVENT_HANGUP, USH_HANDLE(index, 2), 0);
+    cr_assert_eq(expect(r.ctx, USHER_EV_HANGUP).sock, second);
+    raw_event(&r, 1, USH_EVENT_ACCEPT, info.handle, USH_HANDLE(index + 1, 1));
+    usher_close(l); /* refuses what nobody has seen */
+    usher_close(second);
+    rig_stop(&r);
+}

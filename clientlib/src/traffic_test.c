@@ -411,7 +411,7 @@ Test(traffic, completions_that_cannot_be_end_the_session) {
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct rig r = rig_start(&by_hand);
         struct usher_event ev;
-        fake_raw(r.fake, &cases[i]);
+        fake_raw(r.fake, 0, &cases[i]);
         cr_assert_eq(usher_poll(r.ctx, &ev, 1), 1, "case %zu", i);
         cr_assert_eq(ev.type, USHER_EV_DOWN);
         cr_assert_eq(usher_poll(r.ctx, &ev, 1), -ENETDOWN);
@@ -434,7 +434,7 @@ Test(traffic, odd_completions_are_skipped) {
     struct rig r = rig_start(&by_hand);
     struct usher_event ev;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        fake_raw(r.fake, &cases[i]);
+        fake_raw(r.fake, 0, &cases[i]);
         cr_assert_eq(usher_poll(r.ctx, &ev, 1), 0, "case %zu", i);
     }
     cr_assert_eq(rig_send(r.sock, "still here", 10), 10);

@@ -291,6 +291,14 @@ void session_port_flows_look(struct runtime *rt, struct session_port_flow *flows
         flows[i].lives = fake.streams[flows[i].sock].lives;
 }
 
+void session_socket_undo(struct session *s, const struct session_socket *sock) {
+    (void)session_socket_close(s, sock->handle);
+    if (sock->kick_fd >= 0) {
+        (void)close(sock->kick_fd);
+        s->kicked = false;
+    }
+}
+
 void session_port_flow_steer(struct runtime *rt, const struct session_port_flow *f, bool hold) {
     (void)rt;
     (void)f;

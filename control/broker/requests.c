@@ -328,8 +328,13 @@ static void socket_answer(const struct session_socket *made, struct outgoing *ou
     out->response.socket.set = made->set;
     out->response.socket.rx_quota = made->rx_quota;
     out->response.socket.tx_limit = made->tx_limit;
+    out->response.socket.more_sets = made->more_sets;
     if (made->kick_fd >= 0)
         out->fds[out->fd_count++] = made->kick_fd;
+    for (uint32_t i = 0; i < USH_SET_MAX; i++) {
+        if ((made->more_sets >> i & 1) && made->more_kick_fd[i] >= 0)
+            out->fds[out->fd_count++] = made->more_kick_fd[i];
+    }
 }
 
 static void flow_keep(void *arg, const struct flow *flow) {
@@ -366,9 +371,7 @@ static void socket_make(struct connection *c, const struct kernel_socket *s, con
     }
     err = claim_listener(c->broker->params.claims, s);
     if (err != 0) {
-        if (made.kick_fd >= 0)
-            (void)close(made.kick_fd);
-        (void)session_socket_close(c->session, made.handle);
+        session_socket_undo(c->session, &made);
         request_refuse(out, ENOBUFS, "the port cannot be claimed: %s", strerror(-err));
         return;
     }
@@ -399,6 +402,8 @@ static void bound_open(struct connection *c, const struct kernel_socket *s, stru
                        struct outgoing *out) {
     params->bound = true;
     params->reuseport = false;
+    params->peer = params->flow.remote;
+    params->peer_port = params->flow.remote_port;
     params->flow.remote = ipaddr_any();
     params->flow.remote_port = 0;
     struct kernel_socket here = *s;
@@ -447,6 +452,7 @@ static void open_socket(struct connection *c, const struct request *r, int fd, s
     params.tx_limit = r->open.tx_limit;
     params.spread = (uint8_t)r->open.spread;
     params.bound = bound;
+    params.all_shards = r->open.all_shards;
     params.options = r->open.options;
     params.option_count = r->open.option_count;
     if (ret_socket->flow.proto == IPPROTO_TCP)

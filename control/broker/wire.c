@@ -169,6 +169,7 @@ static int take_open(const Usher__Session__V1__OpenRequest *m, struct request *r
     r->open.rx_quota = m->rx_quota;
     r->open.tx_limit = m->tx_limit;
     r->open.spread = m->spread;
+    r->open.all_shards = m->all_shards;
     if ((m->remote.len != 0 && m->remote.len != 16) || m->remote_port > UINT16_MAX ||
         (m->remote_port != 0) != (m->remote.len != 0) || m->stream_options.len > sizeof r->open.options ||
         m->stream_options.len % sizeof r->open.options[0] != 0)
@@ -300,6 +301,7 @@ size_t wire_encode(const struct response *r, uint8_t ret_bytes[WIRE_MESSAGE_MAX]
     } else if (r->kind == RESPONSE_SOCKET) {
         socket.handle = r->socket.handle;
         socket.set = r->socket.set;
+        socket.more_sets = r->socket.more_sets;
         socket.accelerated = r->socket.accelerated;
         socket.reason = (char *)r->socket.reason;
         socket.rx_quota = r->socket.rx_quota;

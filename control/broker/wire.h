@@ -52,6 +52,7 @@ struct request {
             uint32_t rx_quota, tx_limit, spread;
             struct ipaddr remote; /* with remote_port */
             uint16_t remote_port; /* 0 = none */
+            bool all_shards;
             uint32_t option_count;
             struct ush_option options[WIRE_OPTION_MAX];
         } open;
@@ -96,7 +97,7 @@ struct response {
             uint8_t key[16];
         } attach;
         struct {
-            uint32_t handle, set, rx_quota, tx_limit;
+            uint32_t handle, set, more_sets, rx_quota, tx_limit;
             uint32_t others, unread, local_port;
             bool accelerated, shut;
             char reason[160];

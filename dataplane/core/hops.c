@@ -161,6 +161,14 @@ static uint16_t local_port(const struct pkt *p) {
     return be16_load(p->data + (p->flags & PKT_ICMP_ERROR ? 0 : 2));
 }
 
+static uint32_t spread_shard(const struct shard *sh, const struct pkt *p, uint16_t port) {
+    struct flow flow = p->flow;
+    if (flow.local_port == 0 && p->len >= 4)
+        flow.remote_port = be16_load(p->data + (p->flags & PKT_ICMP_ERROR ? 2 : 0));
+    flow.local_port = port;
+    return steer_spread(&flow, sh->shard_count);
+}
+
 /* One tree for the host, in one shard: what the others send crosses to it, so that shares, guarantees and ceilings are
  * exact whichever worker serves whom. */
 static void hop_qos(struct shard *sh, struct pkt **pkts, uint32_t n) {
@@ -181,7 +189,10 @@ static uint32_t cross_out(struct shard *sh, enum hop_id hop, struct pkt **pkts, 
     uint32_t kept = 0;
     for (uint32_t i = 0; i < n; i++) {
         struct pkt *p = pkts[i];
-        uint32_t owner = steer_lookup(sh->steer, p->flow.proto, local_port(p));
+        uint16_t port = local_port(p);
+        uint32_t owner = steer_lookup(sh->steer, p->flow.proto, port);
+        if (owner == STEER_SPREAD)
+            owner = spread_shard(sh, p, port);
         if (LIKELY(owner == sh->index || owner >= sh->shard_count))
             pkts[kept++] = p;
         else

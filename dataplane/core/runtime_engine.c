@@ -64,10 +64,17 @@ static void take_all(struct runtime *rt, uint32_t engine, uint32_t shards) {
     }
 }
 
+/* Transports have the same secrets everywhere: a client of a port that is spread may show a cookie that another shard
+ * gave it. */
+uint64_t engine_seed(const struct runtime *rt, const struct engine_ops *ops, uint32_t shard) {
+    return rt->cfg.seed + (ops->stage == STAGE_TRANSPORT ? 0 : shard);
+}
+
 static int put_one(struct runtime *rt, uint32_t shard, uint32_t engine, const void *cfg) {
     struct place p = {.engine = engine};
     struct shard *sh = rt->shard[shard];
-    int error = shard_node_make(sh, &rt->engine[engine].ops, cfg, rt->cfg.seed + shard, &p.node);
+    int error =
+        shard_node_make(sh, &rt->engine[engine].ops, cfg, engine_seed(rt, &rt->engine[engine].ops, shard), &p.node);
     if (error < 0)
         return error;
     error = runtime_call(rt, shard, put_run, &p);

@@ -55,6 +55,11 @@ struct runtime {
 void heirloom_adopt(struct runtime *rt, uint32_t shard, struct node *nd);
 void heirlooms_drop(struct runtime *rt);
 
+/* ---- runtime_engine.c ---- */
+
+/* Of a fresh state of an engine. */
+uint64_t engine_seed(const struct runtime *rt, const struct engine_ops *ops, uint32_t shard);
+
 /* ---- upgrade.c ---- */
 
 uint32_t upgrade_engine(const struct upgrade *up);

@@ -126,7 +126,7 @@ static int spare_create(struct upgrade *up, uint32_t shard, const void *cfg) {
         return -ENOMEM;
     if (!up->moves)
         return 0;
-    int error = node_state_create(spare, spare->ops, cfg, up->rt->cfg.seed + shard);
+    int error = node_state_create(spare, spare->ops, cfg, engine_seed(up->rt, spare->ops, shard));
     if (error == 0)
         arena_touch(up, shard);
     return error;

@@ -161,6 +161,8 @@ static void session_free(struct session *s) {
         session_guard_remove(s->guard);
     pages_put(s->base, s->size);
     pages_put(s->socket, socket_end(&s->layout) * sizeof *s->socket);
+    for (uint32_t i = 0; s->parted && i < s->socket_high; i++)
+        free(s->flow[i].part);
     pages_put(s->flow, sockets * sizeof *s->flow);
     pages_put(s->closed, sockets * sizeof *s->closed);
     pages_put(s->slab, slab_count(s) * sizeof *s->slab);

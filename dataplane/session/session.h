@@ -85,6 +85,9 @@ struct session_socket_params {
     uint32_t backlog;      /* listeners; 0 = default */
     uint64_t cookie;       /* SO_COOKIE */
     bool bound;
+    struct ipaddr peer; /* bound: where it is about to connect to, with peer_port */
+    uint16_t peer_port;
+    bool all_shards; /* a listener whose client takes connections on any ring set: it may stand in every shard */
     const struct ush_option *options; /* listeners: what their connections are born with; a client's words */
     uint32_t option_count;
 };
@@ -94,6 +97,8 @@ struct session_socket {
     uint32_t set;
     int kick_fd; /* set is new to the session: eventfd for the client (a dup, the caller's); else -1 */
     uint32_t rx_quota, tx_limit;
+    uint32_t more_sets; /* a bit for each further one that brings connections of this listener */
+    int more_kick_fd[USH_SET_MAX]; /* of these, as kick_fd */
 };
 
 int session_socket_open(struct session *s, const struct session_socket_params *params,
@@ -102,6 +107,8 @@ int session_socket_open(struct session *s, const struct session_socket_params *p
 int session_stream_set(struct session *s, struct session_socket *ret_socket);
 int session_socket_update(struct session *s, uint32_t handle, const struct session_socket_params *params);
 int session_socket_close(struct session *s, uint32_t handle);
+/* The same for one that the client has not heard of and never will; closes its kick_fds. */
+void session_socket_undo(struct session *s, const struct session_socket *sock);
 /* Lets go of a datagram socket or listener and tells its client, whose kernel socket carries it from here. Its handle
  * stays taken until session_socket_close(). -ENOENT; -EPROTOTYPE: it is only a port for streams that connect. */
 int session_socket_retire(struct session *s, uint32_t handle);

@@ -360,6 +360,7 @@ bool session_has_untold(const struct sess_set *set);
 struct sess_flow { /* what control keeps of a socket */
     struct flow flow;
     uint64_t cookie;
+    uint32_t *part; /* a listener's index in each further shard, USH_NONE = none there; see session_part() */
     uint8_t shard;
     uint8_t spread;
     bool open;
@@ -387,6 +388,7 @@ struct session {
     struct sess_socket *socket;
     struct sess_flow *flow;
     uint32_t socket_high; /* handles at or above were never used */
+    bool parted;          /* it has had a listener in several shards */
     uint32_t *closed;     /* handles to be used again, a queue of socket_max */
     uint32_t closed_head, closed_tail;
     bool kick_sent[USH_SET_MAX];  /* the client has the set's eventfd */
@@ -413,6 +415,9 @@ int session_comeback_sets(struct session *s, struct session_fds *ret_fds);
 /* session.c */
 int session_set_make(struct session *s, uint32_t shard);
 /* socket.c */
+/* Worker of shard `index`, which alone reads and writes that entry: the transport's index there of a listener that has
+ * its home in another shard. USH_NONE: it has none. */
+uint32_t session_part(const struct session *s, uint32_t handle, uint32_t index);
 /* Makes the set when this is the session's first socket on the shard. *ret_kick_fd: a dup for the client, or -1. */
 int session_set_ready(struct session *s, uint32_t shard, int *ret_kick_fd);
 void session_sockets_close(struct session *s);

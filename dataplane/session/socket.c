@@ -22,14 +22,28 @@
 
 /* ---- ports and shards ---- */
 
-static uint32_t shard_for(struct runtime *rt, const struct flow *flow) {
-    uint32_t owner = steer_lookup(rt->steer, flow->proto, flow->local_port);
-    if (owner != STEER_NONE)
-        return owner;
+static uint32_t least_shard(const struct runtime *rt) {
     uint32_t least = 0;
     for (uint32_t i = 1; i < rt->shard_count; i++)
         least = rt->steer->sockets[i] < rt->steer->sockets[least] ? i : least;
     return least;
+}
+
+/* A port that has an owner stays his; one that is spread takes listeners that stand everywhere, and the local ends of
+ * connections. */
+static int shard_for(struct runtime *rt, const struct session_socket_params *p, uint32_t *ret_shard, bool *ret_all) {
+    uint32_t owner = steer_lookup(rt->steer, p->flow.proto, p->flow.local_port);
+    bool listens = p->flow.proto == PROTO_TCP && !p->bound;
+    *ret_shard = owner;
+    *ret_all = listens && p->all_shards && rt->shard_count > 1 && (owner == STEER_NONE || owner == STEER_SPREAD);
+    if (owner == STEER_NONE || *ret_all) {
+        *ret_shard = least_shard(rt);
+    } else if (owner == STEER_SPREAD) {
+        struct flow toward = {.remote = p->peer, .remote_port = p->peer_port, .local_port = p->flow.local_port};
+        *ret_shard = steer_spread(&toward, rt->shard_count);
+        return p->bound ? 0 : -EADDRINUSE;
+    }
+    return 0;
 }
 
 /* ---- handles ---- */
@@ -68,7 +82,7 @@ struct change {
     struct engine_cmd *cmd; /* for the transport */
     struct engine_reply reply;
     uint32_t rx_quota, tx_limit;
-    uint32_t from; /* session_sockets_close(): first handle */
+    uint32_t from, end; /* session_sockets_close(): first handle, the one behind the last */
     uint32_t stream_from;
     bool more;
 };
@@ -238,6 +252,86 @@ static int change_call(struct session *s, uint32_t handle, shard_fn *fn, struct 
     return error < 0 ? error : c->reply.error;
 }
 
+/* ---- listeners in every shard ---- */
+
+/* The array is published once for a handle and freed with the session: a worker may look at any time. */
+uint32_t session_part(const struct session *s, uint32_t handle, uint32_t index) {
+    const uint32_t *part = __atomic_load_n(&s->flow[handle].part, __ATOMIC_ACQUIRE);
+    return part != NULL ? part[index] : USH_NONE;
+}
+
+static int part_get(struct session *s, uint32_t handle) {
+    struct sess_flow *f = &s->flow[handle];
+    s->parted = true;
+    if (f->part != NULL)
+        return 0; /* of an earlier listener with this handle */
+    uint32_t *part = malloc(USH_SET_MAX * sizeof *part);
+    if (part == NULL)
+        return -ENOMEM;
+    memset(part, 0xff, USH_SET_MAX * sizeof *part);
+    __atomic_store_n(&f->part, part, __ATOMIC_RELEASE);
+    return 0;
+}
+
+static void part_open_run(struct shard *sh, void *arg) {
+    struct change *c = arg;
+    struct sess_socket here = {.sock = USH_NONE}; /* the client's record is its home shard's */
+    c->reply.error = listen_run(sh, c, &here, &(struct engine_reply){.error = 0});
+    c->session->flow[c->handle].part[sh->index] = here.sock;
+}
+
+/* Handles from .. before end. */
+static void parts_close_run(struct shard *sh, void *arg) {
+    struct change *c = arg;
+    struct session *s = c->session;
+    struct engine_reply reply;
+    for (uint32_t n = 0; c->from < c->end && n < CLOSE_BATCH; c->from++) {
+        uint32_t *part = s->flow[c->from].part;
+        if (part == NULL || part[sh->index] == USH_NONE)
+            continue;
+        struct tcp_cmd_close cmd = {.cmd = {TCP_CMD_CLOSE, sizeof cmd}, .sock = part[sh->index]};
+        (void)session_transport(sh, PROTO_TCP, &cmd.cmd, &reply);
+        part[sh->index] = USH_NONE;
+        n++;
+    }
+    c->more = c->from < c->end;
+}
+
+/* Before the home shard's own part, whose record the others read when they accept. */
+static void parts_close(struct session *s, uint32_t from, uint32_t end) {
+    for (uint32_t i = 0; s->parted && i < s->rt->shard_count; i++) {
+        struct change c = {.session = s, .from = from, .end = end, .more = s->set[i] != NULL};
+        while (c.more && runtime_call(s->rt, i, parts_close_run, &c) == 0)
+            continue;
+    }
+}
+
+static void kicks_close(const struct session_socket *sock) {
+    if (sock->kick_fd >= 0)
+        close(sock->kick_fd);
+    for (uint32_t i = 0; i < USH_SET_MAX; i++) {
+        if ((sock->more_sets >> i & 1) && sock->more_kick_fd[i] >= 0)
+            close(sock->more_kick_fd[i]);
+    }
+}
+
+/* The home shard's part is open. What has been opened when this fails is the caller's to close. */
+static int parts_open(struct session *s, const struct change *home, struct session_socket *sock) {
+    int error = part_get(s, sock->handle);
+    for (uint32_t i = 0; i < s->rt->shard_count && error == 0; i++) {
+        if (i == sock->set)
+            continue;
+        error = session_set_ready(s, i, &sock->more_kick_fd[i]);
+        if (error < 0)
+            break;
+        sock->more_sets |= 1u << i;
+        struct change c = *home;
+        error = runtime_call(s->rt, i, part_open_run, &c);
+        error = error < 0 ? error : c.reply.error;
+    }
+    return error;
+}
+
 /* ---- limits ---- */
 
 static uint32_t bounded(int64_t wish, uint32_t standard, uint32_t min, uint64_t max) {
@@ -272,41 +366,58 @@ static bool flow_valid(const struct flow *flow) {
     return flow->local_port != 0 && (flow->proto == PROTO_UDP || (flow->proto == PROTO_TCP && flow->remote_port == 0));
 }
 
+/* In its home shard, and in all others where that is wanted; nothing of it is left when this fails. */
+static int socket_begin(struct session *s, const struct session_socket_params *params, bool all,
+                        struct session_socket *sock) {
+    sock->handle = handle_take(s);
+    if (sock->handle == USH_NONE)
+        return -EMFILE;
+    struct change c = {.params = params,
+                       .rx_quota = sock->rx_quota = rx_quota_of(s, params->rx_quota),
+                       .tx_limit = sock->tx_limit = tx_limit_of(s, params->tx_limit)};
+    struct sess_flow *f = &s->flow[sock->handle];
+    f->flow = params->flow;
+    f->cookie = params->cookie;
+    f->shard = (uint8_t)sock->set;
+    f->spread = params->spread;
+    f->open = f->retired = false;
+    int error = change_call(s, sock->handle, open_run, &c);
+    if (error == 0 && all && (error = parts_open(s, &c, sock)) < 0) {
+        parts_close(s, sock->handle, sock->handle + 1);
+        (void)change_call(s, sock->handle, close_run, &(struct change){.handle = sock->handle});
+    }
+    if (error < 0)
+        handle_put(s, sock->handle);
+    return error;
+}
+
 int session_socket_open(struct session *s, const struct session_socket_params *params,
                         struct session_socket *ret_socket) {
     if (!flow_valid(&params->flow))
         return params->flow.local_port == 0 ? -EINVAL : -EPROTONOSUPPORT;
-    uint32_t shard = shard_for(s->rt, &params->flow);
-    int kick_fd = -1;
-    int error = session_set_ready(s, shard, &kick_fd);
-    if (error < 0)
-        return error;
-    uint32_t handle = handle_take(s);
-    error = handle == USH_NONE ? -EMFILE : 0;
-    struct change c = {
-        .params = params, .rx_quota = rx_quota_of(s, params->rx_quota), .tx_limit = tx_limit_of(s, params->tx_limit)};
-    if (error == 0) {
-        s->flow[handle] = (struct sess_flow){
-            .flow = params->flow, .cookie = params->cookie, .shard = (uint8_t)shard, .spread = params->spread};
-        error = change_call(s, handle, open_run, &c);
-    }
+    bool all;
+    struct session_socket sock = {.handle = USH_NONE, .kick_fd = -1};
+    int error = shard_for(s->rt, params, &sock.set, &all);
+    if (error == 0)
+        error = session_set_ready(s, sock.set, &sock.kick_fd);
+    if (error == 0)
+        error = socket_begin(s, params, all, &sock);
     if (error < 0) {
-        if (handle != USH_NONE)
-            handle_put(s, handle);
-        if (kick_fd >= 0)
-            close(kick_fd);
+        kicks_close(&sock);
         return error;
     }
-    s->flow[handle].open = true;
-    s->kick_sent[shard] = true;
-    steer_add(s->rt->steer, &params->flow, shard);
-    *ret_socket = (struct session_socket){handle, shard, kick_fd, c.rx_quota, c.tx_limit};
+    s->flow[sock.handle].open = true;
+    for (uint32_t i = 0; i < USH_SET_MAX; i++)
+        s->kick_sent[i] |= i == sock.set || (sock.more_sets >> i & 1);
+    if (all) /* first: no flow may begin by a byte that names one shard */
+        steer_spread_set(s->rt->steer, &params->flow);
+    steer_add(s->rt->steer, &params->flow, sock.set);
+    *ret_socket = sock;
     return 0;
 }
 
 int session_stream_set(struct session *s, struct session_socket *ret_socket) {
-    static const struct flow any = {.proto = PROTO_TCP};
-    uint32_t shard = shard_for(s->rt, &any);
+    uint32_t shard = least_shard(s->rt);
     if (s->rt->shard[shard]->proto_node[PROTO_TCP] == NODE_NONE)
         return -EPROTONOSUPPORT;
     int kick_fd;
@@ -314,7 +425,8 @@ int session_stream_set(struct session *s, struct session_socket *ret_socket) {
     if (error < 0)
         return error;
     s->kick_sent[shard] = true;
-    *ret_socket = (struct session_socket){USH_NONE, shard, kick_fd, 0, SESS_STREAM_LIMIT};
+    *ret_socket =
+        (struct session_socket){.handle = USH_NONE, .set = shard, .kick_fd = kick_fd, .tx_limit = SESS_STREAM_LIMIT};
     return 0;
 }
 
@@ -357,6 +469,7 @@ int session_socket_retire(struct session *s, uint32_t handle) {
     if (s->socket[handle].flags & SOCK_BOUND)
         return -EPROTOTYPE;
     struct change c = {.handle = handle};
+    parts_close(s, handle, handle + 1);
     int error = change_call(s, handle, retire_run, &c);
     if (error < 0)
         return error;
@@ -369,12 +482,23 @@ int session_socket_close(struct session *s, uint32_t handle) {
     if (handle >= s->socket_high || !s->flow[handle].open)
         return -EBADF;
     struct change c = {.handle = handle};
+    parts_close(s, handle, handle + 1);
     int error = change_call(s, handle, close_run, &c);
     forget(s, handle);
     return error;
 }
 
+void session_socket_undo(struct session *s, const struct session_socket *sock) {
+    (void)session_socket_close(s, sock->handle);
+    kicks_close(sock);
+    for (uint32_t i = 0; i < USH_SET_MAX; i++) {
+        int fd = i == sock->set ? sock->kick_fd : sock->more_sets >> i & 1 ? sock->more_kick_fd[i] : -1;
+        s->kick_sent[i] &= fd < 0;
+    }
+}
+
 void session_sockets_close(struct session *s) {
+    parts_close(s, 0, s->socket_high);
     for (uint32_t set = 0; set < USH_SET_MAX; set++) {
         struct change c = {.session = s, .more = s->set[set] != NULL};
         while (c.more && runtime_call(s->rt, set, close_batch_run, &c) == 0)

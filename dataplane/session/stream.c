@@ -457,7 +457,7 @@ static void accept_one(struct shard *sh, const struct notice *n) {
     }
     uint32_t handle = stream_handle_take(set);
     if (handle == USH_NONE) {
-        uint32_t lost = ++set->socket[listener].rx_dropped;
+        uint32_t lost = __atomic_add_fetch(&set->socket[listener].rx_dropped, 1, __ATOMIC_RELAXED); /* any shard's */
         __atomic_store_n(&set->shm_socket[listener].rx_dropped, lost, __ATOMIC_RELAXED);
         accept_refuse(sh, n->extra);
         return;

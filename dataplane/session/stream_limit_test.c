@@ -441,3 +441,160 @@ Test(stream_limit, a_bound_port_is_steered) {
     kit_detach(&k, &l);
     finish();
 }
+
+/* A listener that stands in every shard: a fake client for each of its sets. */
+struct spread {
+    struct kit_client l;
+    struct fake_client at[3];
+    uint32_t accepted[3];
+};
+
+static const struct session_socket_params spread_params = {
+    .flow = {.local_port = PORT, .proto = PROTO_TCP}, .owner = 1, .reuseport = true, .all_shards = true};
+
+static void spread_open(struct spread *s) {
+    const struct session_params params = {.abi = 1, .owner = 1};
+    *s = (struct spread){.l = {.sock = {.kick_fd = -1}}};
+    cr_assert_eq(session_create(k.rt, &params, &s->l.s, &s->l.fds), 0);
+    cr_assert_eq(fake_client_map(&s->l.c, s->l.fds.memfd, s->l.fds.wake_peer), 0);
+    cr_assert_eq(session_socket_open(s->l.s, &spread_params, &s->l.sock), 0);
+    cr_assert_eq(s->l.sock.more_sets | 1u << s->l.sock.set, 7);
+    for (uint32_t i = 0; i < 3; i++) {
+        int kick = i == s->l.sock.set ? s->l.sock.kick_fd : s->l.sock.more_kick_fd[i];
+        cr_assert_geq(kick, 0, "each set is new to the session");
+        s->at[i] = s->l.c;
+        fake_client_use_set(&s->at[i], i, 0, kick);
+    }
+}
+
+static void spread_close(struct spread *s) {
+    for (uint32_t i = 0; i < 3; i++) {
+        if (i != s->l.sock.set)
+            close(s->l.sock.more_kick_fd[i]);
+    }
+    kit_detach(&k, &s->l);
+}
+
+static bool accept_take(struct fake_client *c, struct ush_cqe *ret_e) {
+    while (fake_client_take(c, ret_e)) {
+        if (ret_e->type == USH_CQ_EVENT && ret_e->flags == USH_EVENT_ACCEPT)
+            return true;
+    }
+    return false;
+}
+
+/* The set that brings the next connection; 3 = none. */
+static uint32_t spread_take(struct spread *s, struct ush_cqe *ret_e) {
+    for (uint32_t i = 0; i < 300000; i++) {
+        if (accept_take(&s->at[i % 3], ret_e))
+            return i % 3;
+        (void)kit_turn(&k);
+    }
+    return 3;
+}
+
+/* Each of `count` connections comes up in the shard that its flow says, and its bytes with it. */
+static void spread_accept(struct spread *s, struct kit_client *c, uint32_t from, uint32_t count) {
+    struct ush_cqe e, up;
+    for (uint32_t i = from; i < from + count; i++) {
+        fake_client_connect(&c->c, handle_of(c, i), kit_addr(1).b, PORT);
+        uint32_t set = spread_take(s, &e);
+        cr_assert_lt(set, 3);
+        const struct flow flow = {.remote = kit_addr(1), .remote_port = e.event.port, .local_port = PORT};
+        cr_assert_eq(set, steer_spread(&flow, 3));
+        cr_assert_eq(e.event.handle, s->l.sock.handle, "one listener for the client");
+        cr_assert(take(c, USH_EVENT_CONNECTED, &up));
+        send_bytes(c, handle_of(c, i), 0, 3000);
+        struct kit_client view = {.c = s->at[set]};
+        expect_bytes(&view, e.event.value, 3000);
+        s->at[set] = view.c;
+        s->accepted[set]++;
+    }
+}
+
+static uint32_t congested(uint32_t shard, const char *name) {
+    struct tcp_conn_info info;
+    struct engine_reply reply;
+    uint32_t n = 0;
+    for (uint32_t sock = 0;; sock = reply.value + 1) {
+        struct tcp_cmd_info cmd = {.cmd = {TCP_CMD_INFO, sizeof cmd}, .sock = sock, .each = true, .info = &info};
+        if (runtime_command(k.rt, shard, KIT_TCP, &cmd.cmd, &reply) != 0 || reply.value & TCP_SOCK_LISTENER)
+            return n;
+        n += strcmp(info.congestion, name) == 0;
+    }
+}
+
+Test(stream_limit, a_listener_in_every_shard) {
+    struct spread s;
+    struct kit_client c;
+    struct ush_cqe e;
+    engines(3);
+    ports_share(3);
+    spread_open(&s);
+    attach(&c, &(struct session_params){0}, false);
+    spread_accept(&s, &c, 0, 30);
+    for (uint32_t i = 0; i < 3; i++)
+        cr_assert_gt(s.accepted[i], 0, "shard %u has got none", i);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct ush_sqe o = {.op = USH_OP_OPTION};
+        o.stream.handle = s.l.sock.handle;
+        o.stream.option = USH_STREAM_CONGESTION;
+        memcpy(o.stream.name, "dctcp", 5);
+        fake_client_put(&s.at[i], &o);
+    }
+    kit_settle(&k);
+    spread_accept(&s, &c, 30, 30);
+    for (uint32_t i = 0; i < 3; i++)
+        cr_assert_gt(congested(i, "dctcp"), 0, "an option of the listener reaches shard %u", i);
+    cr_assert_eq(session_socket_close(s.l.s, s.l.sock.handle), 0);
+    fake_client_connect(&c.c, handle_of(&c, 60), kit_addr(1).b, PORT);
+    cr_assert(take(&c, USH_EVENT_ERROR, &e));
+    cr_assert_eq(e.event.handle, handle_of(&c, 60), "nobody listens, and all connections stay");
+    spread_close(&s);
+    kit_detach(&k, &c);
+    finish();
+}
+
+Test(stream_limit, who_may_use_a_spread_port) {
+    struct spread s, t;
+    struct kit_client c;
+    struct session_socket sock;
+    struct session_socket_params p = spread_params;
+    engines(3);
+    ports_share(3);
+    spread_open(&s);
+    spread_open(&t);
+    attach(&c, &(struct session_params){0}, false);
+    p.all_shards = false;
+    cr_assert_eq(session_socket_open(c.s, &p, &sock), -EADDRINUSE, "it would miss what comes elsewhere");
+    p = (struct session_socket_params){.flow = p.flow, .owner = 1, .bound = true, .peer = kit_far_addr(9)};
+    for (p.peer_port = 1; p.peer_port < 10; p.peer_port++) {
+        struct flow toward = {.remote = p.peer, .remote_port = p.peer_port, .local_port = PORT};
+        cr_assert_eq(session_socket_open(c.s, &p, &sock), 0);
+        cr_assert_eq(sock.set, steer_spread(&toward, 3), "where its answers go");
+        session_socket_undo(c.s, &sock);
+    }
+    spread_close(&s);
+    cr_assert_eq(steer_lookup(k.rt->steer, PROTO_TCP, PORT), STEER_SPREAD, "another listens still");
+    spread_accept(&t, &c, 0, 12);
+    spread_close(&t);
+    cr_assert_eq(steer_lookup(k.rt->steer, PROTO_TCP, PORT), STEER_NONE);
+    kit_detach(&k, &c);
+    finish();
+}
+
+/* A port that some shard has already stays with it. */
+Test(stream_limit, a_port_with_an_owner_is_not_spread) {
+    struct kit_client l, m;
+    struct session_socket sock;
+    engines(3);
+    attach(&l, &(struct session_params){0}, true);
+    attach(&m, &(struct session_params){0}, false);
+    cr_assert_eq(session_socket_open(m.s, &spread_params, &sock), -EADDRINUSE, "the other did not share it");
+    kit_detach(&k, &l);
+    cr_assert_eq(session_socket_open(m.s, &spread_params, &sock), 0);
+    cr_assert_neq(sock.more_sets, 0, "nobody has it now");
+    session_socket_undo(m.s, &sock);
+    kit_detach(&k, &m);
+    finish();
+}

@@ -73,12 +73,15 @@ void stream_options_take(struct sess_set *set, uint32_t handle, struct tcp_optio
     set->ahead_handle = USH_NONE;
 }
 
-/* A socket of this set that takes options now: an open stream, or a listener. */
-static struct sess_socket *option_target(struct sess_set *set, uint32_t handle) {
+/* The transport's index of what takes options on this set now: an open stream, or a listener, whose client sets them on
+ * each of its sets. USH_NONE = none. */
+static uint32_t option_target(struct sess_set *set, uint32_t handle) {
     struct sess_socket *sk = handle < set->socket_max ? &set->socket[handle] : stream_find(set, handle);
-    if (handle < set->socket_max && (sk->set != set->index || !(sk->flags & SOCK_LISTENER)))
-        return NULL;
-    return sk != NULL && sk->state == SOCK_OPEN && sk->sock != USH_NONE ? sk : NULL;
+    if (handle < set->socket_max && sk->set != set->index)
+        return session_part(set->session, handle, set->index);
+    if (handle < set->socket_max && !(sk->flags & SOCK_LISTENER))
+        return USH_NONE;
+    return sk != NULL && sk->state == SOCK_OPEN ? sk->sock : USH_NONE;
 }
 
 uint32_t stream_take_option(struct shard *sh, struct sess_set *set, const struct ush_sqe *e) {
@@ -90,11 +93,11 @@ uint32_t stream_take_option(struct shard *sh, struct sess_set *set, const struct
         keep_ahead(set, e);
         return SQE_TAKEN;
     }
-    const struct sess_socket *sk = option_target(set, e->stream.handle);
-    if (sk == NULL)
+    uint32_t sock = option_target(set, e->stream.handle);
+    if (sock == USH_NONE)
         return SQE_TAKEN;
     struct tcp_cmd_option cmd = {.cmd = {TCP_CMD_OPTION, sizeof cmd},
-                                 .sock = sk->sock,
+                                 .sock = sock,
                                  .option = rows[e->stream.option].engine,
                                  .value = e->stream.value,
                                  .sink = SINK(SINK_SESSION, set->slot, e->stream.handle)};

@@ -213,7 +213,8 @@ int session_stream_adopt(struct session *s, const struct session_stream *stream,
         return error;
     }
     s->kick_sent[stream->shard] = true;
-    *ret_socket = (struct session_socket){l.handle, stream->shard, kick_fd, 0, SESS_STREAM_LIMIT};
+    *ret_socket = (struct session_socket){
+        .handle = l.handle, .set = stream->shard, .kick_fd = kick_fd, .tx_limit = SESS_STREAM_LIMIT};
     return 0;
 }
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streams between usherd's clients and a kernel host, both roles, and between two clients."""
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -119,6 +120,44 @@ def thousands_of_short_connections(rig):
         s.sendall(b"line %d" % i)
         check(s.recv(100) == b"line %d" % i, "each has its own answer")
         s.close()
+
+
+def shards_of(rig, port):
+    """How many connections of a port each shard has, and how many listeners operators are shown."""
+    control = f"{rig.dir}/run/control.sock"
+    said = run(rig.inside("a", [f"{rig.bin}/usherctl", "--socket", control, "-o", "json", "sockets", "--tcp"])).stdout
+    ours = [s for s in json.loads(said)["sockets"] if s["local_port"] == port]
+    listeners = [s for s in ours if "listen" in s["state"].lower()]
+    return [sum(s.get("shard", 0) == i for s in ours if s not in listeners) for i in (0, 1)], len(listeners)
+
+
+def a_listener_serves_in_every_shard(rig):
+    """Two workers: connections of one listener live on both, and stay there when usherd is killed."""
+    config = "interfaces: [{name: va}]\nkeeper: {mode: on}\nruntime: {shards: 2, mode: spreading}\n"
+    usherd = rig.usherd(config)
+    server(rig)
+    held = []
+    for i in range(40):
+        family, address = (socket.AF_INET, A4) if i % 2 else (socket.AF_INET6, A6)
+        held.append(rig.kernel_socket("b", family, socket.SOCK_STREAM, timeout=30))
+        held[-1].connect((address, 7000))
+
+    def all_answer():
+        for i, s in enumerate(held):
+            s.sendall(b"%d" % i)
+            check(s.recv(10) == b"%d" % i, f"connection {i} answers")
+    all_answer()
+    counts, listeners = shards_of(rig, 7000)
+    check(sum(counts) == 40 and min(counts) > 0, f"by shard: {counts}")
+    check(listeners == 1, f"operators see {listeners} listeners")
+    usherd.end(signal.SIGKILL)
+    rig.usherd(config)
+    all_answer()
+    check(shards_of(rig, 7000) == (counts, 1), f"before: {counts}, after: {shards_of(rig, 7000)}")
+    data = text_of(BULK)
+    check(digest(exchange(held.pop(), data)) == digest(data), "bulk comes back")
+    said, _ = cat(rig, f"{A4}:7000", b"", "--count", "1000")
+    check(b"1000 connections answered" in said, said)
 
 
 def foreign_and_refused(rig):
@@ -335,7 +374,7 @@ def reserved_ports_come_back_after_a_crash(rig):
 
 if __name__ == "__main__":
     sys.exit(main([kernel_peer_connects, client_connects, clients_talk_to_one_another,
-                   thousands_of_short_connections, foreign_and_refused, peers_see_resets,
-                   usherd_goes_under_streams, a_reader_that_leaves_bytes, from_a_port_of_its_choice,
+                   thousands_of_short_connections, a_listener_serves_in_every_shard, foreign_and_refused,
+                   peers_see_resets, usherd_goes_under_streams, a_reader_that_leaves_bytes, from_a_port_of_its_choice,
                    kernel_clients_of_the_same_host, kernel_listeners_of_the_same_host,
                    outgoing_ports_are_kept_from_the_kernel, reserved_ports_come_back_after_a_crash]))

@@ -153,6 +153,14 @@ static void read_kernel_socket(struct fake_socket *sk, int fd) {
         map_addr(&sa, sk->peer, &sk->peer_port);
 }
 
+static void know_set(struct fake *f, struct answer *a, uint32_t set) {
+    if (f->set[set].known)
+        return;
+    a->fds[a->fd_count++] = f->kick_fd;
+    f->set[set].known = true;
+    eventfd_write(f->kick_fd, 1); /* the worker may sleep without having said so in this set */
+}
+
 static void fill_socket(struct fake *f, struct answer *a, uint32_t handle) {
     uint32_t set = handle % f->config.sets;
     usher__session__v1__socket_response__init(&a->socket);
@@ -161,13 +169,18 @@ static void fill_socket(struct fake *f, struct answer *a, uint32_t handle) {
     a->socket.accelerated = true;
     a->socket.rx_quota = f->config.rx_quota;
     a->socket.tx_limit = f->config.tx_limit;
-    if (!f->set[set].known) {
-        a->fds[a->fd_count++] = f->kick_fd;
-        f->set[set].known = true;
-        eventfd_write(f->kick_fd, 1); /* the worker may sleep without having said so in this set */
-    }
+    know_set(f, a, set);
     a->r.body_case = USHER__SESSION__V1__RESPONSE__BODY_SOCKET;
     a->r.socket = &a->socket;
+}
+
+static void fill_more_sets(struct fake *f, struct answer *a) {
+    for (uint32_t set = 0; set < f->config.sets; set++) {
+        if (set == a->socket.set)
+            continue;
+        a->socket.more_sets |= 1u << set;
+        know_set(f, a, set);
+    }
 }
 
 static int do_attach(struct fake *f, const request_t *q, int fd, struct answer *a) {
@@ -193,6 +206,8 @@ static int do_open(struct fake *f, const request_t *q, int fd, struct answer *a)
         if (!f->socket[i].open) {
             read_kernel_socket(&f->socket[i], fd);
             fill_socket(f, a, i);
+            if (q->open->all_shards)
+                fill_more_sets(f, a);
             if (f->config.greet)
                 fake_deliver(f, i, "hello", 5);
             return 0;

@@ -450,9 +450,9 @@ bool fake_inject(struct fake *f, uint32_t handle, const void *data, uint32_t len
     return ok;
 }
 
-void fake_raw(struct fake *f, const struct ush_cqe *from) {
+void fake_raw(struct fake *f, uint32_t set, const struct ush_cqe *from) {
     pthread_mutex_lock(&f->lock);
-    struct fake_set *s = &f->set[0];
+    struct fake_set *s = &f->set[set];
     struct ush_cqe *e = cq_slot(f, s);
     if (e) {
         memcpy((char *)e + 4, (const char *)from + 4, sizeof(*e) - 4);
@@ -466,7 +466,7 @@ void fake_error(struct fake *f, uint32_t handle, int error) {
     struct ush_cqe e = {.type = USH_CQ_EVENT, .flags = USH_EVENT_ERROR};
     e.event.handle = handle;
     e.event.value = (uint32_t)error;
-    fake_raw(f, &e);
+    fake_raw(f, 0, &e);
 }
 
 struct ush_set *fake_set(struct fake *f, uint32_t index) {

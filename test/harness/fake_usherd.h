@@ -89,8 +89,8 @@ unsigned fake_step(struct fake *f);
 /* A datagram for `handle` from 192.0.2.1:7; false when there was no room. */
 bool fake_inject(struct fake *f, uint32_t handle, const void *data, uint32_t len);
 void fake_error(struct fake *f, uint32_t handle, int error);
-/* Puts a completion into the first set as it is; seq is added. */
-void fake_raw(struct fake *f, const struct ush_cqe *e);
+/* Puts a completion into a set as it is; seq is added. */
+void fake_raw(struct fake *f, uint32_t set, const struct ush_cqe *e);
 /* The client's own session's shared memory, as the daemon maps it. */
 struct ush_set *fake_set(struct fake *f, uint32_t index);
 
