@@ -290,8 +290,10 @@ static uint32_t socket_ready(struct usher_socket *sock, uint32_t events, struct 
 uint32_t client_look(struct usher_context *ctx, struct usher_event *ret_events, uint32_t n) {
     struct epoll_event ready[LOOK_MAX];
     uint32_t got = 0;
-    if (UNLIKELY(ctx->away))
+    if (UNLIKELY(ctx->away)) {
         client_comeback_look(ctx);
+        got = client_take_parked(ctx, ret_events, n); /* what had come before: no ring tells of it any more */
+    }
     int count = epoll_wait(ctx->epoll_fd, ready, LOOK_MAX, 0);
     for (int i = 0; i < count; i++) {
         uint64_t tag = ready[i].data.u64;

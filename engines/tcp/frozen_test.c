@@ -75,6 +75,34 @@ Test(frozen, a_stream_goes_on_where_it_stood) {
     }
 }
 
+static void come_back(struct link *l, uint32_t host) {
+    struct tcp_resumed result;
+    struct tcp_cmd_resume cmd = resume_of(l, host, 0, &result);
+    l->host[host].socks[0].hung_up = false;
+    l->host[host].socks[0].connected = host == 1;
+    cr_assert_eq(link_command(l, host, &cmd).error, 0);
+    l->host[host].socks[0].tx_done = result.acked;
+}
+
+/* Both ends were carried by what went away: whoever is back first finds nobody, and must not wait for a timeout. */
+Test(frozen, ends_that_come_back_one_after_the_other_meet_at_once) {
+    for (uint32_t i = 0; i < 8; i++) {
+        struct link *l = stand_still(0);
+        freeze(l, 1, true);
+        (void)link_run(l, l->now + 50 * NS_PER_MS + i * NS_PER_MS / 3, NULL);
+        uint64_t before = l->host[0].socks[0].rx_bytes + l->host[1].socks[0].rx_bytes;
+        come_back(l, i % 2);
+        (void)link_run(l, l->now + 5 * NS_PER_MS, NULL);
+        come_back(l, 1 - i % 2);
+        (void)link_run(l, l->now + 40 * NS_PER_MS, NULL);
+        cr_assert_gt(l->host[0].socks[0].rx_bytes + l->host[1].socks[0].rx_bytes, before, "turn %u", i);
+        cr_assert(link_run(l, l->now + 600 * NS_PER_SEC, link_all_closed), "the stream ends");
+        const char *why = link_stream_wrong(l, UP, DOWN);
+        cr_assert_null(why, "%s", why);
+        link_destroy(l);
+    }
+}
+
 Test(frozen, what_nobody_comes_for_is_reset) {
     struct link *l = stand_still(0);
     (void)link_run(l, l->now + NS_PER_SEC, NULL);

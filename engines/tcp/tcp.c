@@ -127,6 +127,7 @@ static void derive(struct tcp_engine *st) {
     st->quiet = false;
     st->ooo_packets = 0;
     st->rx_held = 0;
+    st->thawed_at = 0;
 }
 
 static int init(void *state, size_t size, const void *cfg, uint64_t seed) {

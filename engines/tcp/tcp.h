@@ -315,6 +315,7 @@ struct tcp_engine {
     uint8_t pad;
     ns_t turn;           /* derived: the turn in which ... */
     uint32_t turn_bytes; /* ... so many bytes were sent to this host itself */
+    uint32_t thawed_at;  /* derived: coarse, when somebody came back to a connection last; 0 = long ago */
 };
 
 /* What one call works with. */

@@ -107,10 +107,12 @@ int tcp_cmd_resume_run(struct tcp_ctx *x, const struct engine_cmd *cmd, struct e
     c->sink = a->sink;
     tcp_cold_at(st, index)->owner = a->owner;
     int error = tcp_sync(x, c, a->rx_bytes, a->held, a->result);
-    if (error == 0)
+    if (error == 0) {
+        tcp_timer_resumed(x, c);
         tcp_flush_conn(x, c);
-    else
+    } else {
         (void)tcp_fsm(x, c, TCP_EV_ABORT);
+    }
     tcp_end(x);
     return error;
 }

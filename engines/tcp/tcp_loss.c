@@ -11,6 +11,7 @@
 #define DUPACK_THRESHOLD 3u
 #define PTO_MIN          TCP_TICKS_MS(2)
 #define DELACK_MAX       TCP_TICKS_MS(200) /* RFC 8985 section 7.2: what a lone segment's ACK may be late */
+#define QUICK_COARSE     TCP_COARSE_MS(100)
 #define REO_PERSIST      16u
 #define MIN_RTT_WINDOW_S 300u
 
@@ -338,6 +339,16 @@ void tcp_loss_dsack(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_range bloc
 
 /* ---- timer ---- */
 
+uint32_t tcp_quick_wait(struct tcp_ctx *x) {
+    uint32_t since = (x->coarse | 1) - x->st->thawed_at;
+    if (LIKELY(x->st->thawed_at == 0))
+        return 0;
+    if (since <= QUICK_COARSE)
+        return max_u32(PTO_MIN, since << (TCP_COARSE_SHIFT - TCP_TICK_SHIFT));
+    x->st->thawed_at = 0;
+    return 0;
+}
+
 /* RFC 8985 section 7.2: a probe after two round trips, while nothing points to a loss. */
 static bool probe_fits(const struct tcp_conn *c) {
     return (c->flags & (TCP_F_SACK | TCP_F_TLP)) == TCP_F_SACK && c->ca == TCP_CA_OPEN && c->srtt != 0 &&
@@ -352,9 +363,14 @@ void tcp_rtx_arm(struct tcp_ctx *x, struct tcp_conn *c) {
     }
     if (c->rtx == TCP_RTX_REO)
         return;
-    uint32_t rto = tcp_rto(c);
+    uint32_t rto = tcp_rto(c), quick = tcp_quick_wait(x);
     c->rtx = TCP_RTX_RTO;
     c->rtx_at = x->tick + rto;
+    if (UNLIKELY(quick != 0)) {
+        c->rtx = TCP_RTX_TLP;
+        c->rtx_at = x->tick + min_u32(quick, rto);
+        return;
+    }
     if (!probe_fits(c))
         return;
     uint32_t pto = max_u32(c->srtt >> 2, PTO_MIN);

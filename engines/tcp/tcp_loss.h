@@ -22,6 +22,9 @@ void tcp_loss_resize(struct tcp_ctx *x, struct tcp_conn *c);
 void tcp_rtx_arm(struct tcp_ctx *x, struct tcp_conn *c);
 /* RFC 6298 with backoff, in ticks. */
 uint32_t tcp_rto(const struct tcp_conn *c);
+/* While connections are being resumed: ticks after which what is in flight is sent again, for it may have met somebody
+ * who was not back yet. Doubles by itself, for it is the time since the last one was resumed. 0 = no such time. */
+uint32_t tcp_quick_wait(struct tcp_ctx *x);
 void tcp_rtt_sample(struct tcp_ctx *x, struct tcp_conn *c, uint32_t rtt);
 /* The peer says it got something twice: a repetition was needless. */
 void tcp_loss_dsack(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_range block, struct tcp_acked *a);

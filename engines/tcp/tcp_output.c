@@ -403,6 +403,12 @@ void tcp_send_tail_probe(struct tcp_ctx *x, struct tcp_conn *c) {
         c->flags &= ~(uint32_t)TCP_F_TLP;
 }
 
+void tcp_send_head_probe(struct tcp_ctx *x, struct tcp_conn *c) {
+    ENGINE_COUNT(x->io, TCP_COUNT_TLP);
+    if (c->seg_head != TCP_NIL && !(tcp_seg_at(x->st, c->seg_head)->flags & TCP_SEG_SYN))
+        (void)repeat(x, c, c->seg_head, c->mss);
+}
+
 /* SYN, or SYN-ACK when the peer's SYN is known: first time or again. */
 bool tcp_send_syn(struct tcp_ctx *x, struct tcp_conn *c) {
     struct tcp_cold *k = tcp_cold(x->st, c);

@@ -20,6 +20,7 @@ void tcp_send_conn_reset(struct tcp_ctx *x, struct tcp_conn *c);
 void tcp_send_probe(struct tcp_ctx *x, struct tcp_conn *c);
 /* RFC 8985 section 7.3: new data if there is any and it fits, else the last segment again. */
 void tcp_send_tail_probe(struct tcp_ctx *x, struct tcp_conn *c);
+void tcp_send_head_probe(struct tcp_ctx *x, struct tcp_conn *c); /* the oldest that is not acknowledged */
 /* SYN, or SYN-ACK where the peer's SYN is known; first time or again. False: no scoreboard record is free. */
 bool tcp_send_syn(struct tcp_ctx *x, struct tcp_conn *c);
 /* What we tell the peer (RFC 9293 MUST-16, RFC 6691). */

@@ -81,18 +81,35 @@ static void fire_persist(struct tcp_ctx *x, struct tcp_conn *c) {
     c->rtx_at = x->tick + tcp_rto(c);
 }
 
+/* The tail, once (RFC 8985 section 7.3); the head, as often as it takes, while connections are being resumed. */
+static void fire_probe(struct tcp_ctx *x, struct tcp_conn *c) {
+    uint32_t quick = tcp_quick_wait(x), rto = tcp_rto(c);
+    c->rtx = TCP_RTX_NONE;
+    if (quick != 0)
+        tcp_send_head_probe(x, c);
+    else
+        tcp_send_tail_probe(x, c);
+    if (x->dead)
+        return;
+    c->rtx = quick != 0 ? TCP_RTX_TLP : TCP_RTX_RTO;
+    c->rtx_at = x->tick + (quick != 0 ? min_u32(quick, rto) : rto);
+}
+
+/* What was in flight may have ended with the process that carried it: nothing that the path does, so neither it nor the
+ * window is judged by it. */
+void tcp_timer_resumed(struct tcp_ctx *x, struct tcp_conn *c) {
+    x->st->thawed_at = x->coarse | 1;
+    if (c->snd_una != c->snd_nxt && tcp_synchronized(c) && !x->dead)
+        fire_probe(x, c);
+}
+
 static void fire_rtx(struct tcp_ctx *x, struct tcp_conn *c) {
     switch (c->rtx) {
     case TCP_RTX_RTO:
         fire_rto(x, c);
         return;
     case TCP_RTX_TLP:
-        c->rtx = TCP_RTX_NONE;
-        tcp_send_tail_probe(x, c);
-        if (!x->dead) {
-            c->rtx = TCP_RTX_RTO;
-            c->rtx_at = x->tick + tcp_rto(c);
-        }
+        fire_probe(x, c);
         return;
     case TCP_RTX_REO:
         tcp_loss_reo(x, c);

@@ -11,5 +11,7 @@
 void tcp_timer_fire(struct tcp_ctx *x, struct tcp_conn *c);
 /* Sets slow_at for what the connection now waits for: keep-alive, FIN-WAIT-2. */
 void tcp_timer_slow(struct tcp_ctx *x, struct tcp_conn *c);
+/* Its owner has come back to it: what is in flight is sent again at once, and quickly until the peer is heard. */
+void tcp_timer_resumed(struct tcp_ctx *x, struct tcp_conn *c);
 
 #endif
