@@ -8,9 +8,9 @@
 
 #include "clientlib/posix/posix.h"
 
-#define MARK      "USHER_INHERIT=1" /* tells the next program that there are sockets to look for */
-#define LOOK_UPTO 1024              /* file descriptors it looks at */
-#define ARGS_MAX  1024              /* of execl() */
+#define WAIT_NS   INT64_C(1000000000)
+#define LOOK_UPTO 1024 /* file descriptors it looks at */
+#define ARGS_MAX  1024 /* of execl() */
 
 extern char **environ;
 
@@ -42,8 +42,9 @@ static struct posix_object *same_socket(int fd) {
     return NULL;
 }
 
-/* Under the lock. A stream that the kernel has connected is the kernel's. */
-static void inherit(int fd) {
+/* Under the lock. A stream that the kernel has connected is the kernel's. wait_until_ns: its last owner may still have
+ * to park it; 0 = it has. */
+static void inherit(int fd, int64_t wait_until_ns) {
     int family, type, protocol, listens = 0;
     if (fd < 0 || fd >= POSIX_FDS || posix_object(fd) || !ask(fd, SO_DOMAIN, &family) || !ask(fd, SO_TYPE, &type) ||
         !ask(fd, SO_PROTOCOL, &protocol) || (family != AF_INET && family != AF_INET6))
@@ -63,15 +64,30 @@ static void inherit(int fd) {
         return;
     s->listened = listens != 0;
     posix_slot_set(fd, &s->o);
-    if (stream && !listens)
-        posix_share_find(s);
+    while (stream && !listens && !posix_share_find(s) && client_now() < wait_until_ns)
+        (void)posix_real.poll(NULL, 0, 1);
 }
 
-void posix_inherit_all(void) {
+/* The C library's own streams call the kernel by themselves; those over our sockets call us. */
+static void renew_stdio(void) {
+    FILE **const standard[] = {&stdin, &stdout, &stderr};
+    for (int fd = 0; fd < 3; fd++) {
+        FILE *f = posix_object(fd) ? fdopen(fd, fd == 0 ? "r" : "w") : NULL;
+        if (!f)
+            continue;
+        if (fd == 2)
+            setvbuf(f, NULL, _IONBF, 0);
+        *standard[fd] = f;
+    }
+}
+
+void posix_inherit_all(bool wait) {
     posix_lock();
+    int64_t until = wait ? client_now() + WAIT_NS : 0;
     for (int fd = 0; fd < LOOK_UPTO; fd++)
-        inherit(fd);
+        inherit(fd, until);
     posix_unlock();
+    renew_stdio();
 }
 
 /* The file descriptors of a message that has come. */
@@ -82,7 +98,7 @@ void posix_inherit_message(const struct msghdr *m) {
         for (size_t i = 0; i < n && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS; i++) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-            inherit(fd);
+            inherit(fd, 0);
         }
     }
     posix_unlock();
@@ -100,7 +116,7 @@ void posix_share_message(const struct msghdr *m) {
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
             struct posix_object *o = posix_object(fd);
             if (o && o->kind == POSIX_SOCK)
-                posix_share_one((struct posix_sock *)o);
+                posix_share_one((struct posix_sock *)o, 1);
         }
     }
     posix_unlock();
@@ -123,29 +139,39 @@ static bool any_survives(void) {
     return false;
 }
 
+char *const *posix_env_mark(char *room[POSIX_ENV_MAX], char *const envp[], const char *mark) {
+    size_t n = 0;
+    while (envp && envp[n] && n < POSIX_ENV_MAX - 2) {
+        room[n] = envp[n];
+        n++;
+    }
+    if (envp && envp[n])
+        return envp;
+    room[n] = (char *)(uintptr_t)mark;
+    room[n + 1] = NULL;
+    return room;
+}
+
+/* True: the next program has something to look for. */
+static bool leave_all(void) {
+    posix_lock();
+    bool some = any_survives();
+    if (some)
+        posix_share_all(1, false, survives);
+    posix_unlock();
+    return some;
+}
+
 /* Runs the program; returns only when that fails. `search`: along PATH. */
 static int exec(const char *file, char *const argv[], char *const envp[], bool search) {
-    size_t n = 0;
-    bool marks = posix.objects && posix_is_owner() && (search || access(file, X_OK) == 0); /* else it cannot succeed */
-    if (marks) {
-        posix_lock();
-        marks = any_survives();
-        if (marks)
-            posix_share_all(1, false, survives);
-        posix_unlock();
-    }
-    while (envp && envp[n])
-        n++;
-    char **with_mark = marks ? malloc((n + 2) * sizeof(char *)) : NULL;
-    if (with_mark) {
-        if (n > 0)
-            memcpy(with_mark, envp, n * sizeof(char *));
-        with_mark[n] = (char *)(uintptr_t)MARK;
-        with_mark[n + 1] = NULL;
-        envp = with_mark;
-    }
+    char *marked[POSIX_ENV_MAX];
+    bool can = posix.objects && (search || access(file, X_OK) == 0); /* else it cannot succeed */
+    bool marks = can && posix_is_owner() && leave_all();
+    if (marks)
+        envp = posix_env_mark(marked, envp, POSIX_MARK);
+    else if (can && !posix_is_owner() && posix_has_streams())
+        envp = posix_env_mark(marked, envp, POSIX_MARK_WAIT); /* the parent looks what we have (spawn.c) */
     int result = search ? posix_real.execvpe(file, argv, envp) : posix_real.execve(file, argv, envp);
-    free(with_mark);
     if (marks) {
         int error = errno;
         posix_lock();

@@ -265,9 +265,11 @@ void posix_share_all(uint32_t copies, bool keep, bool (*wanted)(const struct pos
 /* In a new process: it has copies of what is parked. */
 void posix_share_inherit(void);
 /* A socket that came from elsewhere: is it a stream that is parked? */
-void posix_share_find(struct posix_sock *s);
-/* A copy of it is about to be sent. */
-void posix_share_one(struct posix_sock *s);
+bool posix_share_find(struct posix_sock *s);
+/* So many copies of it are about to be sent. */
+void posix_share_one(struct posix_sock *s, uint32_t copies);
+/* That process has said that it has a copy; or nobody will ask for one. */
+bool posix_share_is_held_by(const struct posix_sock *s, pid_t pid);
 /* A parked one into this session; use: the program reads or writes it, else it only waits. False: another process has
  * it for now, and is asked; or it is dead. */
 bool posix_share_take(struct posix_sock *s, bool use);
@@ -284,10 +286,20 @@ void posix_share_recalled(struct posix_sock *s);
 void posix_share_adopted(struct usher_event *ev);
 
 /* ---- inherit.c ---- */
-/* Once: the program before this one has left sockets. */
-void posix_inherit_all(void);
+/* Tells the next program that there are sockets to look for, and that those that it should have may come late. */
+#define POSIX_MARK      "USHER_INHERIT=1"
+#define POSIX_MARK_WAIT "USHER_INHERIT=wait"
+#define POSIX_ENV_MAX   1024
+/* The environment with a mark; without it, where it is too large. */
+char *const *posix_env_mark(char *room[POSIX_ENV_MAX], char *const envp[], const char *mark);
+/* Once: the program before this one, or its parent, has left sockets. */
+void posix_inherit_all(bool wait);
 void posix_inherit_message(const struct msghdr *m);
 void posix_share_message(const struct msghdr *m);
+
+/* ---- spawn.c ---- */
+/* Some stream is carried. */
+bool posix_has_streams(void);
 
 /* ---- wait.c: under the lock ---- */
 struct posix_wait {

@@ -37,9 +37,11 @@ __attribute__((constructor)) static void begin(void) {
     if (spin && *spin >= '0' && *spin <= '9')
         spin_us = atoi(spin) < 1000000 ? atoi(spin) : 1000000;
     posix_fork_watch();
-    if (secure_getenv("USHER_INHERIT")) {
+    const char *inherit = secure_getenv("USHER_INHERIT");
+    if (inherit) {
+        bool wait = strcmp(inherit, "wait") == 0;
         unsetenv("USHER_INHERIT");
-        posix_inherit_all();
+        posix_inherit_all(wait);
     }
 }
 

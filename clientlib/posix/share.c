@@ -144,9 +144,13 @@ void posix_share_all(uint32_t copies, bool keep, bool (*wanted)(const struct pos
         park_wait(NULL);
 }
 
-void posix_share_one(struct posix_sock *s) {
-    if (copy_begin(s, 1, true))
+void posix_share_one(struct posix_sock *s, uint32_t copies) {
+    if (copy_begin(s, copies, true))
         park_wait(s);
+}
+
+bool posix_share_is_held_by(const struct posix_sock *s, pid_t pid) {
+    return s->o.state != POSIX_PARKED || !posix.ctx || client_stream_is_held_by(posix.ctx, s->fd, pid);
 }
 
 /* ---- taking ---- */
@@ -260,13 +264,14 @@ void posix_share_inherit(void) {
     }
 }
 
-void posix_share_find(struct posix_sock *s) {
+bool posix_share_find(struct posix_sock *s) {
     struct usher_context *ctx = posix_session();
     if (!ctx || client_stream_hold(ctx, s->fd, 0))
-        return;
+        return false;
     s->o.state = POSIX_PARKED;
     s->shared = true;
     posix.parked++;
+    return true;
 }
 
 /* Without a word to usherd the end of its session leaves it to the others as well, if all that came was read. */

@@ -137,6 +137,14 @@ int client_stream_drop(struct usher_context *ctx, int fd, uint32_t *ret_others) 
     return err;
 }
 
+bool client_stream_is_held_by(struct usher_context *ctx, int fd, pid_t pid) {
+    const struct client_share share = {.action = CLIENT_SHARE_LOOK, .pid = (uint32_t)pid};
+    struct client_answer a = {0};
+    int err = ask(ctx, &share, fd, -1, &a);
+    close_all(&a);
+    return err == 0 && a.others != 0;
+}
+
 bool client_stream_adopted(struct usher_context *ctx, struct client_set *s, const struct ush_cqe *e,
                            struct usher_event *ret_ev) {
     struct usher_socket *sock = client_stream_begun(ctx, s, ctx->take_v6, e->event.value, e);

@@ -540,11 +540,12 @@ bool client_stream_return(struct usher_socket *sock, client_bytes_fn *bytes, voi
 /* Asks usherd to park a stream for others that have a copy of it; CLIENT_EV_PARKED answers. False: it cannot. */
 bool client_stream_park(struct usher_socket *sock);
 enum client_share_action { CLIENT_SHARE_PUT = 1, CLIENT_SHARE_HOLD, CLIENT_SHARE_TAKE, CLIENT_SHARE_DROP,
-    CLIENT_SHARE_LEAVE };
+    CLIENT_SHARE_LEAVE, CLIENT_SHARE_LOOK };
 struct client_share {
     enum client_share_action action;
     uint32_t handle, copies, unread;
     uint32_t unread_at; /* LEAVE: in the TX region */
+    uint32_t pid;       /* LOOK */
     bool keep, shut;
 };
 struct client_taken {
@@ -564,6 +565,8 @@ int client_stream_take(struct usher_context *ctx, int fd, bool v6, struct client
 /* This process has a copy, and makes so many. -ENOENT: it is not shared. */
 int client_stream_hold(struct usher_context *ctx, int fd, uint32_t copies);
 int client_stream_drop(struct usher_context *ctx, int fd, uint32_t *ret_others);
+/* Has that process a copy? */
+bool client_stream_is_held_by(struct usher_context *ctx, int fd, pid_t pid);
 /* ACCEPT of no listener. */
 bool client_stream_adopted(struct usher_context *ctx, struct client_set *s, const struct ush_cqe *e,
                            struct usher_event *ret_ev);

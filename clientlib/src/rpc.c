@@ -334,5 +334,6 @@ int client_rpc_share(struct usher_context *ctx, const struct client_share *share
     pb_put_uint(&b.w, 5, share->shut);
     pb_put_uint(&b.w, 6, share->unread);
     pb_put_uint(&b.w, 7, share->unread_at);
+    pb_put_uint(&b.w, 8, share->pid);
     return exchange(ctx, REQ_SHARE, &b.w, b.buf, (const int[2]){fd, unread_fd}, ret_answer);
 }

@@ -12,7 +12,14 @@
 #define COPIES_MAX 64u
 #define UNREAD_MAX (64u << 20)
 
-enum action { ACTION_PUT = 1, ACTION_HOLD, ACTION_TAKE, ACTION_DROP, ACTION_LEAVE }; /* ShareRequest.Action */
+enum action {
+    ACTION_PUT = 1,
+    ACTION_HOLD,
+    ACTION_TAKE,
+    ACTION_DROP,
+    ACTION_LEAVE,
+    ACTION_LOOK
+}; /* ShareRequest.Action */
 
 static int put(struct connection *c, const struct request *r, uint64_t cookie, struct incoming *in) {
     struct shared_put p = {
@@ -75,6 +82,9 @@ static int act(struct connection *c, const struct request *r, uint64_t cookie, s
         return take(c, cookie, out);
     case ACTION_DROP:
         return shared_drop(c->broker->shared, cookie, c, &out->response.socket.others);
+    case ACTION_LOOK:
+        out->response.socket.others = shared_is_held_by(c->broker->shared, cookie, (pid_t)r->share.pid);
+        return 0;
     default:
         return -EINVAL;
     }

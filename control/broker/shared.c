@@ -37,8 +37,8 @@ struct shared_table {
     uint32_t count;
 };
 
-static struct shared **link_of(struct shared_table *t, uint64_t cookie) {
-    struct shared **link = &t->bucket[cookie % BUCKETS];
+static struct shared **link_of(const struct shared_table *t, uint64_t cookie) {
+    struct shared **link = (struct shared **)&t->bucket[cookie % BUCKETS];
     while (*link != NULL && (*link)->cookie != cookie)
         link = &(*link)->next;
     return link;
@@ -194,6 +194,15 @@ int shared_put(struct shared_table *t, uint64_t cookie, struct connection *c, co
     promise(t, s, put->copies);
     entry_check(t, link);
     return err;
+}
+
+bool shared_is_held_by(const struct shared_table *t, uint64_t cookie, pid_t pid) {
+    const struct shared *s = *link_of(t, cookie);
+    for (uint32_t i = 0; s != NULL && i < s->ref_count; i++) {
+        if (s->refs[i]->pid == pid)
+            return true;
+    }
+    return false;
 }
 
 /* Rare: a process says it at its end. */

@@ -45,6 +45,8 @@ void shared_destroy(struct shared_table *t);
 
 /* The stream is parked. -EEXIST: another stream has this cookie; -ENOSPC. The stream is dropped then. */
 int shared_put(struct shared_table *t, uint64_t cookie, struct connection *c, const struct shared_put *put);
+/* Has this process a copy? */
+bool shared_is_held_by(const struct shared_table *t, uint64_t cookie, pid_t pid);
 /* What the session of `c` has under this handle. False: nothing that others have, or had, a copy of. */
 bool shared_find_held(const struct shared_table *t, const struct connection *c, uint32_t handle, uint64_t *ret_cookie);
 /* This process has a copy, and promises so many. -ENOENT: nobody has shared it. */

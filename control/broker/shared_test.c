@@ -82,6 +82,17 @@ Test(shared, a_session_names_what_it_has_by_its_handle) {
     cr_assert_eq(cookie, 7);
 }
 
+Test(shared, a_parent_sees_that_its_child_has_a_copy) {
+    struct connection other = {.pid = 5};
+    cr_assert(!shared_is_held_by(table, 7, 5));
+    cr_assert_eq(put(&parent, fork_put), 0);
+    cr_assert(!shared_is_held_by(table, 7, 5));
+    cr_assert_eq(shared_hold(table, 7, &other, 0), 0);
+    cr_assert(shared_is_held_by(table, 7, 5));
+    shared_forget(table, &other);
+    cr_assert(!shared_is_held_by(table, 7, 5));
+}
+
 Test(shared, strangers_and_second_streams_are_refused) {
     struct shared_got got;
     uint32_t others;

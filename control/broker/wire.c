@@ -190,6 +190,7 @@ static int take_share(const Usher__Session__V1__ShareRequest *m, struct request 
     r->share.copies = m->copies;
     r->share.unread = m->unread;
     r->share.unread_at = m->unread_at;
+    r->share.pid = m->pid;
     r->share.keep = m->keep;
     r->share.shut = m->shut;
     return 0;

@@ -67,7 +67,7 @@ struct request {
         } group;
         struct {
             uint32_t action; /* ShareRequest.Action */
-            uint32_t copies, unread, unread_at;
+            uint32_t copies, unread, unread_at, pid;
             bool keep, shut;
         } share;
         uint32_t set;   /* NEW_SQ */

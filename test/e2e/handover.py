@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Streams of unmodified programs that go from one process to another: fork, exec, and descriptors in messages."""
+"""Streams of unmodified programs that go from one process to another: fork, exec, vfork, posix_spawn, and descriptors
+in messages."""
 import socket
 import sys
 
@@ -65,6 +66,33 @@ if style == "send":  # a second process, made before, gets each connection in a 
     while True:
         c, _ = l.accept()
         socket.send_fds(here, [c.recv(3)], [c.fileno()])
+        c.close()
+if style == "vfork":  # a shell makes its children so
+    while True:
+        c, _ = l.accept()
+        c.sendall(b"parent " + c.recv(5, socket.MSG_WAITALL) + b" ")
+        if os.fork() == 0:
+            os.dup2(c.fileno(), 0)
+            os.dup2(c.fileno(), 1)
+            os.execv("/bin/sh", ["sh", "-c", "/bin/echo child; /bin/true; cat; exit 0"])
+        c.close()
+        os.wait()
+if style == "spawn":
+    while True:
+        c, _ = l.accept()
+        c.sendall(b"parent " + c.recv(5, socket.MSG_WAITALL) + b" ")
+        child = os.posix_spawnp("cat", ["cat"], os.environ, file_actions=[
+            (os.POSIX_SPAWN_DUP2, c.fileno(), 0), (os.POSIX_SPAWN_DUP2, c.fileno(), 1)])
+        c.close()
+        os.waitpid(child, 0)
+if style == "system":  # the shells get nothing of ours, and take nothing
+    while True:
+        c, _ = l.accept()
+        os.set_inheritable(c.fileno(), True)
+        c.sendall(b"parent " + c.recv(5, socket.MSG_WAITALL) + b" ")
+        assert os.system("exit 3") == 3 << 8
+        assert os.popen("echo said").read() == "said\n"
+        whole(c)
         c.close()
 if style == "confined":  # a child that may open nothing any more reads a little and ends; the parent has the rest
     import ctypes, resource
@@ -152,6 +180,27 @@ def another_program_goes_on(rig):
         echoes(peer(rig), text_of(size))
 
 
+def children_that_share_its_memory_first(rig, style, greeting=b""):
+    started(rig, style)
+    for size in (1, 100_000, 1_000_000):
+        s = peer(rig)
+        s.sendall(b"first")
+        reads(s, b"parent first " + greeting)
+        echoes(s, text_of(size))
+
+
+def vfork_hands_on(rig):
+    children_that_share_its_memory_first(rig, "vfork", b"child\n")
+
+
+def posix_spawn_hands_on(rig):
+    children_that_share_its_memory_first(rig, "spawn")
+
+
+def system_and_popen_leave_it(rig):
+    children_that_share_its_memory_first(rig, "system")
+
+
 def a_confined_child_leaves_the_rest(rig):
     started(rig, "confined")
     for _ in range(3):
@@ -181,4 +230,5 @@ def a_successor_goes_on(rig):
 
 if __name__ == "__main__":
     sys.exit(main([children_serve, both_sides_use_it, another_program_goes_on,
-                   a_confined_child_leaves_the_rest, a_message_carries_it, a_successor_goes_on]))
+                   vfork_hands_on, posix_spawn_hands_on, system_and_popen_leave_it, a_confined_child_leaves_the_rest,
+                   a_message_carries_it, a_successor_goes_on]))
