@@ -147,16 +147,27 @@ void heirloom_adopt(struct runtime *rt, uint32_t shard, struct node *nd) {
     rt->estate.lost += error == 0 ? lost : 0;
 }
 
-static void keys_inherit(struct runtime *rt, struct shard *sh) {
+/* A copy, because there may be another number of slots; connections of those that are gone cannot be resumed. */
+static bool keys_inherit(struct runtime *rt, struct shard *sh) {
+    struct arena_memory old;
     int fd = heirloom_take(rt, "keys", sh->index);
     if (fd < 0)
-        return;
-    if (arena_memory_adopt(&sh->old_key_memory, fd) < 0) {
+        return false;
+    if (arena_memory_adopt(&old, fd) < 0) {
         close(fd);
-        return;
+        return false;
     }
-    sh->old_keys = sh->old_key_memory.base;
-    sh->old_key_count = (uint32_t)(sh->old_key_memory.size / sizeof *sh->old_keys);
+    size_t bytes = sh->session_max * sizeof *sh->keys;
+    memcpy(sh->keys, old.base, bytes < old.size ? bytes : old.size);
+    arena_memory_destroy(&old);
+    return true;
+}
+
+static void keys_forget(struct shard *sh) {
+    for (uint32_t slot = 0; slot < sh->session_max; slot++) {
+        if (!sh->slot_taken[slot])
+            sh->keys[slot] = (struct session_key){{0, 0}};
+    }
 }
 
 static int freeze(struct runtime *rt, uint32_t shard, bool on, uint32_t *ret_reset) {
@@ -178,8 +189,7 @@ int runtime_estate_open(struct runtime *rt, struct runtime_estate *ret_estate) {
     uint32_t none;
     int error = 0;
     for (uint32_t i = 0; i < rt->shard_count; i++) {
-        keys_inherit(rt, rt->shard[i]);
-        rt->shard[i]->quiet = rt->shard[i]->old_keys != NULL;
+        rt->shard[i]->quiet = keys_inherit(rt, rt->shard[i]);
     }
     heirlooms_drop(rt);
     for (uint32_t i = 0; i < rt->shard_count && rt->estate.arenas > 0 && error == 0; i++)
@@ -191,14 +201,13 @@ int runtime_estate_open(struct runtime *rt, struct runtime_estate *ret_estate) {
 uint32_t runtime_estate_close(struct runtime *rt) {
     uint32_t reset = 0, some;
     bool quiet = false;
-    for (uint32_t i = 0; i < rt->shard_count; i++)
+    for (uint32_t i = 0; i < rt->shard_count; i++) {
         (void)runtime_call(rt, i, quiet_run, &quiet);
+        keys_forget(rt->shard[i]);
+    }
     for (uint32_t i = 0; i < rt->shard_count && rt->estate.arenas > 0; i++) {
         while (freeze(rt, i, false, &some) == 0 && some > 0)
             reset += some;
-        arena_memory_destroy(&rt->shard[i]->old_key_memory);
-        rt->shard[i]->old_keys = NULL;
-        rt->shard[i]->old_key_count = 0;
     }
     rt->estate.arenas = 0;
     return reset;

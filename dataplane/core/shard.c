@@ -425,7 +425,7 @@ int shard_create(struct runtime *rt, uint32_t index, const struct runtime_config
     sh->shard_count = rt->shard_count;
     sh->session_max = cfg->session_max;
     sh->steer = rt->steer;
-    sh->small.memfd = sh->large.memfd = sh->key_memory.memfd = sh->old_key_memory.memfd = -1;
+    sh->small.memfd = sh->large.memfd = sh->key_memory.memfd = -1;
     memset(sh->stage_node, NODE_NONE, sizeof sh->stage_node);
     memset(sh->proto_node, NODE_NONE, sizeof sh->proto_node);
     memset(sh->tx_queue, NODE_NONE, sizeof sh->tx_queue);
@@ -458,7 +458,6 @@ void shard_destroy(struct shard *sh) {
     free(sh->regions);
     free(sh->slot_taken);
     arena_memory_destroy(&sh->key_memory);
-    arena_memory_destroy(&sh->old_key_memory);
     free(sh->accept);
     pktmem_destroy(&sh->small);
     pktmem_destroy(&sh->large);

@@ -116,10 +116,10 @@ struct shard {
     struct sess_tx *tx; /* one for each small packet: what of a client's it carries */
     struct sess_set **set; /* session_max, by slot */
     bool *slot_taken;      /* control's: which slots are in use */
-    struct session_key *keys;     /* control's, session_max by slot: whose slot it is, for a successor */
-    struct session_key *old_keys; /* control's: the same of a predecessor */
-    uint32_t old_key_count;
-    struct arena_memory key_memory, old_key_memory;
+    /* Control's, session_max by slot: whose slot it is. A successor inherits them, and a slot whose owner has not come
+     * back yet is not given away: connections' sinks name it, through as many deaths as it takes. */
+    struct session_key *keys;
+    struct arena_memory key_memory;
     uint32_t session_max;
     uint32_t set_count;
 

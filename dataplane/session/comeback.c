@@ -30,16 +30,27 @@ int session_comeback_map(struct session *s, const struct session_comeback *back)
     return s->memfd < 0 ? -errno : 0;
 }
 
-/* The slot that the key's session had, by the table that a predecessor left; each key is good once. */
-static uint32_t old_slot_take(struct shard *sh, const struct session_key *key) {
-    for (uint32_t slot = 0; slot < sh->old_key_count; slot++) {
-        struct session_key *k = &sh->old_keys[slot];
-        if ((key->k[0] | key->k[1]) != 0 && k->k[0] == key->k[0] && k->k[1] == key->k[1]) {
-            *k = (struct session_key){{0, 0}};
+bool session_key_equal(const struct session_key *a, const struct session_key *b) {
+    return a->k[0] == b->k[0] && a->k[1] == b->k[1];
+}
+
+/* The slot that the key's session had, unless somebody has come back to it already. */
+uint32_t session_comeback_slot(const struct shard *sh, const struct session_key *key) {
+    for (uint32_t slot = 0; slot < sh->session_max; slot++) {
+        if ((key->k[0] | key->k[1]) != 0 && !sh->slot_taken[slot] && session_key_equal(&sh->keys[slot], key))
             return slot;
-        }
     }
     return USH_NONE;
+}
+
+/* It keeps the key that it is known by: usherd may die before it hears of another. */
+static void key_keep(struct session *s) {
+    for (uint32_t i = 0; i < s->rt->shard_count; i++) {
+        if (session_comeback_slot(s->rt->shard[i], &s->back->key) != USH_NONE) {
+            s->key = s->back->key;
+            return;
+        }
+    }
 }
 
 static void held_take(struct sess_set *set, const uint64_t *held, uint64_t words) {
@@ -57,22 +68,36 @@ void session_comeback_set(struct sess_set *set, const struct session *s) {
             continue;
         set->cq_tail = set->cq_head = back->rings.set[i].cq_pos;
         set->sq[0].head = back->rings.set[i].sq_pos;
-        set->old_slot = old_slot_take(s->rt->shard[set->index], &back->key);
+        set->is_home = session_key_equal(&s->rt->shard[set->index]->keys[set->slot], &s->key);
         __atomic_store_n(&set->shm->sq[0].sq_head, set->sq[0].head, __ATOMIC_RELEASE);
         held_take(set, back->held[i], back->held_words);
     }
 }
 
+/* Each set that there can be, once. */
+static int sets_check(const struct session *s, const struct ush_comeback *rings) {
+    uint64_t seen = 0;
+    if (rings->set_count > USH_SET_MAX)
+        return -EINVAL;
+    for (uint32_t i = 0; i < rings->set_count; i++) {
+        uint32_t set = rings->set[i].set;
+        if (set >= s->rt->shard_count || (seen & 1ull << set))
+            return -ESTALE;
+        seen |= 1ull << set;
+    }
+    return 0;
+}
+
 int session_comeback_sets(struct session *s, struct session_fds *ret_fds) {
     const struct ush_comeback *rings = &s->back->rings;
-    int error = rings->set_count <= USH_SET_MAX ? 0 : -EINVAL;
+    int error = sets_check(s, rings);
+    if (error < 0)
+        return error;
     memset(s->base + s->layout.socket_off, 0, s->layout.socket_max * sizeof(struct ush_socket));
+    key_keep(s);
     for (uint32_t i = 0; i < rings->set_count && error == 0; i++) {
         uint32_t shard = rings->set[i].set;
-        if (shard >= s->rt->shard_count || s->set[shard] != NULL)
-            error = -ESTALE;
-        else
-            error = session_set_make(s, shard);
+        error = session_set_make(s, shard);
         if (error == 0 && (ret_fds->kick[i] = fcntl(s->set[shard]->kick_fd, F_DUPFD_CLOEXEC, 0)) < 0)
             error = -errno;
         if (error == 0)
@@ -85,18 +110,19 @@ int session_comeback_sets(struct session *s, struct session_fds *ret_fds) {
 
 static int resume(struct shard *sh, struct sess_set *set, const struct ush_sqe *e, struct sess_socket *sk,
                   struct tcp_resumed *ret) {
+    const uint64_t sink = SINK(SINK_SESSION, set->slot, e->resume.handle);
     struct tcp_cmd_resume cmd = {
         .cmd = {TCP_CMD_RESUME, sizeof cmd},
         .flow = {.local_port = e->resume.local_port, .remote_port = e->resume.remote_port, .proto = PROTO_TCP},
-        .old_sink = SINK(SINK_SESSION, set->old_slot, e->resume.handle),
-        .sink = SINK(SINK_SESSION, set->slot, e->resume.handle),
+        .old_sink = sink,
+        .sink = sink,
         .owner = sk->owner,
         .rx_bytes = e->resume.rx_bytes,
         .result = ret};
     struct engine_reply reply;
     memcpy(cmd.flow.local.b, e->resume.local, 16);
     memcpy(cmd.flow.remote.b, e->resume.remote, 16);
-    return set->old_slot == USH_NONE ? -ENOENT : session_transport(sh, PROTO_TCP, &cmd.cmd, &reply);
+    return !set->is_home ? -ENOENT : session_transport(sh, PROTO_TCP, &cmd.cmd, &reply);
 }
 
 /* Takes the handle, of either range, for the client that says it has it. */

@@ -43,18 +43,22 @@ static void setup(void) {
         continue;
 }
 
-static void inherit(void) {
+static void inherit_from(const struct kit *from, struct kit *to) {
     struct runtime_heirloom h[8];
     struct runtime_estate estate;
-    kit_open(&new, NULL);
-    uint32_t n = runtime_heirlooms(old.rt, h, ARRAY_LEN(h));
+    kit_open(to, NULL);
+    uint32_t n = runtime_heirlooms(from->rt, h, ARRAY_LEN(h));
     cr_assert_eq(n, 2, "the tcp engine's state and the keys; its code is linked in");
     for (uint32_t i = 0; i < n; i++)
-        runtime_inherit(new.rt, h[i].name, fcntl(h[i].fd, F_DUPFD_CLOEXEC, 0));
-    kit_tcp(&new, 64);
-    cr_assert_eq(runtime_estate_open(new.rt, &estate), 0);
+        runtime_inherit(to->rt, h[i].name, fcntl(h[i].fd, F_DUPFD_CLOEXEC, 0));
+    kit_tcp(to, 64);
+    cr_assert_eq(runtime_estate_open(to->rt, &estate), 0);
     cr_assert_eq(estate.arenas, 1);
     cr_assert_eq(estate.lost + estate.refused, 0);
+}
+
+static void inherit(void) {
+    inherit_from(&old, &new);
 }
 
 static int come_back(const struct session_key *key, const uint64_t *held, uint64_t words, struct kit_client *ret) {
@@ -175,6 +179,79 @@ Test(comeback, a_stream_is_resumed_once) {
     kit_settle(&new);
     cr_assert(b.s->set[0]->dead);
     cr_assert_eq(b.s->detach_why, DETACH_BAD_CONNECT);
+    leave(&b);
+}
+
+static uint32_t resumed_count(struct kit_client *b) {
+    struct ush_cqe e;
+    uint32_t resumed = 0;
+    kit_settle(&new);
+    while (fake_client_take(&b->c, &e))
+        resumed += e.type == USH_CQ_EVENT && e.flags == USH_EVENT_RESUMED;
+    return resumed;
+}
+
+/* The first successor dies before the client has found it, when a stranger has; the second one when the client has one
+ * of its streams again; the third has both. */
+Test(comeback, it_may_die_as_often_as_it_likes) {
+    static struct kit second, third;
+    static struct kit_client stranger, b;
+    const struct session_key key = session_key_of(a.s);
+    uint16_t port = client_port();
+    inherit_from(&old, &second);
+    kit_attach(&second, &stranger, 5001);
+    inherit_from(&second, &third);
+    new = third;
+    cr_assert_eq(come_back(&key, NULL, 0, &b), 0);
+    cr_assert(session_key_equal(&key, &b.s->key), "it keeps its key");
+    resume(&b.c, client, 0, port, PORT);
+    cr_assert_eq(resumed_count(&b), 1);
+    a.c = b.c;
+    inherit_from(&third, &new);
+    struct kit_client c;
+    cr_assert_eq(come_back(&key, NULL, 0, &c), 0);
+    resume(&c.c, client, 0, port, PORT);
+    resume(&c.c, server, 0, PORT, port);
+    cr_assert_eq(resumed_count(&c), 2);
+    cr_assert_eq(runtime_estate_close(new.rt), 0);
+    session_destroy(b.s, DETACH_CLIENT_CLOSED);
+    close(b.fds.wake_peer);
+    close(b.fds.kick[0]);
+    kit_settle(&third);
+    session_reap(third.rt);
+    kit_close(&third);
+    kit_detach(&second, &stranger);
+    kit_close(&second);
+    leave(&c);
+}
+
+/* Slots of those who never come are given away again. */
+Test(comeback, a_slot_waits_no_longer_than_the_grace) {
+    struct kit_client b;
+    const struct session_key key = session_key_of(a.s);
+    inherit();
+    cr_assert_eq(runtime_estate_close(new.rt), 2);
+    cr_assert_eq(come_back(&key, NULL, 0, &b), 0);
+    cr_assert_not(b.s->set[0]->is_home);
+    cr_assert_not(session_key_equal(&key, &b.s->key));
+    leave(&b);
+}
+
+/* What it says of its rings must be possible before anything is made of it. */
+Test(comeback, a_ring_set_named_twice_is_refused) {
+    const struct session_key key = session_key_of(a.s);
+    struct session_comeback back = {.key = key, .memfd = a.fds.memfd, .rings = {.set_count = 2}};
+    struct session_params params = {.abi = 1, .back = &back};
+    struct session_fds fds;
+    struct session *s;
+    struct kit_client b;
+    inherit();
+    cr_assert_eq(session_create(new.rt, &params, &s, &fds), -ESTALE);
+    back.rings.set_count = USH_SET_MAX + 1;
+    cr_assert_eq(session_create(new.rt, &params, &s, &fds), -EINVAL);
+    kit_settle(&new);
+    cr_assert_eq(come_back(&key, NULL, 0, &b), 0);
+    cr_assert(b.s->set[0]->is_home, "nothing was taken from it");
     leave(&b);
 }
 

@@ -209,7 +209,10 @@ int session_create(struct runtime *rt, const struct session_params *params, stru
     if (error < 0) {
         if (pair[1] >= 0)
             close(pair[1]);
-        session_free(s);
+        if (__atomic_load_n(&s->set_alive, __ATOMIC_RELAXED) != 0)
+            session_destroy(s, DETACH_CLIENT_CLOSED); /* workers have some of its sets */
+        else
+            session_free(s);
         return error;
     }
     *ret_session = s;
@@ -239,7 +242,6 @@ static void set_fill(struct sess_set *set, struct session *s, uint32_t index, ui
     set->quota = s->quota;
     set->wake_fd = s->wake_fd;
     set->event_head = USH_NONE;
-    set->old_slot = USH_NONE;
     set->ahead_handle = USH_NONE;
     set->sq_count = 1;
     for (uint32_t q = 0; q < USH_SQ_MAX; q++)
@@ -249,10 +251,13 @@ static void set_fill(struct sess_set *set, struct session *s, uint32_t index, ui
         session_comeback_set(set, s);
 }
 
-static uint32_t slot_find(const struct shard *sh) {
-    uint32_t slot = 0;
-    while (slot < sh->session_max && sh->slot_taken[slot])
-        slot++;
+static uint32_t slot_find(const struct shard *sh, const struct session *s) {
+    static const struct session_key none;
+    uint32_t slot = s->back != NULL ? session_comeback_slot(sh, &s->key) : USH_NONE;
+    for (uint32_t i = 0; i < sh->session_max && slot == USH_NONE; i++) {
+        if (!sh->slot_taken[i] && session_key_equal(&sh->keys[i], &none))
+            slot = i;
+    }
     return slot;
 }
 
@@ -264,8 +269,8 @@ static void set_add_run(struct shard *sh, void *arg) {
 
 int session_set_make(struct session *s, uint32_t shard) {
     struct shard *sh = s->rt->shard[shard];
-    uint32_t slot = slot_find(sh);
-    if (slot == sh->session_max)
+    uint32_t slot = slot_find(sh, s);
+    if (slot == USH_NONE)
         return -ENOSPC;
     struct sess_set *set = aligned_alloc(CACHE_LINE, round_up(sizeof *set, CACHE_LINE));
     if (set == NULL)

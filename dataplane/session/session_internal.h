@@ -198,7 +198,7 @@ struct sess_set {
     uint64_t *accept_pool; /* the session's: 1 = index free; sets take and give atomically */
     uint32_t ahead_handle; /* the CONNECT that is to have the options in `ahead`; USH_NONE = none */
     struct tcp_options ahead;
-    uint32_t old_slot; /* of a client that came back: what its streams' sinks name; USH_NONE = it did not */
+    bool is_home; /* of a client that came back to the slot it had: the sinks of its streams name it */
     struct sess_set *linger_next;
     ns_t linger_until;    /* when what the client closed and left behind is aborted */
     /* kicks */
@@ -411,6 +411,8 @@ struct session {
 int session_comeback_map(struct session *s, const struct session_comeback *back);
 void session_comeback_set(struct sess_set *set, const struct session *s);
 int session_comeback_sets(struct session *s, struct session_fds *ret_fds);
+bool session_key_equal(const struct session_key *a, const struct session_key *b);
+uint32_t session_comeback_slot(const struct shard *sh, const struct session_key *key); /* USH_NONE: there is none */
 
 /* session.c */
 int session_set_make(struct session *s, uint32_t shard);
