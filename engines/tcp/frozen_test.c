@@ -103,6 +103,43 @@ Test(frozen, ends_that_come_back_one_after_the_other_meet_at_once) {
     }
 }
 
+/* It goes from one program to another, is moved to another state while nobody has it, and the heir resumes it by what
+ * he himself has got and sent. */
+Test(frozen, who_was_given_it_counts_from_there) {
+    struct link *l = link_create(11, NULL, NULL);
+    struct link_sock *up, *down = &l->host[1].socks[0];
+    struct tcp_resumed result;
+    l->host[1].accept_as = (struct link_sock){.tx_total = 5000, .chunk = 1000};
+    (void)link_listen(l, 1, 80, NULL);
+    up = &l->host[0].socks[link_connect(l, 0, 80, 7000, NULL)];
+    (void)link_run(l, l->now + 5 * NS_PER_SEC, NULL);
+    cr_assert(down->rx_bytes == 7000 && up->rx_bytes == 5000);
+    const struct tcp_cmd_give give = {.cmd = {TCP_CMD_GIVE, sizeof give}, .sock = down->sock, .sink = down->sink};
+    cr_assert_eq(link_command(l, 1, &give).error, 0);
+    link_upgrade(l, 1);
+    const struct tcp_cmd_adopt adopt = {.cmd = {TCP_CMD_ADOPT, sizeof adopt}, .sock = down->sock, .sink = down->sink};
+    cr_assert_eq(link_command(l, 1, &adopt).error, 0);
+    up->tx_total += 3000;
+    (void)link_run(l, l->now + 5 * NS_PER_SEC, NULL);
+    cr_assert_eq(down->rx_bytes, 10000);
+    cr_assert_eq(link_info(l, 1, 0).rx_bytes, 3000);
+    cr_assert_eq(link_info(l, 1, 0).tx_bytes, 0);
+    freeze(l, 1, true);
+    struct tcp_cmd_resume again = resume_of(l, 1, 0, &result);
+    again.rx_bytes = 3000;
+    cr_assert_eq(link_command(l, 1, &again).error, 0);
+    cr_assert_eq(result.taken + result.acked, 0);
+    up->tx_total += 1000;
+    down->tx_total += 2000;
+    (void)link_run(l, l->now + 5 * NS_PER_SEC, NULL);
+    cr_assert(down->rx_bytes == 11000 && up->rx_bytes == 7000);
+    cr_assert_eq(down->rx_corrupt + up->rx_corrupt, 0);
+    cr_assert_eq(link_info(l, 1, 0).tx_bytes, 2000);
+    link_close(l, 0, 0, true);
+    link_close(l, 1, 0, true);
+    link_destroy(l);
+}
+
 Test(frozen, what_nobody_comes_for_is_reset) {
     struct link *l = stand_still(0);
     (void)link_run(l, l->now + NS_PER_SEC, NULL);

@@ -167,7 +167,7 @@ struct tcp_cold {
     uint32_t rcv_up;       /* behind the last urgent byte the reader was told of */
     uint16_t retransmits;  /* stops at its maximum */
     uint16_t black_hole_at; /* coarse >> 10: when a larger MTU may be tried; 0 = the route's is believed */
-    uint16_t rx_high, tx_high; /* high parts of the 48-bit byte counts */
+    uint16_t rx_high, tx_high; /* high parts of the 48-bit byte counts; see TCP_COUNTS_ANEW */
     uint16_t keep_idle, keep_interval;
     uint16_t port;         /* slot of the route */
     uint16_t mtu;
@@ -408,6 +408,10 @@ static inline uint32_t tcp_flight(const struct tcp_conn *c) {
 
 static inline uint32_t tcp_snd_scale(const struct tcp_conn *c) { return c->scales & 15u; }
 static inline uint32_t tcp_rcv_scale(const struct tcp_conn *c) { return c->scales >> 4; }
+
+/* In tx_high: the counts began anew when the connection changed hands, so iss is not where our bytes began. */
+#define TCP_COUNTS_ANEW 0x8000u
+static inline uint16_t tcp_high(uint16_t tx_high) { return tx_high & (TCP_COUNTS_ANEW - 1); }
 
 static inline bool tcp_synchronized(const struct tcp_conn *c) { return c->state >= TCP_STATE_ESTABLISHED; }
 

@@ -81,7 +81,8 @@ static void advance(struct tcp_ctx *x, struct tcp_conn *c, uint32_t ack, struct 
     if (a->data != 0) {
         tcp_queue_acked(x, c, a->data);
         uint32_t low = c->snd_una - c->iss;
-        k->tx_high = (uint16_t)(k->tx_high + (low < before - c->iss));
+        if (UNLIKELY(low < before - c->iss))
+            k->tx_high = (uint16_t)((k->tx_high & TCP_COUNTS_ANEW) | tcp_high((uint16_t)(k->tx_high + 1)));
     }
     c->backoff = 0;
     k->stuck_at = 0;

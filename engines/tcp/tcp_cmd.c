@@ -272,7 +272,7 @@ static int cmd_sync(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engi
     struct tcp_resumed result = {0};
     if (c == NULL)
         return -ENOENT;
-    uint64_t high = (uint64_t)tcp_cold(x->st, c)->tx_high << 32;
+    uint64_t high = (uint64_t)tcp_high(tcp_cold(x->st, c)->tx_high) << 32;
     (void)tcp_begin(x, a->sock);
     int error = tcp_sync(x, c, a->rx_bytes, a->held, &result);
     r->value = result.taken;
@@ -314,6 +314,15 @@ static void leave_listener(struct tcp_engine *st, const struct tcp_conn *c) {
     k->listener = TCP_NIL;
 }
 
+/* Whoever takes it counts its bytes from here, and may have to resume it by them. */
+static void counts_begin(struct tcp_engine *st, struct tcp_conn *c) {
+    struct tcp_cold *k = tcp_cold(st, c);
+    k->rx_high = 0;
+    k->tx_high = TCP_COUNTS_ANEW;
+    c->irs = c->rcv_nxt - 1 - ((c->flags & TCP_F_FIN_RCVD) != 0);
+    c->iss = c->snd_end - 1;
+}
+
 static int cmd_give(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
     const struct tcp_cmd_give *a = (const struct tcp_cmd_give *)cmd;
     struct tcp_conn *c = find(x, a->sock, a->sink);
@@ -330,6 +339,8 @@ static int cmd_give(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engi
         tcp_cold(x->st, c)->owner = a->owner;
     } else {
         c->flags &= ~(uint32_t)TCP_F_ADOPTED;
+        if (c->state >= TCP_STATE_ESTABLISHED)
+            counts_begin(x->st, c);
     }
     r->value = (c->flags & TCP_F_HUNG_UP) != 0;
     tcp_end(x);

@@ -189,7 +189,7 @@ int tcp_cmd_option_run(struct tcp_ctx *x, const struct engine_cmd *cmd, struct e
 
 static void fill_rates(const struct tcp_conn *c, const struct tcp_cold *k, struct tcp_conn_info *i) {
     i->rx_bytes = ((uint64_t)k->rx_high << 32 | (c->rcv_nxt - c->irs)) - 1 - ((c->flags & TCP_F_FIN_RCVD) != 0);
-    i->tx_bytes = ((uint64_t)k->tx_high << 32 | (c->snd_una - c->iss));
+    i->tx_bytes = ((uint64_t)tcp_high(k->tx_high) << 32 | (c->snd_una - c->iss));
     i->tx_bytes -= i->tx_bytes > 0;
     i->pacing_rate = (uint64_t)k->pacing_rate * NS_PER_SEC >> TCP_COARSE_SHIFT;
     i->rtt_us = tcp_ticks_to_us(c->srtt >> 3);

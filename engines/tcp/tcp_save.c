@@ -243,6 +243,11 @@ static uint32_t table_of(uint32_t kind) {
     return tables[kind];
 }
 
+/* Somebody knows of it: whose it is, or who is about to take it from another. */
+static bool was_told(const struct tcp_conn *c, uint32_t listener) {
+    return (c->flags & TCP_F_ADOPTED) || listener == TCP_NIL;
+}
+
 /* One record's body; false: it is not worth saving (nobody was told of it, or its bytes die with the packets). */
 static bool write_body(struct tcp_engine *st, uint32_t kind, uint32_t index, struct statewire_out *o) {
     const void *record = kind == RECORD_ENGINE ? st : arena_lookup(st, &st->a.table[table_of(kind)], index);
@@ -253,7 +258,7 @@ static bool write_body(struct tcp_engine *st, uint32_t kind, uint32_t index, str
         const struct tcp_conn *c = (const struct tcp_conn *)record;
         k = tcp_cold_at(st, index);
         write_flow(o, index, &c->flow);
-        if (!(c->flags & TCP_F_ADOPTED) || !write_queue(st, c, o))
+        if (!was_told(c, k->listener) || !write_queue(st, c, o))
             return false;
     } else if (kind != RECORD_ENGINE) {
         write_flow(o, index, (const struct flow *)((const uint8_t *)record + sizeof(struct arena_record)));
@@ -446,8 +451,8 @@ static void drop_conn(struct tcp_ctx *x, struct tcp_conn *c) {
     }
 }
 
-static bool valid_conn(struct tcp_engine *st, const struct tcp_conn *c) {
-    return tcp_cc_name(c->cc)[0] != '\0' && (c->flags & TCP_F_ADOPTED) && c->sink != 0 && c->mss != 0 && c->cwnd != 0 &&
+static bool valid_conn(struct tcp_engine *st, const struct tcp_conn *c, uint32_t listener) {
+    return tcp_cc_name(c->cc)[0] != '\0' && was_told(c, listener) && c->sink != 0 && c->mss != 0 && c->cwnd != 0 &&
            tcp_check_fields(c) == 0 && c->rtx <= TCP_RTX_PERSIST && c->ca <= TCP_CA_LOSS &&
            tcp_find_conn(st, &c->flow, hash_flow(&st->key, &c->flow)) == TCP_NIL;
 }
@@ -465,7 +470,7 @@ static int load_conn(struct tcp_ctx *x, struct statewire_in body) {
     for (uint32_t i = fresh.q_head; i != TCP_NIL; i = tcp_item_at(st, i)->next)
         queued += tcp_item_at(st, i)->len;
     good = good && queued == fresh.snd_end - seq_min(seq_max(fresh.snd_una, fresh.iss + 1), fresh.snd_end) &&
-           settle_scoreboard(st, &fresh) && valid_conn(st, &fresh);
+           settle_scoreboard(st, &fresh) && valid_conn(st, &fresh, cold.listener);
     struct tcp_conn *c = good ? (struct tcp_conn *)arena_take_at(st, t, index) : NULL;
     if (c == NULL) {
         drop_conn(x, &fresh);
