@@ -27,19 +27,20 @@ static int kernel_ctl(const struct posix_epoll *ep, int op, int fd, uint32_t eve
     return posix_real.epoll_ctl(ep->fd, op, fd, &ev) < 0 ? -errno : 0;
 }
 
+/* Again when the session has come back to another usherd: the fds of before have left the set by themselves. */
 static void watch_wake(struct posix_epoll *ep) {
-    if (ep->watches_wake || !posix.ctx)
+    if (!posix.ctx || posix.ctx->away || ep->watches == posix.ctx->life)
         return;
-    ep->watches_wake = true;
+    ep->watches = posix.ctx->life;
     (void)kernel_ctl(ep, EPOLL_CTL_ADD, posix.ctx->wake_fd, EPOLLIN | EPOLLEXCLUSIVE, TAG_WAKE);
     (void)kernel_ctl(ep, EPOLL_CTL_ADD, posix.ctx->session_fd, EPOLLRDHUP, TAG_END);
 }
 
 /* usherd is gone: what hung up would be ready for ever. */
 void posix_epoll_unwatch(struct posix_epoll *ep, const struct usher_context *ctx) {
-    if (!ep->watches_wake)
+    if (ep->watches == 0)
         return;
-    ep->watches_wake = false;
+    ep->watches = 0;
     (void)kernel_ctl(ep, EPOLL_CTL_DEL, ctx->wake_fd, 0, 0);
     (void)kernel_ctl(ep, EPOLL_CTL_DEL, ctx->session_fd, 0, 0);
 }
@@ -390,6 +391,8 @@ static int wait_events(struct posix_epoll *ep, struct epoll_event *ret, uint32_t
     int got = 0;
     while (ep->o.kind == POSIX_EPOLL) {
         posix_pump(false);
+        if (LIKELY(ep->watches != 0))
+            watch_wake(ep);
         if (UNLIKELY(posix.parked))
             take_parked(ep);
         got = (int)collect(ep, ret, n);

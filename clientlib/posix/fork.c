@@ -57,7 +57,7 @@ static void after_in_child(void) {
         if (o && o->kind == POSIX_SOCK)
             renew((struct posix_sock *)o);
         else if (o && o->kind == POSIX_EPOLL)
-            ((struct posix_epoll *)o)->watches_wake = false;
+            ((struct posix_epoll *)o)->watches = 0;
     }
     posix_thread.waiter.prev_next = NULL;
     usher_context_close(old);

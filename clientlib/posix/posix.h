@@ -121,7 +121,7 @@ struct posix_interest {
 struct posix_epoll {
     struct posix_object o;
     int fd;
-    bool watches_wake; /* the kernel's set has the session's wake fd */
+    uint32_t watches;  /* the kernel's set has the session's fds since that life of it; 0 = it has not */
     uint32_t sleepers; /* threads asleep in the kernel's epoll_wait */
     int bell;          /* eventfd in the kernel's set, to wake a sleeper; -1 = not needed yet */
     struct posix_epoll *next_free;

@@ -42,15 +42,19 @@ void client_lost(struct usher_context *ctx, const char *why) {
     client_waiters_wake(ctx);
 }
 
-/* What is readable now is the farewell, or the end. */
-void client_session_news(struct usher_context *ctx) {
+/* What is readable now is the farewell, or the end. With rpc_lock: between two exchanges. */
+static void session_hear(struct usher_context *ctx) {
     char word[64];
-    if (!rpc_try(ctx))
-        return; /* whoever waits for an answer finds out */
     ssize_t n = ctx->session_fd >= 0 ? recv(ctx->session_fd, word, sizeof(word), MSG_DONTWAIT) : -1;
     ctx->farewell |= n > 0;
     if (n >= 0 || (errno != EAGAIN && errno != EINTR && ctx->session_fd >= 0))
         client_lost(ctx, "it closed the session");
+}
+
+void client_session_news(struct usher_context *ctx) {
+    if (!rpc_try(ctx))
+        return; /* whoever waits for an answer finds out */
+    session_hear(ctx);
     if (!client_is_single(ctx))
         client_lock_give(&ctx->rpc_lock);
 }
@@ -112,7 +116,7 @@ static void note_due(struct usher_socket *sock) {
     struct client_stream *st = sock->st;
     if (!sock->set || !sock->known || st->gone)
         return;
-    if (st->adopted || st->parking) { /* both sides cannot say where it stood */
+    if (st->parking) { /* it is nobody's, or already another's */
         client_stream_down(sock);
         return;
     }
@@ -130,6 +134,7 @@ static struct usher_socket **install(struct usher_context *ctx, struct client_an
     for (struct usher_socket *s = ctx->sockets; s; s = s->next)
         all++;
     struct usher_socket **list = calloc(all + 1, sizeof(*list));
+    ctx->life++;
     ctx->wake_fd = client_place_fd(a->fds[0]);
     for (uint32_t i = 0; i < ctx->set_count; i++) {
         struct client_set *s = ctx->sets[i];
@@ -168,6 +173,7 @@ static void streams_wait(struct usher_context *ctx) {
         client_relock(ctx);
         client_again(ctx);
         drain(ctx);
+        session_hear(ctx); /* this usherd may be gone already */
         due = ctx->agains && !ctx->down && !ctx->away;
         client_leave(ctx);
         if (due)

@@ -187,7 +187,7 @@ uint32_t client_take_rings(struct usher_context *ctx, struct usher_event *ret_ev
 static bool look_due(struct usher_context *ctx) {
     if (UNLIKELY(ctx->confined))
         return false;
-    if (ctx->armed || ctx->accelerated == 0)
+    if (ctx->armed || ctx->accelerated == 0 || ctx->away)
         return true;
     ctx->polls++;
     if (LIKELY(ctx->polls % POLLS_CLOCK && ctx->kernel_only == 0))

@@ -196,6 +196,7 @@ static int attach(struct usher_context *ctx, const struct usher_context_params *
     ctx->memfd = client_place_fd(a.fds[0]);
     ctx->comeback_ms = a.comeback_ms;
     memcpy(ctx->key, a.key, sizeof(ctx->key));
+    ctx->life = 1;
     ctx->wake_fd = client_place_fd(a.fds[1]);
     (void)fcntl(ctx->wake_fd, F_SETFL, O_NONBLOCK);
     ctx->session_id = a.session_id;

@@ -150,7 +150,6 @@ bool client_stream_adopted(struct usher_context *ctx, struct client_set *s, cons
     struct usher_socket *sock = client_stream_begun(ctx, s, ctx->take_v6, e->event.value, e);
     if (!sock)
         return false;
-    sock->st->adopted = true;
     *ret_ev = (struct usher_event){.type = CLIENT_EV_ADOPTED, .sock = sock, .msg = {.sock = sock}};
     client_stream_peer(sock, &ret_ev->msg);
     return true;

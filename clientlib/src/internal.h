@@ -93,7 +93,6 @@ struct client_stream {
     uint16_t peer_port, local_port;
     uint32_t more_sets; /* of a listener, a bit for each besides its own that brings connections */
     bool listening, connecting, open;
-    bool adopted;   /* it began in another process: its bytes were not all counted here */
     bool parking;   /* PARK was sent: nothing goes out any more */
     bool parked;    /* ... and PARKED came: client_stream_put() follows */
     bool recalled;  /* another process wants it */
@@ -258,6 +257,7 @@ struct usher_context {
     struct usher_context *list_next, **list_prev_next;
     char daemon_version[32];
     uint64_t session_id;
+    uint32_t life; /* 1, and one more with each usherd it has come back to */
 };
 
 /* The socket of a completion's handle, or NULL. */

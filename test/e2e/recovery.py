@@ -12,6 +12,8 @@ import socket
 import sys
 import threading
 
+from handover import SERVER as FORKS
+from posix_rig import is_carried, under
 from rig import A4, Process, check, main, run, until
 from upgrade import Stream
 
@@ -46,6 +48,57 @@ def streams_outlive_kills(rig):
     check("usherd is gone" not in server.text(), server.text())
     check(", back again" in usherd.text(), "the program came back")
     check(usherd.end() == 0, usherd.text())
+
+
+# An event loop that sleeps until its epoll set says something, however long that takes.
+LOOP = """
+import select, socket
+l = socket.create_server(("0.0.0.0", 7003))
+l.setblocking(False)
+e, open_ones = select.epoll(), {}
+e.register(l.fileno(), select.EPOLLIN)
+print("ready", flush=True)
+while True:
+    for fd, _ in e.poll():
+        if fd == l.fileno():
+            c, _ = l.accept()
+            open_ones[c.fileno()] = c
+            e.register(c.fileno(), select.EPOLLIN)
+        elif data := open_ones[fd].recv(65536):
+            open_ones[fd].setblocking(True)
+            open_ones[fd].sendall(data)
+        else:
+            open_ones.pop(fd).close()
+"""
+
+
+def an_event_loop_comes_back_as_often_as_usherd(rig):
+    usherd = rig.usherd(CONFIG)
+    server = under(rig, "python3", "-c", LOOP, options=["--listen=now"])
+    server.says("ready")
+    is_carried(server, "listener")
+    streams = [Stream(rig, 7003) for _ in range(2)]
+    for turn in range(6):  # two deaths in a row, with what may or may not have come back between them
+        usherd = killed(rig, usherd)
+        for s in streams if turn % 2 else []:
+            s.goes_on()
+    for s in streams:
+        s.end()
+
+
+def a_forked_server_keeps_its_connections(rig):
+    """Its children were handed the connections that its parent had accepted."""
+    usherd = rig.usherd(CONFIG)
+    server = under(rig, "python3", "-c", FORKS, "fork", 7004, options=["--listen=now"])
+    server.says("ready")
+    is_carried(server, "listener")
+    streams = [Stream(rig, 7004) for _ in range(2)]
+    for _ in range(3):
+        for s in streams:
+            s.goes_on()
+        usherd = killed(rig, usherd)
+    for s in streams:
+        s.end()
 
 
 def datagrams_and_listeners_come_back(rig):
@@ -194,5 +247,7 @@ def one_that_cannot_start_gives_way_again(rig):
 if __name__ == "__main__":
     sys.exit(main([a_successor_takes_over, under_systemd_it_hands_on_what_the_store_has,
                    what_cannot_take_over_is_refused, one_that_cannot_start_gives_way_again,
-                   streams_outlive_kills, datagrams_and_listeners_come_back, an_orderly_stop_is_no_pause,
-                   who_does_not_come_back_is_reset, without_a_successor_the_kernel_goes_on]))
+                   streams_outlive_kills, an_event_loop_comes_back_as_often_as_usherd,
+                   a_forked_server_keeps_its_connections, datagrams_and_listeners_come_back,
+                   an_orderly_stop_is_no_pause, who_does_not_come_back_is_reset,
+                   without_a_successor_the_kernel_goes_on]))
