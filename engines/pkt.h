@@ -85,7 +85,14 @@ enum pkt_refusal {
 };
 
 /* What is known of the packet's conversation beyond its headers; filters ask. Up: demux() says it. */
-enum pkt_known { PKT_KNOWN_NOTHING, PKT_KNOWN_ESTABLISHED, PKT_KNOWN_RELATED };
+enum pkt_known {
+    PKT_KNOWN_NOTHING,
+    PKT_KNOWN_ESTABLISHED,
+    PKT_KNOWN_RELATED,
+    PKT_KNOWN_RAW, /* down: a frame that a program made whole. No engine has looked into it; data is at its Ethernet
+                      header, the first PKT_RAW_HEAD bytes of it lie in the head buffer */
+};
+#define PKT_RAW_HEAD 256u
 
 enum pkt_gso { PKT_GSO_NONE = 0, PKT_GSO_TCP4, PKT_GSO_TCP6, PKT_GSO_UDP };
 

@@ -28,6 +28,7 @@
 #define PROTO_UDP 17
 #define PROTO_FRAGMENT6 44
 #define PROTO_ICMP6 58
+#define PROTO_FRAME 255 /* reserved by IANA: whole frames of a program's, see PKT_KNOWN_RAW */
 
 struct eth_hdr {
     uint8_t dst[6], src[6], type[2];

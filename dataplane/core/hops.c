@@ -201,16 +201,27 @@ static uint32_t cross_out(struct shard *sh, enum hop_id hop, struct pkt **pkts, 
     return kept;
 }
 
+static void strangers_in(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    drop_all(sh, pkts, n, DROP_IP_PROTO);
+}
+
+static void strangers_out(struct shard *sh, struct pkt **pkts, uint32_t n) {
+    if (pkts[0]->flow.proto == PROTO_FRAME)
+        frames_output(sh, pkts, n);
+    else
+        drop_all(sh, pkts, n, DROP_IP_PROTO);
+}
+
 /* Runs of one protocol go to its transport in one call; mixed traffic costs a call per change. */
 static void by_proto(struct shard *sh, struct pkt **pkts, uint32_t n,
-                     void (*call)(struct shard *, struct node *, struct pkt **, uint32_t)) {
+                     void (*call)(struct shard *, struct node *, struct pkt **, uint32_t), hop_fn *strangers) {
     for (uint32_t i = 0, end; i < n; i = end) {
         uint8_t proto = pkts[i]->flow.proto;
         for (end = i + 1; end < n && pkts[end]->flow.proto == proto;)
             end++;
         uint8_t node = sh->proto_node[proto];
         if (UNLIKELY(node == NODE_NONE))
-            drop_all(sh, &pkts[i], end - i, DROP_IP_PROTO);
+            strangers(sh, &pkts[i], end - i);
         else
             call(sh, &sh->node[node], &pkts[i], end - i);
     }
@@ -253,11 +264,11 @@ static void hop_filter_in(struct shard *sh, struct pkt **pkts, uint32_t n) {
 static void hop_transport_in(struct shard *sh, struct pkt **pkts, uint32_t n) {
     if (UNLIKELY(sh->shard_count > 1))
         n = cross_out(sh, HOP_TRANSPORT_IN, pkts, n);
-    by_proto(sh, pkts, n, node_input);
+    by_proto(sh, pkts, n, node_input, strangers_in);
 }
 
 static void hop_transport_out(struct shard *sh, struct pkt **pkts, uint32_t n) {
-    by_proto(sh, pkts, n, node_output);
+    by_proto(sh, pkts, n, node_output, strangers_out);
 }
 
 /* ---- the upper end ---- */

@@ -315,6 +315,8 @@ void session_tx_return(struct shard *sh, struct sess_set *set, uint32_t handle, 
 void session_tx_end(struct shard *sh, struct pkt *p) {
     const struct sess_tx *tx = &sh->tx[p->token - 1];
     struct sess_set *set = sh->set[tx->slot];
+    if (UNLIKELY(p->known == PKT_KNOWN_RAW))
+        frame_end(sh, p);
     p->token = 0;
     tx_return(sh, set, tx->handle, tx->bytes, tx->off);
     set->flight--;

@@ -114,7 +114,7 @@ struct sess_socket {
     uint8_t set;
     uint8_t proto;
     uint8_t events; /* enum sess_event_bit: not yet told, the ring was full */
-    uint32_t sock;  /* the transport's index */
+    uint32_t sock;  /* the transport's index; of PROTO_FRAME: the interface's */
     uint32_t owner;
     union {
         uint32_t rx_quota;
@@ -131,7 +131,11 @@ struct sess_socket {
         uint32_t rx_dropped;
         uint32_t urgent; /* of a stream: where EV_URGENT is */
     };
-    uint64_t rx_packets, tx_packets;
+    union {
+        uint64_t rx_packets;
+        uint64_t frame_bytes; /* of PROTO_FRAME, which receives nothing by its session: bytes sent */
+    };
+    uint64_t tx_packets;
 } CACHE_ALIGNED;
 STATIC_ASSERT(sizeof(struct sess_socket) == CACHE_LINE, "one line per socket");
 
@@ -324,6 +328,13 @@ void stream_credit_flush(struct shard *sh);
 
 /* Tells the transport what the client has in front of it: cells of datagrams not consumed, or not given back. */
 void session_load_tell(struct shard *sh, const struct sess_socket *sk);
+
+/* ---- worker: frames.c ---- */
+
+/* Frames that programs made whole, on their way to the filter and to their interface. */
+void frames_output(struct shard *sh, struct pkt **pkts, uint32_t n);
+/* One of them has ended: its sender learns when the filter did it. */
+void frame_end(struct shard *sh, const struct pkt *p);
 
 /* ---- worker: deliver.c ---- */
 

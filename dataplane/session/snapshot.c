@@ -67,6 +67,12 @@ static void snap_udp(struct shard *sh, const struct sess_socket *sk, struct sess
     snap->tx_bytes = info.tx_bytes;
 }
 
+static void snap_frame(const struct sess_socket *sk, struct session_snap *snap) {
+    snap->ifindex = sk->sock;
+    snap->rx_packets = 0;
+    snap->tx_bytes = sk->frame_bytes;
+}
+
 static void snap_fill(struct shard *sh, const struct session *s, uint32_t index, struct session_snap *snap) {
     const struct sess_socket *sk = &s->socket[index];
     bool stream = index >= s->layout.socket_max;
@@ -88,7 +94,9 @@ static void snap_fill(struct shard *sh, const struct session *s, uint32_t index,
         snap->flow = s->flow[index].flow;
         snap->cookie = s->flow[index].cookie;
     }
-    if (sk->proto == PROTO_TCP)
+    if (sk->proto == PROTO_FRAME)
+        snap_frame(sk, snap);
+    else if (sk->proto == PROTO_TCP)
         snap_tcp(sh, sk, snap);
     else
         snap_udp(sh, sk, snap);

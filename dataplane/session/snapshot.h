@@ -27,6 +27,7 @@ struct session_cursor {
 struct session_snap {
     uint32_t handle, shard, owner;
     struct flow flow;
+    uint32_t ifindex; /* of PROTO_FRAME */
     bool stream;   /* of a connection: opened by the client's ring, or accepted */
     bool ended;    /* its last state is gone, the client has not closed it yet */
     bool has_tcp;

@@ -146,6 +146,10 @@ static int transport_open(struct shard *sh, const struct change *c, struct sess_
         sk->sock = USH_NONE;
         return sh->proto_node[PROTO_TCP] != NODE_NONE ? 0 : -EPROTONOSUPPORT;
     }
+    if (sk->proto == PROTO_FRAME) {
+        sk->sock = c->params->ifindex;
+        return 0;
+    }
     if (sk->proto == PROTO_TCP)
         return listen_run(sh, c, sk, &reply);
     struct udp_cmd_open open = udp_open(c->session, sh->index, c->handle, c->params);
@@ -184,7 +188,7 @@ static void close_one(struct shard *sh, struct session *s, uint32_t handle) {
     struct udp_cmd_close close = {.cmd = {UDP_CMD_CLOSE, sizeof close}, .sock = sk->sock};
     struct tcp_cmd_close end = {.cmd = {TCP_CMD_CLOSE, sizeof end}, .sock = sk->sock};
     struct engine_reply reply;
-    if (!(sk->flags & SOCK_BOUND))
+    if (!(sk->flags & SOCK_BOUND) && sk->proto != PROTO_FRAME)
         (void)session_transport(sh, sk->proto, sk->proto == PROTO_TCP ? &end.cmd : &close.cmd, &reply);
     sk->state = SOCK_CLOSED;
     s->set[sh->index]->shm_socket[handle].state = USH_SOCKET_CLOSED;
@@ -218,6 +222,12 @@ static void close_batch_run(struct shard *sh, void *arg) {
         n++;
     }
     c->more = c->from < s->socket_high || stream_end_some(sh, s->set[sh->index], &c->stream_from, CLOSE_BATCH);
+}
+
+static void frame_move_run(struct shard *sh, void *arg) {
+    const struct change *c = arg;
+    (void)sh;
+    c->session->socket[c->handle].sock = c->params->ifindex;
 }
 
 static void command_run(struct shard *sh, void *arg) {
@@ -362,8 +372,14 @@ int session_set_ready(struct session *s, uint32_t shard, int *ret_kick_fd) {
     return *ret_kick_fd < 0 ? -errno : 0;
 }
 
-static bool flow_valid(const struct flow *flow) {
-    return flow->local_port != 0 && (flow->proto == PROTO_UDP || (flow->proto == PROTO_TCP && flow->remote_port == 0));
+static int params_check(const struct session_socket_params *p) {
+    const struct flow *flow = &p->flow;
+    if (flow->proto == PROTO_FRAME)
+        return flow->local_port == 0 && p->ifindex != 0 ? 0 : -EINVAL;
+    if (flow->local_port == 0)
+        return -EINVAL;
+    bool known = flow->proto == PROTO_UDP || (flow->proto == PROTO_TCP && flow->remote_port == 0);
+    return known ? 0 : -EPROTONOSUPPORT;
 }
 
 /* In its home shard, and in all others where that is wanted; nothing of it is left when this fails. */
@@ -393,11 +409,12 @@ static int socket_begin(struct session *s, const struct session_socket_params *p
 
 int session_socket_open(struct session *s, const struct session_socket_params *params,
                         struct session_socket *ret_socket) {
-    if (!flow_valid(&params->flow))
-        return params->flow.local_port == 0 ? -EINVAL : -EPROTONOSUPPORT;
     bool all;
     struct session_socket sock = {.handle = USH_NONE, .kick_fd = -1};
-    int error = shard_for(s->rt, params, &sock.set, &all);
+    int error = params_check(params);
+    if (error < 0)
+        return error;
+    error = shard_for(s->rt, params, &sock.set, &all);
     if (error == 0)
         error = session_set_ready(s, sock.set, &sock.kick_fd);
     if (error == 0)
@@ -434,8 +451,12 @@ int session_socket_update(struct session *s, uint32_t handle, const struct sessi
     if (!handle_open(s, handle))
         return -EBADF;
     struct sess_flow *f = &s->flow[handle];
-    if (!flow_valid(&params->flow) || params->flow.proto != f->flow.proto || f->flow.proto != PROTO_UDP)
+    if (params_check(params) < 0 || params->flow.proto != f->flow.proto || f->flow.proto == PROTO_TCP)
         return -EINVAL;
+    if (f->flow.proto == PROTO_FRAME) {
+        struct change move = {.params = params};
+        return change_call(s, handle, frame_move_run, &move);
+    }
     /* A socket stays in its shard: the new port must be free to be steered there. */
     uint32_t owner = steer_lookup(s->rt->steer, params->flow.proto, params->flow.local_port);
     if (owner != STEER_NONE && owner != f->shard)
@@ -573,7 +594,7 @@ uint32_t session_sockets(struct session *s, uint32_t after, struct session_socke
                                                      .owner = sk.owner,
                                                      .flow = s->flow[handle].flow,
                                                      .cookie = s->flow[handle].cookie,
-                                                     .rx_packets = sk.rx_packets,
+                                                     .rx_packets = sk.proto != PROTO_FRAME ? sk.rx_packets : 0,
                                                      .tx_packets = sk.tx_packets,
                                                      .rx_dropped = sk.rx_dropped,
                                                      .rx_held = sk.rx_held};

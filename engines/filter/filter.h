@@ -160,7 +160,19 @@ void filter_judge(struct filter_state *st, struct engine_io *io, struct filter_i
                   const struct filter_case *c, struct filter_outcome *ret_out);
 void filter_cache_clear(struct filter_state *st);
 
+/* filter_raw.c: what a frame that a program made says of itself. False: its headers do not end in the head buffer. */
+bool filter_raw_case(const struct pkt *p, uint32_t ifindex, ns_t now, struct filter_case *ret_case);
+
 /* filter_packet.c: packets in and out */
+struct filter_transport {
+    uint64_t what;   /* of FILTER_W_WHAT */
+    uint32_t header; /* bytes, 0: none was parsed */
+    uint8_t tcp_flags;
+};
+uint32_t filter_transport_size(uint8_t proto);
+/* `h` is where the transport header would be, `len` what of it lies in the head buffer. */
+struct filter_transport filter_transport_parse(uint8_t proto, const uint8_t *h, uint32_t len);
+void filter_case_addrs(struct filter_case *c, const struct ipaddr *src, const struct ipaddr *dst);
 void filter_input(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n);
 void filter_output(void *state, struct engine_io *io, struct pkt **pkts, uint32_t n);
 

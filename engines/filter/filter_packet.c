@@ -24,7 +24,7 @@
 
 /* ---- a packet as words ---- */
 
-static uint32_t transport_size(uint8_t proto) {
+uint32_t filter_transport_size(uint8_t proto) {
     switch (proto) {
     case PROTO_TCP:
         return TCP_LEN;
@@ -41,16 +41,9 @@ static uint32_t transport_size(uint8_t proto) {
     }
 }
 
-struct parsed {
-    uint64_t what;
-    uint32_t header; /* of the transport, 0: none was parsed */
-    uint8_t tcp_flags;
-};
-
-/* `h` is where the transport header would be, `len` what of it lies in the head buffer. */
-STRAIGHT struct parsed parse_transport(const struct pkt *p, const uint8_t *h, uint32_t len) {
-    struct parsed r = {.what = (uint64_t)p->flow.proto << FILTER_PROTO | (uint64_t)FILTER_HAS_IP << FILTER_PARSED};
-    uint32_t size = transport_size(p->flow.proto);
+STRAIGHT struct filter_transport parse_transport(uint8_t proto, const uint8_t *h, uint32_t len) {
+    struct filter_transport r = {.what = (uint64_t)proto << FILTER_PROTO | (uint64_t)FILTER_HAS_IP << FILTER_PARSED};
+    uint32_t size = filter_transport_size(proto);
     if (UNLIKELY(size == 0 || len < size))
         return r;
     r.header = size;
@@ -59,21 +52,25 @@ STRAIGHT struct parsed parse_transport(const struct pkt *p, const uint8_t *h, ui
         return r;
     }
     r.what |= be16_load(h) | (uint64_t)be16_load(h + 2) << FILTER_DPORT | (uint64_t)FILTER_HAS_PORTS << FILTER_PARSED;
-    if (p->flow.proto == PROTO_TCP) {
+    if (proto == PROTO_TCP) {
         r.tcp_flags = h[13];
         r.header = (uint32_t)(h[12] >> 4) * 4u;
     }
     return r;
 }
 
+struct filter_transport filter_transport_parse(uint8_t proto, const uint8_t *h, uint32_t len) {
+    return parse_transport(proto, h, len);
+}
+
 /* Everything but the addresses and the state. `l4`: the transport header; `total`: bytes of the IP packet. */
 STRAIGHT void fill(struct filter_case *c, const struct engine_io *io, const struct pkt *p, const uint8_t *l4,
                    uint32_t total, uint64_t dir) {
     uint32_t before = (uint32_t)(l4 - pkt_l3(p));
-    struct parsed t = {.what = (uint64_t)p->flow.proto << FILTER_PROTO | (uint64_t)(FILTER_HAS_IP | FILTER_IS_FRAGMENT)
-                                                                             << FILTER_PARSED};
+    struct filter_transport t = {.what = (uint64_t)p->flow.proto << FILTER_PROTO |
+                                         (uint64_t)(FILTER_HAS_IP | FILTER_IS_FRAGMENT) << FILTER_PARSED};
     if (LIKELY(!(p->flags & PKT_FRAGMENT)))
-        t = parse_transport(p, l4, (uint32_t)(p->data + p->len - l4));
+        t = parse_transport(p->flow.proto, l4, (uint32_t)(p->data + p->len - l4));
     uint32_t length = total;
     if (UNLIKELY(p->flags & PKT_GSO) && before + t.header + p->gso_size < total)
         length = before + t.header + p->gso_size;
@@ -88,7 +85,7 @@ STRAIGHT void fill(struct filter_case *c, const struct engine_io *io, const stru
     c->now = io->now;
 }
 
-static void set_addrs(struct filter_case *c, const struct ipaddr *src, const struct ipaddr *dst) {
+void filter_case_addrs(struct filter_case *c, const struct ipaddr *src, const struct ipaddr *dst) {
     c->words.w[FILTER_W_SRC] = src->d[0];
     c->words.w[FILTER_W_SRC + 1] = src->d[1];
     c->words.w[FILTER_W_DST] = dst->d[0];
@@ -238,7 +235,8 @@ static SELDOM void end_out(struct engine_io *io, struct pkt *p, const struct fil
     const uint8_t *l4 = pkt_l4(p);
     uint32_t len = (uint32_t)(p->data + p->len - l4);
     struct pkt *e = NULL;
-    if (p->owner != 0 && len >= UDP_LEN && !(p->flags & PKT_FRAGMENT) && pkt_vec_room(io->up) > 0)
+    if (p->owner != 0 && p->known != PKT_KNOWN_RAW && len >= UDP_LEN && !(p->flags & PKT_FRAGMENT) &&
+        pkt_vec_room(io->up) > 0)
         e = pkt_alloc(io->pool);
     if (e != NULL) {
         e->len = len < ERROR_QUOTE ? len : ERROR_QUOTE;
@@ -271,6 +269,8 @@ static SELDOM void end_in(struct engine_io *io, struct pkt *p, const struct filt
 static bool is_own_business(const struct pkt *p, bool in) {
     if (in)
         return (p->flags & (PKT_ICMP_ERROR | PKT_BOUNCED)) != 0;
+    if (UNLIKELY(p->known == PKT_KNOWN_RAW))
+        return false;
     if (p->ip_version == 0)
         return true; /* ARP */
     const uint8_t *h = pkt_l4(p);
@@ -309,14 +309,30 @@ struct burst {
     uint32_t count;
 };
 
+static SELDOM void prepare_raw(struct filter_state *st, struct engine_io *io, const struct filter_image *img,
+                               struct burst *b, struct pkt *p) {
+    struct filter_case *c = &b->c[b->count];
+    if (!filter_raw_case(p, p->port < PORT_SLOT_MAX ? io->ports[p->port].ifindex : 0, io->now, c)) {
+        ENGINE_COUNT(io, FILTER_COUNT_DROPPED);
+        pkt_drop(io, p, DROP_FRAME_BAD_SEND); /* headers longer than anyone sends: nobody could say what they hide */
+        return;
+    }
+    b->line[b->count] = filter_line_at(st, img, &c->words);
+    b->pkts[b->count++] = p;
+}
+
 STRAIGHT void prepare(struct filter_state *st, struct engine_io *io, const struct filter_image *img, struct burst *b,
                       struct pkt *p, bool in) {
     struct filter_case *c = &b->c[b->count];
+    if (UNLIKELY(p->known == PKT_KNOWN_RAW) && !in) {
+        prepare_raw(st, io, img, b, p);
+        return;
+    }
     if (in) {
-        set_addrs(c, &p->flow.remote, &p->flow.local);
+        filter_case_addrs(c, &p->flow.remote, &p->flow.local);
         fill(c, io, p, p->data, (uint32_t)(p->data - pkt_l3(p)) + pkt_bytes(p), FILTER_IN);
     } else {
-        set_addrs(c, &p->flow.local, &p->flow.remote);
+        filter_case_addrs(c, &p->flow.local, &p->flow.remote);
         fill(c, io, p, pkt_l4(p), pkt_bytes(p) - (uint32_t)(pkt_l3(p) - p->data), FILTER_OUT);
     }
     uint64_t state = UNLIKELY(states_matter(img)) ? state_of(st, io, p, c, in) : FILTER_NEW;
@@ -342,7 +358,7 @@ STRAIGHT void finish(struct filter_state *st, struct engine_io *io, struct filte
     }
     if (!in && UNLIKELY(o.flags & FILTER_ACT_CLASS))
         p->class_id = o.class_id + 1;
-    if (UNLIKELY(states_matter(img)) && p->owner != 0 && is_datagram(&b->c[i]))
+    if (UNLIKELY(states_matter(img)) && p->owner != 0 && p->known != PKT_KNOWN_RAW && is_datagram(&b->c[i]))
         talk_note(st, io, p, &b->c[i], in);
     (void)pkt_vec_push(in ? io->up : io->down, p);
 }
