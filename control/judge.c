@@ -14,6 +14,7 @@
 #include "control/netlink/rules.h"
 #include "control/view_internal.h"
 #include "engines/ip/ip_cmd.h"
+#include "engines/wire.h"
 
 #define FIREWALL_CHECK_US 1000000u
 
@@ -107,6 +108,16 @@ static bool ask_device(const struct question *q) {
            no(q, "it is bound to interface %u, and usherd would take its port on the others it runs too", ifindex);
 }
 
+/* Where frames leave. No firewall is asked: the kernel's own packet sockets go past them as well. */
+static bool ask_link(const struct question *q) {
+    uint32_t ifindex = q->s->ifindex;
+    if (q->v->p.cfg->sessions.raw_frames == RAW_FRAMES_KERNEL)
+        return no(q, "the config leaves raw frames to the kernel (sessions.raw_frames)");
+    if (ifindex == 0)
+        return no(q, "it is bound to no interface");
+    return interfaces_find(q->v->p.interfaces, ifindex) != NULL || no(q, "usherd does not run interface %u", ifindex);
+}
+
 static bool ask_local(const struct question *q) {
     char text[INET6_ADDRSTRLEN];
     const struct ipaddr *a = &q->s->flow.local;
@@ -136,9 +147,12 @@ static bool ask_peer(const struct question *q) {
 bool view_judge(void *arg, const struct kernel_socket *s, const char *cgroup, char *ret_reason, size_t size) {
     static bool (*const questions[])(const struct question *) = {ask_state, ask_device,   ask_local, ask_rules,
                                                                  ask_peer,  ask_firewall, ask_cgroup};
+    static bool (*const of_frames[])(const struct question *) = {ask_state, ask_link};
     struct question q = {arg, s, cgroup, ret_reason, size};
-    for (size_t i = 0; i < ARRAY_LEN(questions); i++) {
-        if (!questions[i](&q))
+    bool frames = s->flow.proto == PROTO_FRAME;
+    size_t count = frames ? ARRAY_LEN(of_frames) : ARRAY_LEN(questions);
+    for (size_t i = 0; i < count; i++) {
+        if (!(frames ? of_frames : questions)[i](&q))
             return false;
     }
     char how[80], why[160];

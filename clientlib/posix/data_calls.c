@@ -13,6 +13,14 @@ static ssize_t send_one(struct posix_sock *s, const void *data, size_t len, int 
     return posix_sendmsg(s, &h, flags);
 }
 
+/* True: a packet socket's frame, and it went through usherd, or failed there. */
+static bool frame_one(int fd, const void *data, size_t len, int flags, const struct sockaddr *to, socklen_t to_len,
+                      ssize_t *ret_n) {
+    struct iovec iov = {(void *)(uintptr_t)data, len};
+    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_name = (void *)(uintptr_t)to, .msg_namelen = to_len};
+    return posix_is_frames(fd) && posix_frames_sendmsg(fd, &h, flags, ret_n);
+}
+
 /* A datagram socket that sends is decided now, unless this goes by the loopback. */
 static struct posix_sock *enter_sender(int fd) {
     struct posix_sock *s = posix_enter(fd);
@@ -26,36 +34,52 @@ static struct posix_sock *enter_sender(int fd) {
 
 ssize_t POSIX_CALL write(int fd, const void *data, size_t len) {
     struct posix_sock *s = enter_sender(fd);
-    return LIKELY(!s) ? posix_real.write(fd, data, len) : send_one(s, data, len, 0, NULL, 0);
+    ssize_t n;
+    if (LIKELY(!s))
+        return frame_one(fd, data, len, 0, NULL, 0, &n) ? n : posix_real.write(fd, data, len);
+    return send_one(s, data, len, 0, NULL, 0);
 }
 
 ssize_t POSIX_CALL send(int fd, const void *data, size_t len, int flags) {
     struct posix_sock *s = enter_sender(fd);
-    return LIKELY(!s) ? posix_real.send(fd, data, len, flags) : send_one(s, data, len, flags, NULL, 0);
+    ssize_t n;
+    if (LIKELY(!s))
+        return frame_one(fd, data, len, flags, NULL, 0, &n) ? n : posix_real.send(fd, data, len, flags);
+    return send_one(s, data, len, flags, NULL, 0);
 }
 
 ssize_t POSIX_CALL sendto(int fd, const void *data, size_t len, int flags, const struct sockaddr *to,
                           socklen_t to_len) {
     struct posix_sock *s = enter_sender(fd);
-    return LIKELY(!s) ? posix_real.sendto(fd, data, len, flags, to, to_len) : send_one(s, data, len, flags, to, to_len);
+    ssize_t n;
+    if (LIKELY(!s))
+        return frame_one(fd, data, len, flags, to, to_len, &n) ? n
+                                                               : posix_real.sendto(fd, data, len, flags, to, to_len);
+    return send_one(s, data, len, flags, to, to_len);
 }
 
 ssize_t POSIX_CALL writev(int fd, const struct iovec *iov, int n) {
     struct posix_sock *s = enter_sender(fd);
-    if (LIKELY(!s))
-        return posix_real.writev(fd, iov, n);
+    struct msghdr h = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)n};
+    ssize_t sent;
+    if (LIKELY(!s)) {
+        bool frame = n >= 0 && posix_is_frames(fd) && posix_frames_sendmsg(fd, &h, 0, &sent);
+        return frame ? sent : posix_real.writev(fd, iov, n);
+    }
     if (n < 0 || n > 1024) {
         posix_unlock();
         return posix_errno(-EINVAL);
     }
-    struct msghdr h = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)n};
     return posix_sendmsg(s, &h, 0);
 }
 
 ssize_t POSIX_CALL sendmsg(int fd, const struct msghdr *msg, int flags) {
     struct posix_sock *s = enter_sender(fd);
     struct msghdr h;
+    ssize_t n;
     if (LIKELY(!s)) {
+        if (posix_is_frames(fd) && posix_copy(&h, msg, sizeof(h)) && posix_frames_sendmsg(fd, &h, flags, &n))
+            return n;
         if (UNLIKELY(posix.objects && posix_copy(&h, msg, sizeof(h)) && h.msg_controllen >= CMSG_LEN(sizeof(int))))
             posix_share_message(&h);
         return posix_real.sendmsg(fd, msg, flags);

@@ -58,6 +58,8 @@ static void after_in_child(void) {
             renew((struct posix_sock *)o);
         else if (o && o->kind == POSIX_EPOLL)
             ((struct posix_epoll *)o)->watches = 0;
+        else if (o && o->kind == POSIX_FRAMES)
+            posix_frames_renew(o);
     }
     posix_thread.waiter.prev_next = NULL;
     usher_context_close(old);

@@ -138,8 +138,11 @@ int POSIX_CALL setsockopt(int fd, int level, int name, const void *value, sockle
     struct posix_sock *s = posix_enter(fd);
     const char *text;
     int err = 0;
-    if (!s)
+    if (!s) {
+        if (posix_is_frames(fd))
+            posix_frames_option(fd, level, name);
         return posix_real.setsockopt(fd, level, name, value, len);
+    }
     enum fate fate = fate_of(s, level, name, &text);
     if (fate == USHER)
         err = set_usher(s, level, name, value, len);

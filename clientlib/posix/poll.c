@@ -31,7 +31,7 @@ static int has_ours(struct pollfd *fds, nfds_t n) {
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     for (nfds_t i = 0; i < n && !found; i++) {
         struct posix_object *o = posix_object(((volatile struct pollfd *)fds)[i].fd);
-        found = o && o->kind != POSIX_INTERNAL;
+        found = o && o->kind != POSIX_INTERNAL && o->kind != POSIX_FRAMES;
     }
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     t->copying = false;
@@ -74,7 +74,7 @@ static short look_at(struct pollfd *f, struct pollfd *kernel, bool *asks_kernel)
     else if (o && o->kind == POSIX_SOCK && s->o.state == POSIX_PARKED)
         (void)posix_share_take(s, false);
     o = posix_object(f->fd);
-    if (!o || o->kind == POSIX_INTERNAL || (o->kind == POSIX_SOCK && s->o.state == POSIX_FRESH)) {
+    if (!o || o->kind == POSIX_INTERNAL || o->state == POSIX_FRESH) { /* packet sockets are nothing else */
         *asks_kernel = true;
         return 0;
     }
@@ -196,7 +196,7 @@ static bool select_has_ours(int n, const fd_set *in, const fd_set *out, const fd
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     for (int fd = 0; fd < n && !found; fd++) {
         struct posix_object *o = posix_object(fd);
-        found = o && o->kind != POSIX_INTERNAL && wants(fd, in, out, ex);
+        found = o && o->kind != POSIX_INTERNAL && o->kind != POSIX_FRAMES && wants(fd, in, out, ex);
     }
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     t->copying = false;

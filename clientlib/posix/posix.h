@@ -26,7 +26,7 @@
 #define PLACE_FROM 960 /* the library's own fds lie from here on, where the limit allows */
 #define POSIX_FDS  (1 << 18) /* higher ones stay with the kernel; 2 MiB of address space */
 
-enum posix_kind { POSIX_SOCK = 1, POSIX_EPOLL, POSIX_INTERNAL };
+enum posix_kind { POSIX_SOCK = 1, POSIX_EPOLL, POSIX_FRAMES, POSIX_INTERNAL };
 
 enum posix_state {
     POSIX_FREE,
@@ -363,6 +363,27 @@ void posix_signal_install(void);
 ssize_t posix_recvmsg(struct posix_sock *s, struct msghdr *m, int flags);
 /* As sendmsg(2); raises SIGPIPE. Gives the lock. */
 ssize_t posix_sendmsg(struct posix_sock *s, const struct msghdr *m, int flags);
+
+/* ---- frames.c: packet sockets; under the lock unless it is said ---- */
+/* Without the lock: a new packet socket; it was bound; an option of it was set. */
+void posix_frames_track(int fd, bool cooked);
+void posix_frames_bound(int fd);
+void posix_frames_option(int fd, int level, int name);
+/* Without the lock, as sendmsg(2): false = the kernel has to send it. */
+bool posix_frames_sendmsg(int fd, const struct msghdr *h, int flags, ssize_t *ret_n);
+/* Its last slot is gone; `to` takes over for `from`; this is a fork's child; usherd is gone. */
+void posix_frames_end(struct posix_object *o);
+void posix_frames_move(struct posix_object *o, int from, int to);
+void posix_frames_renew(struct posix_object *o);
+void posix_frames_down(struct posix_object *o);
+/* True: it is about one of these. */
+bool posix_frames_event(const struct usher_event *ev);
+
+static inline bool posix_is_frames(int fd)
+{
+    const struct posix_object *o = posix_object(fd);
+    return UNLIKELY(o != NULL) && o->kind == POSIX_FRAMES;
+}
 
 /* ---- epoll.c: under the lock ---- */
 void posix_epoll_end(struct posix_epoll *ep);

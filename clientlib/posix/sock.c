@@ -324,6 +324,8 @@ static void on_down(void) {
             lose((struct posix_sock *)o);
         else if (o && o->kind == POSIX_EPOLL)
             posix_epoll_unwatch((struct posix_epoll *)o, posix.ctx);
+        else if (o && o->kind == POSIX_FRAMES)
+            posix_frames_down(o);
     }
     posix_session_lost();
 }
@@ -353,6 +355,8 @@ static void dispatch(struct usher_event *ev) {
         posix_share_adopted(ev);
         return;
     }
+    if (posix_frames_event(ev))
+        return;
     struct posix_sock *s = ev->sock ? usher_user(ev->sock) : NULL;
     if (s && s->us == ev->sock && dispatch_shared(s, ev))
         return;

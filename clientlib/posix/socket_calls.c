@@ -29,15 +29,21 @@ int POSIX_CALL socket(int family, int type, int protocol) {
     int fd = posix_real.socket(family, type, protocol);
     if (fd < 0 || fd >= POSIX_FDS)
         return fd;
+    int kind = type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fits(family, type, protocol))
-        track(fd, (type & 0xf) == SOCK_STREAM, family == AF_INET6, type & SOCK_NONBLOCK);
+        track(fd, kind == SOCK_STREAM, family == AF_INET6, type & SOCK_NONBLOCK);
+    else if (family == AF_PACKET && (kind == SOCK_RAW || kind == SOCK_DGRAM))
+        posix_frames_track(fd, kind == SOCK_DGRAM);
     return fd;
 }
 
 int POSIX_CALL bind(int fd, const struct sockaddr *addr, socklen_t len) {
     struct posix_sock *s = posix_enter(fd);
-    if (!s)
+    if (!s) {
+        if (posix_is_frames(fd))
+            posix_frames_bound(fd);
         return posix_real.bind(fd, addr, len);
+    }
     int result = posix_real.bind(fd, addr, len);
     if (result == 0 && (s->o.state == POSIX_OPEN || s->o.state == POSIX_CONNECTING))
         result = posix_errno(-EINVAL); /* it has an address, which its kernel socket does not know */

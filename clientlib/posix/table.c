@@ -71,8 +71,10 @@ void posix_slot_drop(int fd) {
     __atomic_store_n(&posix_table[fd], NULL, __ATOMIC_RELAXED);
     struct posix_sock *s = (struct posix_sock *)o;
     if (--o->refs) {
-        int next = o->kind == POSIX_SOCK && s->fd == fd ? other_slot(o) : -1;
-        if (next >= 0)
+        int next = o->kind == POSIX_FRAMES || (o->kind == POSIX_SOCK && s->fd == fd) ? other_slot(o) : -1;
+        if (next >= 0 && o->kind == POSIX_FRAMES)
+            posix_frames_move(o, fd, next);
+        else if (next >= 0)
             posix_sock_move(s, next);
         return;
     }
@@ -80,6 +82,8 @@ void posix_slot_drop(int fd) {
         posix_sock_end(s);
     else if (o->kind == POSIX_EPOLL)
         posix_epoll_end((struct posix_epoll *)o);
+    else if (o->kind == POSIX_FRAMES)
+        posix_frames_end(o);
 }
 
 struct posix_sock *posix_sock_new(int fd, bool stream, bool v6, bool nonblock) {

@@ -30,6 +30,10 @@ int client_addr_from(const struct sockaddr *addr, socklen_t len, struct usher_ms
 }
 
 void client_addr_to(const struct usher_msg *msg, bool v6, struct sockaddr_storage *ret_addr, socklen_t *ret_len) {
+    if (msg->family == AF_PACKET) {
+        client_frames_to(msg, ret_addr, ret_len);
+        return;
+    }
     memset(ret_addr, 0, sizeof(*ret_addr));
     if (v6) {
         struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ret_addr;

@@ -148,6 +148,8 @@ struct usher_socket {
     uint32_t done;      /* of ush_socket.tx_done, when last read */
     uint32_t tx_limit;
     bool connected, bound, wildcard, v6;
+    bool frames;      /* AF_PACKET */
+    uint32_t ifindex; /* where frames leave; 0 = where the kernel socket is bound */
     bool known;          /* in by_handle */
     bool let_go;         /* usherd carries it no longer and waits for Close */
     bool blocked; /* a send answered -EAGAIN: WRITABLE is owed */
@@ -632,6 +634,12 @@ void client_waiters_wake(struct usher_context *ctx);
 /* ---- place.c ---- */
 /* Where the library's own fd shall lie: the same fd, or a copy elsewhere. -1 stays -1. */
 int client_place_fd(int fd);
+
+/* ---- frames.c ---- */
+int client_frames_check(const struct usher_socket *sock, const struct usher_msg *m);
+/* Of a received frame: peer = its sender's MAC, peer_port = EtherType, tos = packet type, user_data = interface. */
+void client_frames_from(const struct sockaddr_storage *from, socklen_t len, struct usher_msg *ret_msg);
+void client_frames_to(const struct usher_msg *msg, struct sockaddr_storage *ret_addr, socklen_t *ret_len);
 
 /* ---- addr.c ---- */
 /* Family, peer, port and scope of a message, from and to a sockaddr. */

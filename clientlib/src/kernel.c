@@ -116,6 +116,10 @@ ssize_t client_kernel_recv_into(struct usher_socket *sock, struct iovec *iov, in
     m->len = (uint32_t)n;
     m->flags = USHER_RECV_KERNEL | (h.msg_flags & MSG_TRUNC ? (uint32_t)USHER_RECV_TRUNC : 0);
     m->rx_ns = (uint64_t)client_now();
+    if (sock->frames) {
+        client_frames_from(&from, h.msg_namelen, m);
+        return n;
+    }
     if (client_addr_from((struct sockaddr *)&from, h.msg_namelen, m))
         m->family = sock->v6 ? AF_INET6 : AF_INET;
     read_control(m, &h);

@@ -149,7 +149,7 @@ static int tell_usherd(struct usher_socket *sock, const struct row *row, const v
 
 int usher_setsockopt(struct usher_socket *sock, int level, int name, const void *value, socklen_t len) {
     const struct row *row = find(level, name);
-    if (!row && !sock->st)
+    if (!row && !sock->st && !sock->frames)
         return unknown(level, name);
     int err = client_enter(sock->ctx);
     if (err)
@@ -163,6 +163,8 @@ int usher_setsockopt(struct usher_socket *sock, int level, int name, const void 
     client_leave(sock->ctx);
     if (setsockopt(sock->fd, level, name, value, len) < 0)
         return client_fail(-errno, "setting socket option %d of level %d: %s", name, level, strerror(errno));
+    if (sock->frames && (!row || row->option != OPT_TX_LIMIT))
+        return 0; /* it is about receiving, which is the kernel's */
     if (row->option == OPT_ADDRESS)
         return sock->bound ? client_socket_announce(sock) : 0;
     client_rpc_begin(sock->ctx);

@@ -279,6 +279,7 @@ int client_rpc_open(struct usher_context *ctx, const struct usher_socket *sock, 
     pb_put_uint(&b.w, 2, sock->wish_tx_limit);
     if (sock->st)
         put_stream(&b.w, sock);
+    pb_put_uint(&b.w, 8, sock->ifindex);
     return body_send(ctx, REQ_OPEN, &b, sock->fd, ret_answer);
 }
 

@@ -57,6 +57,8 @@ static int check_buffer(const struct usher_context *ctx, const struct usher_msg 
 }
 
 static int check_message(const struct usher_socket *sock, const struct usher_msg *m) {
+    if (UNLIKELY(sock->frames))
+        return client_frames_check(sock, m);
     if (UNLIKELY(m->len > CLIENT_DATAGRAM_MAX))
         return client_fail_fast(-EMSGSIZE, "longer than a datagram can be");
     if (UNLIKELY(m->gso_size && (m->len + m->gso_size - 1) / m->gso_size > 64))

@@ -21,9 +21,11 @@ void client_socket_reason(struct usher_socket *sock, const char *reason) {
 }
 
 static int check_kind(int family, int type, int proto) {
-    if (family != AF_INET && family != AF_INET6)
-        return client_fail(-EAFNOSUPPORT, "address family %d: Usher has AF_INET and AF_INET6", family);
     int kind = type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (family == AF_PACKET)
+        return kind == SOCK_RAW ? 0 : client_fail(-ESOCKTNOSUPPORT, "packet sockets of Usher's are SOCK_RAW");
+    if (family != AF_INET && family != AF_INET6)
+        return client_fail(-EAFNOSUPPORT, "address family %d: Usher has AF_INET, AF_INET6 and AF_PACKET", family);
     if (kind != SOCK_DGRAM && kind != SOCK_STREAM)
         return client_fail(-ESOCKTNOSUPPORT, "socket type %d: Usher has SOCK_DGRAM and SOCK_STREAM", type);
     if (proto != 0 && proto != (kind == SOCK_DGRAM ? IPPROTO_UDP : IPPROTO_TCP))
@@ -31,10 +33,14 @@ static int check_kind(int family, int type, int proto) {
     return 0;
 }
 
-static int kernel_socket(int family, int *ret_fd) {
-    int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+static int kernel_socket(int family, int proto, int *ret_fd) {
+    int type = family == AF_PACKET ? SOCK_RAW : SOCK_DGRAM;
+    int fd = socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, proto);
     if (fd < 0)
         return client_fail(-errno, "kernel socket: %s", strerror(errno));
+    *ret_fd = fd;
+    if (family == AF_PACKET)
+        return 0;
     const int on = 1;
     /* So that a datagram by the kernel tells as much as one by usherd. */
     setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on));
@@ -43,7 +49,6 @@ static int kernel_socket(int family, int *ret_fd) {
         setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof(on));
         setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &on, sizeof(on));
     }
-    *ret_fd = fd;
     return 0;
 }
 
@@ -87,6 +92,7 @@ static int socket_enter(struct usher_context *ctx, int family, bool stream, int 
     sock->ctx = ctx;
     sock->fd = fd;
     sock->v6 = family == AF_INET6;
+    sock->frames = family == AF_PACKET;
     sock->wildcard = true;
     client_socket_link(ctx, sock);
     *ret_sock = sock;
@@ -97,7 +103,7 @@ int usher_socket(struct usher_context *ctx, int family, int type, int proto, str
     bool stream = (type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) == SOCK_STREAM;
     int fd = -1, err = check_kind(family, type, proto);
     if (!err && !stream)
-        err = kernel_socket(family, &fd);
+        err = kernel_socket(family, proto, &fd);
     if (!err)
         err = socket_enter(ctx, family, stream, fd, ret_sock);
     if (err) {
@@ -447,6 +453,8 @@ int usher_connect(struct usher_socket *sock, const struct sockaddr *addr, sockle
 
 int client_socket_autobind(struct usher_socket *sock) {
     struct sockaddr_storage any = {.ss_family = sock->v6 ? AF_INET6 : AF_INET};
+    if (sock->frames)
+        return client_fail(-ENXIO, "bind the socket to an interface first");
     socklen_t len = sock->v6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
     return usher_bind(sock, (struct sockaddr *)&any, len);
 }

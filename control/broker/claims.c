@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "engines/check.h"
+#include "engines/wire.h"
 #include "nicbackend/claims.h"
 
 #define NIL       UINT32_MAX
@@ -130,12 +131,14 @@ static struct claim_entry port_key(const struct flow *flow, bool v6only) {
     return e;
 }
 
+/* Whoever makes whole frames has no port. */
 int claim_take(struct claim_table *t, const struct flow *flow, bool v6only) {
-    return entry_take(t, port_key(flow, v6only));
+    return flow->proto == PROTO_FRAME ? 0 : entry_take(t, port_key(flow, v6only));
 }
 
 void claim_give(struct claim_table *t, const struct flow *flow, bool v6only) {
-    entry_give(t, port_key(flow, v6only));
+    if (flow->proto != PROTO_FRAME)
+        entry_give(t, port_key(flow, v6only));
 }
 
 static struct nb_flow nb_flow_of(const struct flow *flow) {

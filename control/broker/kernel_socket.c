@@ -5,11 +5,14 @@
 #include "control/broker/kernel_socket.h"
 
 #include <errno.h>
+#include <linux/if_packet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "engines/wire.h"
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
@@ -61,9 +64,13 @@ static int read_kind(int fd, struct kernel_socket *s, char *why, size_t why_size
         (void)snprintf(why, why_size, "the descriptor passed is not a socket");
         return -ENOTSOCK;
     }
+    if (domain == AF_PACKET && (type == SOCK_RAW || type == SOCK_DGRAM)) {
+        s->flow.proto = PROTO_FRAME;
+        return 0;
+    }
     bool known = (type == SOCK_DGRAM && proto == IPPROTO_UDP) || (type == SOCK_STREAM && proto == IPPROTO_TCP);
     if ((domain != AF_INET && domain != AF_INET6) || !known) {
-        (void)snprintf(why, why_size, "only UDP and TCP sockets over IPv4 or IPv6 are taken");
+        (void)snprintf(why, why_size, "only UDP and TCP sockets over IPv4 or IPv6, and packet sockets, are taken");
         return -EPROTONOSUPPORT;
     }
     s->v6 = domain == AF_INET6;
@@ -116,6 +123,19 @@ static int read_addresses(int fd, struct kernel_socket *s, char *why, size_t why
     return 0;
 }
 
+/* A packet socket has an interface, or none yet, and no more. */
+static int read_frames(int fd, struct kernel_socket *s, char *why, size_t why_size) {
+    struct sockaddr_ll ll = {0};
+    socklen_t len = sizeof ll;
+    int err = option_u64(fd, SO_COOKIE, &s->cookie);
+    if (err == 0 && getsockname(fd, (struct sockaddr *)&ll, &len) != 0)
+        err = -errno;
+    if (err != 0)
+        (void)snprintf(why, why_size, "the packet socket cannot be read (errno %d)", -err);
+    s->ifindex = (uint32_t)ll.sll_ifindex;
+    return err;
+}
+
 int kernel_socket_read(int fd, uint64_t netns_cookie, struct kernel_socket *ret_socket, char *why, size_t why_size) {
     struct kernel_socket s = {0};
     uint64_t cookie = 0;
@@ -126,6 +146,12 @@ int kernel_socket_read(int fd, uint64_t netns_cookie, struct kernel_socket *ret_
     if (err != 0 || cookie != netns_cookie) {
         (void)snprintf(why, why_size, "the socket lives in another network namespace than usherd");
         return -EXDEV;
+    }
+    if (s.flow.proto == PROTO_FRAME) {
+        err = read_frames(fd, &s, why, why_size);
+        if (err == 0)
+            *ret_socket = s;
+        return err;
     }
     err = read_options(fd, &s);
     if (err != 0) {

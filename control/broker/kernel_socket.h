@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What a program's own kernel socket says of itself. The socket came over SCM_RIGHTS, so it may be anything; what is
- * read here comes from the kernel and is true.
+ * read here comes from the kernel and is true. A packet socket (flow.proto = PROTO_FRAME) of this network namespace is
+ * proof that whoever made it had CAP_NET_RAW over it: /proc/PID/status would speak of some user namespace.
  *
  * Thread: control.
  */
@@ -15,7 +16,7 @@
 struct kernel_socket {
     struct flow flow; /* local any = wildcard (:: for both versions, ::ffff:0.0.0.0 for IPv4); remote zero = none */
     uint64_t cookie;
-    uint32_t ifindex; /* bound to this interface, 0 = any */
+    uint32_t ifindex; /* bound to this interface, 0 = any; of frames: where they leave */
     bool v6;
     bool v6only;
     bool reuseport;

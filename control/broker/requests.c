@@ -22,6 +22,7 @@
 #include "control/broker/shared.h"
 #include "control/broker/sharing.h"
 #include "control/log.h"
+#include "engines/wire.h"
 #include "proto/usher_shm.h"
 
 #define TX_BYTES_MIN       65536u
@@ -444,6 +445,8 @@ static void open_socket(struct connection *c, const struct request *r, int fd, s
     bool bound;
     if (!kernel_socket_take(c, fd, ret_socket, out))
         return;
+    if (ret_socket->flow.proto == PROTO_FRAME && r->open.ifindex != 0)
+        ret_socket->ifindex = r->open.ifindex;
     bound = remote_join(r, ret_socket);
     if (!kernel_socket_judge(c, ret_socket, out))
         return;

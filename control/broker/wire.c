@@ -177,6 +177,7 @@ static int take_open(const Usher__Session__V1__OpenRequest *m, struct request *r
     if (m->remote.len != 0)
         r->open.remote = ipaddr_from_v6(m->remote.data);
     r->open.remote_port = (uint16_t)m->remote_port;
+    r->open.ifindex = m->ifindex;
     r->open.option_count = (uint32_t)(m->stream_options.len / sizeof r->open.options[0]);
     if (m->stream_options.len != 0)
         memcpy(r->open.options, m->stream_options.data, m->stream_options.len);

@@ -53,6 +53,7 @@ struct request {
             struct ipaddr remote; /* with remote_port */
             uint16_t remote_port; /* 0 = none */
             bool all_shards;
+            uint32_t ifindex;     /* of a packet socket, when it is not where that is bound */
             uint32_t option_count;
             struct ush_option options[WIRE_OPTION_MAX];
         } open;

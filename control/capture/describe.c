@@ -47,7 +47,10 @@ static const char *plain(const char *name, char *ret_text, size_t size) {
 static void engine_of(const struct capture_record *r, char *ret_name, size_t size) {
     static const char *const engines[] = {"IP", "UDP", "TCP", "QOS", "PORT", "SESSION"};
     const char *reason = drop_reason_name((enum drop_reason)r->drop);
-    const char *name = r->proto == PROTO_TCP ? "tcp" : r->proto == PROTO_UDP ? "udp" : "ip";
+    const char *name = r->proto == PROTO_TCP     ? "tcp"
+                       : r->proto == PROTO_UDP   ? "udp"
+                       : r->proto == PROTO_FRAME ? "frames"
+                                                 : "ip";
     if (r->drop == DROP_POLICY)
         name = "filter";
     else if (r->drop != DROP_NONE)

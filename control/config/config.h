@@ -25,6 +25,7 @@
 
 enum config_kind { KIND_AUTO, KIND_PACKET, KIND_XDP, KIND_TAP };
 enum config_if_mode { IF_SHARED, IF_DEDICATED };
+enum config_raw_frames { RAW_FRAMES_USHER, RAW_FRAMES_KERNEL };
 enum config_firewall { FIREWALL_REFUSE, FIREWALL_IGNORE, FIREWALL_IMPORT };
 enum config_role_kind { ROLE_VIEWER, ROLE_OPERATOR, ROLE_ADMIN };
 enum config_keeper { KEEPER_AUTO, KEEPER_ON, KEEPER_OFF };
@@ -103,6 +104,7 @@ struct config {
         uint32_t mode;
         uint32_t max, max_per_uid, sockets, sockets_per_uid, streams, streams_per_uid;
         uint64_t tx_bytes, rx_bytes;
+        uint32_t raw_frames; /* enum config_raw_frames */
     } sessions;
     struct {
         struct config_word load[CONFIG_ENGINE_MAX];

@@ -17,6 +17,7 @@ static const char *const modes[] = {"auto", "dedicated", "spreading", "compactin
 static const char *const kinds[] = {"auto", "packet", "xdp", "tap", NULL};
 static const char *const if_modes[] = {"shared", "dedicated", NULL};
 static const char *const nics[] = {"off", "tc", "xdp", "xdp-generic", NULL};
+static const char *const raw_frames[] = {"usher", "kernel", NULL};
 static const char *const firewalls[] = {"refuse", "ignore", "import", NULL};
 static const char *const keepers[] = {"auto", "on", "off", NULL};
 static const char *const roles[] = {"viewer", "operator", "admin", NULL};
@@ -300,6 +301,13 @@ static const struct field session_fields[] = {
      .unit = "bytes",
      .def = "16M",
      .doc = "Most and default receive memory of a session; touched only when used."},
+    {.name = "raw_frames",
+     .type = FIELD_CHOICE,
+     AT(config, sessions.raw_frames),
+     .choices = raw_frames,
+     .def = "usher",
+     .doc = "Who carries the frames of packet sockets. usher: usherd, for programs that the kernel gives such a socket "
+            "(CAP_NET_RAW), so that rules, classes and captures know whose they are. kernel: they go past usherd."},
     END};
 
 static const struct field ip_fields[] = {{.name = "addresses",

@@ -107,10 +107,12 @@ enum rpc_code filter_socket_read(struct rpc_call *c, const void *message, struct
     if (m == NULL)
         return RPC_OK;
     if (m->protocol != 0 && m->protocol != USHER__CONTROL__V1__PROTOCOL__PROTOCOL_TCP &&
-        m->protocol != USHER__CONTROL__V1__PROTOCOL__PROTOCOL_UDP)
+        m->protocol != USHER__CONTROL__V1__PROTOCOL__PROTOCOL_UDP &&
+        m->protocol != USHER__CONTROL__V1__PROTOCOL__PROTOCOL_FRAME)
         return rpc_fail(c, RPC_INVALID_ARGUMENT, "PROTOCOL_UNKNOWN", "filter.protocol",
-                        "%d is no protocol that usherd carries; give 6 (TCP) or 17 (UDP)", (int)m->protocol);
-    ret_filter->proto = (uint8_t)m->protocol; /* the numbers are IP's */
+                        "%d is no protocol that usherd carries; give 6 (TCP), 17 (UDP) or 255 (frames)",
+                        (int)m->protocol);
+    ret_filter->proto = (uint8_t)m->protocol; /* the engines' numbers */
     enum rpc_code code = filter_session_read(c, m->session, &ret_filter->session);
     if (code == RPC_OK)
         code = states_read(c, m, &ret_filter->states);

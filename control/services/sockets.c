@@ -8,9 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "control/interfaces.h"
 #include "control/services/filter.h"
 #include "control/services/service_internal.h"
 #include "control/services/sessions.h"
+#include "engines/wire.h"
 #include "usher/control/v1/sessions.pb-c.h"
 
 #define PART_MAX   256u /* sockets in a message */
@@ -82,11 +84,21 @@ static PB(TcpInfo) * tcp_message(struct rpc_call *c, const struct tcp_conn_info 
     return m;
 }
 
-static void flow_fill(struct rpc_call *c, const struct session_snap *snap, PB(Socket) * m) {
+/* A packet socket has no address: what stands in its place is its interface. */
+static char *interface_text(struct rpc_call *c, const struct service *s, uint32_t ifindex) {
+    const struct interface *i = interfaces_find(s->u->interfaces, ifindex);
+    return i != NULL ? rpc_text(c, "%s", i->name) : rpc_text(c, "interface %u", ifindex);
+}
+
+static void flow_fill(struct rpc_call *c, const struct service *s, const struct session_snap *snap, PB(Socket) * m) {
     m->protocol = (PB(Protocol))snap->flow.proto;
     m->state = (PB(SocketState))state_of(snap);
     if (snap->ended)
         return; /* nobody knows any more */
+    if (snap->flow.proto == PROTO_FRAME) {
+        m->local_address = interface_text(c, s, snap->ifindex);
+        return;
+    }
     m->local_address = address_text(c, &snap->flow.local);
     m->local_port = snap->flow.local_port;
     if (snap->flow.remote_port == 0)
@@ -111,7 +123,7 @@ static PB(Socket) * socket_message(struct rpc_call *c, const struct service *s, 
     PB(Socket) *m = PB_NEW(c, Socket, socket);
     m->session_id = b->id;
     m->handle = snap->handle;
-    flow_fill(c, snap, m);
+    flow_fill(c, s, snap, m);
     m->owner = owner_message(c, owner_get(s->u->owners, snap->owner));
     m->label = PB_TEXT(b->label);
     m->shard = snap->shard;

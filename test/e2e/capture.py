@@ -305,7 +305,8 @@ def alice_finds_who_floods(rig):
         check(f"audit: {users.names['alice']} (operator" in usherd.text(), "alice's captures are on record")
 
 
-sys.exit(main([is_what_the_other_end_saw, receivers_are_known_across_shards, streams_are_what_the_other_end_saw,
-               tools_read_it, wireshark_has_it_as_an_interface, drops_have_reasons, a_refused_packet_names_its_rule,
-               files_make_a_ring, hostile_expressions_are_refused, many_at_once_are_limited, only_operators_may,
-               kernel_sockets_have_owners_too, alice_finds_who_floods]))
+if __name__ == "__main__":
+    sys.exit(main([is_what_the_other_end_saw, receivers_are_known_across_shards, streams_are_what_the_other_end_saw,
+                   tools_read_it, wireshark_has_it_as_an_interface, drops_have_reasons, a_refused_packet_names_its_rule,
+                   files_make_a_ring, hostile_expressions_are_refused, many_at_once_are_limited, only_operators_may,
+                   kernel_sockets_have_owners_too, alice_finds_who_floods]))

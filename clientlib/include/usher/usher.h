@@ -64,7 +64,13 @@ int usher_fd(struct usher_context *ctx);
 int usher_arm(struct usher_context *ctx);
 
 /* A socket of `family` AF_INET or AF_INET6; `type` SOCK_DGRAM or SOCK_STREAM. `proto` 0. A stream has a kernel socket
- * only once it needs one: bound, listening, or carried by the kernel. */
+ * only once it needs one: bound, listening, or carried by the kernel.
+ * AF_PACKET with SOCK_RAW is a socket for whole frames, for those whom the kernel gives one (CAP_NET_RAW: else -EPERM);
+ * `proto` is the EtherType to receive as packet(7) has it, 0 = none. usher_bind() to a struct sockaddr_ll names the
+ * interface. Frames are sent with `family` 0, link header included; they pass usherd's filter, QoS and captures under
+ * their owner's name, and what the policy ends is USHER_EV_ERROR with EPERM. Frames are received by the kernel's
+ * socket, with its options: `family` is AF_PACKET then, `peer` the sender's MAC address, `peer_port` the EtherType,
+ * `tos` the packet type and `user_data` the interface's index. */
 int usher_socket(struct usher_context *ctx, int family, int type, int proto, struct usher_socket **ret_sock);
 /* Closes it. Received buffers stay valid until released. */
 void usher_close(struct usher_socket *sock);
