@@ -17,7 +17,7 @@
 
 #include "engines/pkt.h"
 
-#define ENGINE_ABI 2u
+#define ENGINE_ABI 3u
 #define ENGINE_SYMBOL "usher_engine"
 #define ENGINE_NAME_MAX 16
 #define PORT_SLOT_MAX 16  /* interfaces one shard can serve */
@@ -114,6 +114,8 @@ struct engine_region {
     const uint8_t *base;
     uint64_t size;
     uint64_t rx_room; /* bytes that the session has room to be given, as far as is known; 0 = nobody counts */
+    bool rx_full; /* too much waits for that room: what is not acknowledged yet had better stay with its sender */
+    uint8_t pad[7];
 };
 
 /* Answer of the link engine to "how do I reach dst?". */

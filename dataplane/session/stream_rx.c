@@ -9,9 +9,10 @@
 #include "dataplane/session/session_internal.h"
 #include "engines/wire.h"
 
-#define CELL_16K    (16u << 10)
-#define PENDING_ALL 2u /* all sets together may keep half of the small packets waiting, ... */
-#define PENDING_ONE 3u /* ... and one of them a third of what the others leave of that */
+#define CELL_16K     (16u << 10)
+#define PENDING_TAKE 2u /* all sets together may keep half of the small packets waiting, ... */
+#define PENDING_ONE  3u /* ... and one of them a third of what is left of that; then its transport takes no more. */
+#define PENDING_HOLD 1u /* The same of all of them is the end: what came before it heard of that still finds place. */
 
 static struct pkt *pend_next(const struct pkt *p) {
     return (struct pkt *)(uintptr_t)p->user_data;
@@ -83,8 +84,8 @@ static bool is_large(const struct shard *sh, const struct pkt *p) {
 /* So that a reader that does not read takes an eighth of the small packets, many such readers together never all, and
  * one that comes last still some. Of the large ones they may take all: a frame that finds none is dropped at the port
  * and sent again, which ends nobody's stream. */
-static bool pend_full(const struct shard *sh, const struct sess_set *set) {
-    uint32_t all = sh->small.pool.count / PENDING_ALL, taken = sh->pending;
+static bool pend_full(const struct shard *sh, const struct sess_set *set, uint32_t part) {
+    uint32_t all = sh->small.pool.count / part, taken = sh->pending;
     uint32_t left = all > taken ? all - taken : 0;
     return set->pend_count >= (left + PENDING_ONE - 1) / PENDING_ONE;
 }
@@ -111,7 +112,8 @@ static void pend_pop(struct shard *sh, struct sess_set *set) {
     shard_pkt_free(sh, p);
 }
 
-/* The reader does not read and its packets fill the shard's pool: its connection ends, nobody else's. */
+/* More than a transport that keeps to rx_full can bring, unless many sessions fill the pool at once: its connection
+ * ends, nobody else's. */
 static void overrun(struct shard *sh, struct sess_set *set, struct sess_socket *sk, const struct pkt *p) {
     struct tcp_cmd_close cmd = {.cmd = {TCP_CMD_CLOSE, sizeof cmd}, .sock = sk->sock, .abort = true, .sink = p->sink};
     struct engine_reply reply;
@@ -126,7 +128,7 @@ static void pend(struct shard *sh, struct sess_set *set, struct sess_socket *sk,
         shard_pkt_free(sh, p);
         return;
     }
-    if (UNLIKELY(pend_full(sh, set)) && !is_large(sh, p)) {
+    if (UNLIKELY(pend_full(sh, set, PENDING_HOLD)) && !is_large(sh, p)) {
         if (sk->state == SOCK_OPEN && sk->sock != USH_NONE)
             overrun(sh, set, sk, p);
         shard_drop(sh, p, DROP_SESSION_NO_CELL);
@@ -197,6 +199,7 @@ uint32_t stream_deliver(struct shard *sh, struct sess_set *set, struct pkt **pkt
 
 void stream_room_tell(struct shard *sh, const struct sess_set *set) {
     uint64_t room = set->pend_head != NULL ? 0 : cells_room(&set->cells);
+    sh->regions[set->slot].rx_full = set->pend_head != NULL && pend_full(sh, set, PENDING_TAKE);
     sh->regions[set->slot].rx_room = room != 0 ? room : 1; /* 0 would say that nobody counts */
 }
 

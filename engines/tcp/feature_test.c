@@ -546,6 +546,33 @@ Test(tcp_feature, windows_follow_the_sessions_room) {
     link_destroy(l);
 }
 
+/* Too much waits for the session's reader: what comes is not taken, its sender keeps it and asks now and then. */
+Test(tcp_feature, a_full_session_is_given_nothing) {
+    struct link *l = link_create(78, NULL, NULL);
+    struct link_sock *reader = &l->host[1].socks[0];
+    l->faults[0].delay = l->faults[1].delay = MS;
+    (void)link_listen(l, 1, 80, NULL);
+    (void)link_connect(l, 0, 80, 3000000, NULL);
+    for (uint32_t round = 1; round <= 5; round++) {
+        uint64_t before = reader->rx_bytes;
+        l->host[1].region.rx_full = false;
+        for (ns_t until = l->now + 130 * SEC; reader->rx_bytes < before + 100000 && l->now < until;)
+            link_step_time(l, l->now + MS); /* a probe is due at last */
+        cr_assert_geq(reader->rx_bytes, before + 100000, "round %u", round);
+        before = reader->rx_bytes;
+        l->host[1].region.rx_full = true;
+        link_step_time(l, l->now + 100 * SEC);
+        cr_assert_eq(reader->rx_bytes, before);
+        cr_assert_eq(link_last[1].wnd, 0, "its window is closed");
+    }
+    l->host[1].region.rx_full = false;
+    cr_assert_gt(l->host[1].counters[COUNT_REFUSED], 0u);
+    link_step_time(l, l->now + 200 * SEC);
+    cr_assert_eq(reader->rx_bytes, 3000000u);
+    cr_assert_eq(reader->rx_corrupt, 0u);
+    link_destroy(l);
+}
+
 /* ---- congestion ---- */
 
 Test(tcp_feature, ecn_slows_down_without_loss) {

@@ -29,8 +29,11 @@ uint32_t tcp_super_max(struct tcp_ctx *x, const struct tcp_conn *c, uint32_t seg
     return SUPER_MAX / segment * segment;
 }
 
-/* RFC 9293 section 3.8.6.2.2: the edge moves only by steps worth sending, and never back. */
+/* RFC 9293 section 3.8.6.2.2: the edge moves only by steps worth sending, and never back; but when what comes is not
+ * taken, the peer had better probe a closed window than repeat itself until it gives up. */
 uint16_t tcp_window(struct tcp_ctx *x, struct tcp_conn *c) {
+    if (UNLIKELY(tcp_session_full(x, c->sink)))
+        return 0;
     uint32_t scale = tcp_rcv_scale(c);
     uint32_t told = c->rcv_adv - c->rcv_nxt;
     uint32_t wnd = tcp_window_free(x, c);

@@ -18,6 +18,11 @@
 #define WINDOW_SMALL 16384u
 #define ROOM_PART    4u /* of a session's room one connection is promised: so many may fill theirs and none must wait */
 
+bool tcp_session_full(const struct tcp_ctx *x, uint64_t sink) {
+    uint32_t slot = SINK_INDEX(sink);
+    return SINK_KIND(sink) == SINK_SESSION && slot < x->io->region_count && x->io->regions[slot].rx_full;
+}
+
 uint32_t tcp_window_most(const struct tcp_ctx *x, uint64_t sink, uint32_t held) {
     uint32_t slot = SINK_INDEX(sink);
     uint64_t most = UINT32_MAX;
@@ -235,7 +240,14 @@ bool tcp_data_waits(struct tcp_ctx *x, const struct tcp_conn *c) {
            !seq_after(tcp_kept(x, c->ooo_head)->user, c->rcv_nxt);
 }
 
+/* A SYN's data is acknowledged already; all else its peer still has. */
+static bool must_forget(const struct tcp_ctx *x, const struct tcp_conn *c) {
+    return (c->flags & TCP_F_ADOPTED) && !(c->flags & TCP_F_TFO) && tcp_session_full(x, c->sink);
+}
+
 void tcp_data_drain(struct tcp_ctx *x, struct tcp_conn *c) {
+    if (UNLIKELY(must_forget(x, c)))
+        tcp_data_forget(x, c);
     while (c->ooo_head != TCP_NIL && (c->flags & TCP_F_ADOPTED) && !(c->flags & TCP_F_FIN_RCVD)) {
         struct pkt *p = tcp_kept(x, c->ooo_head);
         if (seq_after(p->user, c->rcv_nxt))
@@ -402,6 +414,12 @@ void tcp_data_input(struct tcp_ctx *x, struct tcp_conn *c, struct tcp_rx *rx) {
         ENGINE_COUNT(x->io, TCP_COUNT_DUPLICATE);
         c->flags |= TCP_F_ACK_NOW;
         (void)pkt_vec_push(x->io->done, p);
+        return;
+    }
+    if (UNLIKELY(rx->len != 0 && (c->flags & TCP_F_ADOPTED) && tcp_session_full(x, c->sink))) {
+        ENGINE_COUNT(x->io, TCP_COUNT_REFUSED);
+        c->flags |= TCP_F_ACK_NOW; /* which says that the window is closed */
+        pkt_drop(x->io, p, DROP_SESSION_NO_CELL);
         return;
     }
     uint32_t segment = p->flags & PKT_GSO ? p->gso_size : min_u32(rx->len, UINT16_MAX);

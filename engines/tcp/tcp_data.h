@@ -23,6 +23,8 @@ void tcp_data_forget(struct tcp_ctx *x, struct tcp_conn *c);
 /* The acknowledgement number of a SYN-ACK: with fast open it covers data that still waits for ADOPT. */
 uint32_t tcp_data_syn_ack(struct tcp_ctx *x, const struct tcp_conn *c);
 /* What all readers together, and those of one session, leave to one that holds `held` bytes. */
+/* The session's packets wait for its reader in such numbers that it is given no more. */
+bool tcp_session_full(const struct tcp_ctx *x, uint64_t sink);
 uint32_t tcp_window_most(const struct tcp_ctx *x, uint64_t sink, uint32_t held);
 /* The most that the reader may hold: its own limit, or that. */
 uint32_t tcp_window_limit(const struct tcp_ctx *x, const struct tcp_conn *c);
