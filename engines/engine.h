@@ -162,6 +162,8 @@ struct engine_io {
     /* Asks the shard's link engine; once a connection, not once a packet. NULL: there is none (tests, fuzzer). */
     void (*route)(void *arg, const struct ipaddr *dst, struct engine_route *ret_route);
     void *route_arg;
+    struct pkt_vec *shown; /* towards captures that ask: copied when the call returns. A packet in it goes its own way
+                              all the same. NULL: nobody could look */
 };
 
 /* A command from control: a plain struct that engines/<name>/<name>_cmd.h defines; `id` selects it. */

@@ -72,6 +72,8 @@ enum pkt_flag {
     PKT_VLAN = 1 << 15,    /* receive: came with a tag, `vlan` is set */
 };
 
+#define PKT_MARKED 0x80000000u /* | class_id: a filter has set `mark` */
+
 /* Token of a frag in a TX region that the engine made: whose memory the packet borrows. */
 #define PKT_TOKEN_REGION 0x80000000u /* | session slot */
 
@@ -139,7 +141,7 @@ struct pkt {
     struct flow flow CACHE_ALIGNED;
     uint32_t sock;     /* transport's socket index */
     uint32_t owner;    /* index into the host's owner table, 0 = unknown */
-    uint32_t class_id; /* leaf of the QoS tree + 1 that a filter chose; 0 = the owner's */
+    uint32_t class_id; /* leaf of the QoS tree + 1 that a filter chose; 0 = the owner's. And PKT_MARKED */
     uint32_t token; /* host's: opaque */
     uint64_t sink;
 
@@ -152,6 +154,7 @@ struct pkt {
     uint32_t next;  /* link for queues inside engines; means nothing outside of them */
     uint32_t user;
     uint64_t user_data; /* the sender's, from its submission */
+    uint32_t mark;      /* on send, with PKT_MARKED: for who looks at frames behind the port */
     uint16_t vlan;      /* the TCI, with PKT_VLAN */
 };
 STATIC_ASSERT(sizeof(struct pkt) == 4 * CACHE_LINE, "a packet is four cache lines");

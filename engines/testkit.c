@@ -50,6 +50,7 @@ struct testkit *testkit_create(void) {
                                 .down = &tk->down,
                                 .drop = &tk->drop,
                                 .done = &tk->done,
+                                .shown = &tk->shown,
                                 .ports = tk->ports,
                                 .notices = tk->notices,
                                 .events = tk->events,

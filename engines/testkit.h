@@ -17,7 +17,7 @@
 
 struct testkit {
     struct engine_io io;
-    struct pkt_vec up, down, drop, done;
+    struct pkt_vec up, down, drop, done, shown;
     struct pkt_pool small, large;
     struct port_info ports[PORT_SLOT_MAX];
     struct notice notices[NOTICE_VEC_MAX];

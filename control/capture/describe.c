@@ -99,13 +99,14 @@ static void owner_words(struct text *t, const struct description *d) {
 }
 
 void describe_words(const struct description *d, char *ret_text, size_t size) {
-    static const char *const points[] = {[TAP_RX] = "in", [TAP_TX] = "out", [TAP_DROP] = "drop", [TAP_LOCAL] = "local"};
+    static const char *const points[] = {
+        [TAP_RX] = "in", [TAP_TX] = "out", [TAP_DROP] = "drop", [TAP_LOCAL] = "local", [TAP_MIRROR] = "mirror"};
     const struct capture_record *r = d->record;
     struct text t = {ret_text, 0, size};
     char engine[16];
     ret_text[0] = '\0';
     engine_of(r, engine, sizeof engine);
-    bool kernel = r->flags & CAPTURE_KERNEL, dropped = r->point == TAP_DROP;
+    bool kernel = r->flags & CAPTURE_KERNEL, dropped = r->drop != DROP_NONE;
     say(&t, "dir=%s point=%s verdict=%s engine=%s", r->flags & CAPTURE_OUT ? "out" : "in", points[r->point],
         dropped ? "drop" : "pass", kernel ? "kernel" : engine);
     if (dropped)
@@ -151,7 +152,7 @@ void describe_sentence(const struct description *d, char *ret_text, size_t size)
     } else {
         say(&t, out ? "sent by Usher itself" : "for no socket known here");
     }
-    if (r->point != TAP_DROP)
+    if (r->drop == DROP_NONE)
         return;
     say(&t, "; dropped: %s", drop_reason_text((enum drop_reason)r->drop));
     if (d->rule != NULL)

@@ -397,9 +397,12 @@ static bool read_class(struct reader *r, const char *text) {
     return id != CLASS_NONE;
 }
 
+/* The IR has it, for NICs that spread flows. In software a packet goes where its socket lives, or nobody takes it. */
 static bool read_steer(struct reader *r, const char *text) {
-    r->rule->action.flags |= NB_ACT_STEER;
-    return one_number(r, text, 255, &r->rule->action.steer);
+    (void)text;
+    (void)snprintf(r->why, WHY_SIZE,
+                   "packets go to the shard of their socket; no port of this version steers them by rule");
+    return false;
 }
 
 /* "7", "0x10", or "0x10/0xf0": those bits only. */

@@ -56,9 +56,9 @@ static enum rpc_code interfaces_choose(struct rpc_call *c, const struct service 
 
 /* What has no interface is left out when interfaces were named. */
 static enum rpc_code points_choose(struct rpc_call *c, const PB(StartCaptureRequest) * q, uint32_t *ret_points) {
-    static const uint8_t point_of[] = {[1] = TAP_RX, [2] = TAP_TX, [3] = TAP_DROP, [4] = TAP_LOCAL};
+    static const uint8_t point_of[] = {[1] = TAP_RX, [2] = TAP_TX, [3] = TAP_DROP, [4] = TAP_LOCAL, [5] = TAP_MIRROR};
     for (size_t i = 0; i < q->n_points; i++) {
-        if (q->points[i] < 1 || q->points[i] > 4)
+        if (q->points[i] < 1 || q->points[i] > 5)
             return rpc_fail(c, RPC_INVALID_ARGUMENT, "OUT_OF_RANGE", "points", "there is no point %d", q->points[i]);
         *ret_points |= 1u << point_of[q->points[i]];
     }

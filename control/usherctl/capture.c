@@ -39,7 +39,8 @@ const struct option_def capture_options[] = {
     {"snaplen", 's', "BYTES", NULL, "keep so much of each packet (default: all)", NULL},
     {"count", 'c', "N", NULL, "end after so many packets", NULL},
     {"duration", 'd', "SECONDS", NULL, "end after so long", NULL},
-    {"at", 'a', "POINT,...", "in out drop local", "look at packets only there (default: everywhere)", NULL},
+    {"at", 'a', "POINT,...", "in out drop local mirror",
+     "look at packets only there (default: everywhere but mirror: what rules show)", NULL},
     {"sample", 0, "N", NULL, "keep one of N packets that match", NULL},
     {"buffer", 0, "MIB", NULL, "room in usherd for packets that wait to be read, for each shard (default 4)", NULL},
     {"file-size", 0, "MIB", NULL, "with -w: begin a new file, FILE.0, FILE.1 ..., after so much", NULL},
@@ -48,6 +49,7 @@ const struct option_def capture_options[] = {
     {.name = NULL}};
 
 #define NAMES_MAX 16u
+#define POINT_MAX 5
 
 struct capture_run {
     struct ctl *ctl;
@@ -142,16 +144,16 @@ static size_t split(char *text, char **ret_names, size_t max) {
 }
 
 static int points_given(struct ctl *c, PB(CapturePoint) * ret_points, size_t *ret_count) {
-    static const char *const words[] = {[1] = "in", "out", "drop", "local"};
+    static const char *const words[] = {[1] = "in", "out", "drop", "local", "mirror"};
     char text[64], *names[NAMES_MAX];
     (void)snprintf(text, sizeof text, "%s", c->given.second[AT_POINTS] != NULL ? c->given.second[AT_POINTS] : "");
-    size_t n = split(text, names, 4);
+    size_t n = split(text, names, POINT_MAX);
     for (size_t i = 0; i < n; i++) {
         size_t word = 1;
-        while (word < 5 && strcmp(words[word], names[i]) != 0)
+        while (word <= POINT_MAX && strcmp(words[word], names[i]) != 0)
             word++;
-        if (word == 5)
-            return ctl_usage(c, "--at takes in, out, drop and local, not %s", names[i]);
+        if (word > POINT_MAX)
+            return ctl_usage(c, "--at takes in, out, drop, local and mirror, not %s", names[i]);
         ret_points[i] = (PB(CapturePoint))word;
     }
     *ret_count = n;
@@ -216,7 +218,7 @@ static void signals_take(void) {
 
 static int capture_start(struct ctl *c, const struct numbers *n, struct capture_run *k) {
     char filter[4200], faces[512], *names[NAMES_MAX];
-    PB(CapturePoint) points[4];
+    PB(CapturePoint) points[POINT_MAX];
     PB(StartCaptureRequest) q = USHER__CONTROL__V1__START_CAPTURE_REQUEST__INIT;
     filter_join(c, filter, sizeof filter);
     (void)snprintf(faces, sizeof faces, "%s",

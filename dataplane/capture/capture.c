@@ -152,7 +152,7 @@ static void record(struct capture *c, struct shard *sh, const struct pkt *p, con
         .length = f->length,
         .time_ns = sh->now,
         .rule = rule_of(p),
-        .drop = point == TAP_DROP ? p->drop : DROP_NONE,
+        .drop = point == TAP_DROP || point == TAP_MIRROR ? p->drop : DROP_NONE,
         .port = p->port,
         .gso_size = p->flags & PKT_GSO ? p->gso_size : 0,
         .point = (uint8_t)point,

@@ -43,7 +43,7 @@ struct capture_record {
     uint32_t owner;    /* index of the owner table, 0 = nobody's, or not known */
     uint64_t time_ns;  /* monotonic */
     uint32_t rule;     /* of the policy, with DROP_POLICY */
-    uint16_t drop;     /* enum drop_reason; DROP_NONE unless point is TAP_DROP */
+    uint16_t drop;     /* enum drop_reason; DROP_NONE unless point is TAP_DROP or TAP_MIRROR */
     uint16_t port;     /* slot */
     uint16_t gso_size;
     uint8_t point; /* enum tap_point */

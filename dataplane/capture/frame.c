@@ -169,7 +169,9 @@ void frame_of(struct frame *f, const struct pkt *p, enum tap_point point, bool l
     f->length = 0;
     f->piece_count = 0;
     f->flags = point == TAP_TX || point == TAP_LOCAL ? FRAME_OUT : 0;
-    if (point == TAP_DROP)
+    if (point == TAP_MIRROR && (p->flags & PKT_ICMP_ERROR)) /* received, and on its way back to be refused */
+        from_l3(f, p, pkt_l3(p));
+    else if (point == TAP_DROP || point == TAP_MIRROR)
         from_dropped(f, p, l3);
     else if (point == TAP_LOCAL || l3)
         from_l3(f, p, p->data);

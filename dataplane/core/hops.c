@@ -77,7 +77,16 @@ static void events_settle(struct shard *sh, struct engine_io *io) {
     shard_tell_control(sh);
 }
 
+/* Before any of them is anywhere else. */
+static SELDOM void shown_settle(struct shard *sh) {
+    if (sh->tap != NULL)
+        sh->tap(sh, sh->tap_arg, TAP_MIRROR, sh->shown.v, sh->shown.count);
+    sh->shown.count = 0;
+}
+
 void node_settle(struct shard *sh, struct node *nd) {
+    if (UNLIKELY(sh->shown.count > 0))
+        shown_settle(sh);
     if (sh->drop.count > 0)
         drops_settle(sh, &sh->drop);
     if (sh->done.count > 0)

@@ -201,9 +201,9 @@ const char *drop_reason_name(enum drop_reason r);
  * the engine until it leaves. -ENOENT without such an engine. */
 int runtime_qos_ports(struct runtime *rt, uint32_t mask);
 
-/* Capture taps: port.rx, port.tx and every drop. NULL takes it off. Runs on the worker: it must be short. One branch a
- * burst while off. */
-enum tap_point { TAP_RX, TAP_TX, TAP_DROP, TAP_LOCAL };
+/* Capture taps: port.rx, port.tx, every drop, what turns round, and what a filter's rule says shall be shown. NULL
+ * takes it off. Runs on the worker: it must be short. One branch a burst while off. */
+enum tap_point { TAP_RX, TAP_TX, TAP_DROP, TAP_LOCAL, TAP_MIRROR };
 typedef void shard_tap_fn(struct shard *sh, void *arg, enum tap_point point, struct pkt *const *pkts, uint32_t n);
 int runtime_tap_set(struct runtime *rt, shard_tap_fn *fn, void *arg);
 

@@ -266,6 +266,7 @@ int shard_node_make(struct shard *sh, const struct engine_ops *ops, const void *
                                .pool_large = &sh->large.pool,
                                .drop = &sh->drop,
                                .done = &sh->done,
+                               .shown = &sh->shown,
                                .ports = sh->port_info,
                                .counters = counters,
                                .notices = calloc(NOTICE_VEC_MAX, sizeof(struct notice)),

@@ -100,7 +100,7 @@ struct shard {
 
     uint32_t hop_busy; /* hops that are running: one is not entered again from within */
     struct pkt_vec hop[HOP_COUNT];
-    struct pkt_vec drop, done;
+    struct pkt_vec drop, done, shown;
     struct node node[SHARD_ENGINE_MAX];
     uint8_t stage_node[STAGE_COUNT]; /* the one engine of LINK, FILTER, QOS */
     uint8_t proto_node[256];         /* TRANSPORT by protocol */

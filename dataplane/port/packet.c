@@ -67,6 +67,10 @@ struct packet_queue {
     struct mmsghdr msg[PKT_BURST];
     struct iovec iov[PKT_BURST][IOV_MAX_PER_FRAME];
     struct virtio_net_hdr vnet[PKT_BURST];
+    union {
+        struct cmsghdr head;
+        uint8_t room[CMSG_SPACE(sizeof(uint32_t))];
+    } mark[PKT_BURST];
 };
 
 struct packet_port {
@@ -186,6 +190,11 @@ static void message_fill(struct packet_queue *pq, uint32_t i, const struct pkt *
     for (uint32_t k = 0; k < p->frag_count; k++)
         iov[2 + k] = (struct iovec){.iov_base = (void *)(uintptr_t)p->frag[k].base, .iov_len = p->frag[k].len};
     pq->msg[i].msg_hdr.msg_iovlen = 2u + p->frag_count;
+    bool marked = UNLIKELY(p->class_id & PKT_MARKED);
+    pq->msg[i].msg_hdr.msg_control = marked ? &pq->mark[i] : NULL;
+    pq->msg[i].msg_hdr.msg_controllen = marked ? sizeof pq->mark[i] : 0;
+    if (marked)
+        memcpy(CMSG_DATA(&pq->mark[i].head), &p->mark, sizeof p->mark);
 }
 
 static enum drop_reason drop_reason_of(int error) {
@@ -436,6 +445,8 @@ static int queue_create(struct packet_port *port, uint32_t index, const struct p
     for (uint32_t i = 0; i < PKT_BURST; i++) {
         pq->iov[i][0] = (struct iovec){.iov_base = &pq->vnet[i], .iov_len = VNET_LEN};
         pq->msg[i].msg_hdr.msg_iov = pq->iov[i];
+        pq->mark[i].head =
+            (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(uint32_t)), .cmsg_level = SOL_SOCKET, .cmsg_type = SO_MARK};
     }
     int error = socket_open(pq, &port->port.info, entries);
     pq->q.event_fd = pq->fd;

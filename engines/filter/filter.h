@@ -40,6 +40,7 @@ enum filter_bits {
     FILTER_HAS_ICMP = 4,
     FILTER_IS_FRAGMENT = 8,
     FILTER_ACT_LOG = 1,
+    FILTER_ACT_MIRROR = 2,
     FILTER_ACT_MARK = 4,
     FILTER_ACT_CLASS = 8,
     FILTER_ACT_STEER = 16,

@@ -302,6 +302,15 @@ static SELDOM void leave_record(struct filter_state *st, struct engine_io *io, c
     engine_event(io, &e);
 }
 
+/* For who comes later on the way to the wire: the QoS engine and the port. */
+static void leave_words(struct pkt *p, const struct filter_outcome *o) {
+    p->class_id = o->flags & FILTER_ACT_CLASS ? o->class_id + 1 : 0;
+    if (o->flags & FILTER_ACT_MARK) {
+        p->class_id |= PKT_MARKED;
+        p->mark = o->mark;
+    }
+}
+
 struct burst {
     struct pkt *pkts[PKT_BURST];
     struct filter_case c[PKT_BURST];
@@ -349,6 +358,8 @@ STRAIGHT void finish(struct filter_state *st, struct engine_io *io, struct filte
     filter_judge(st, io, img, b->line[i], &b->c[i], &o);
     if (UNLIKELY(o.flags & FILTER_ACT_LOG))
         leave_record(st, io, img, p, &b->c[i], &o, in);
+    if (UNLIKELY(o.flags & FILTER_ACT_MIRROR) && io->shown != NULL)
+        (void)pkt_vec_push(io->shown, p);
     if (UNLIKELY(o.verdict != FILTER_ALLOW)) {
         if (in)
             end_in(io, p, &o);
@@ -356,8 +367,8 @@ STRAIGHT void finish(struct filter_state *st, struct engine_io *io, struct filte
             end_out(io, p, &o);
         return;
     }
-    if (!in && UNLIKELY(o.flags & FILTER_ACT_CLASS))
-        p->class_id = o.class_id + 1;
+    if (!in && UNLIKELY(o.flags & (FILTER_ACT_CLASS | FILTER_ACT_MARK)))
+        leave_words(p, &o);
     if (UNLIKELY(states_matter(img)) && p->owner != 0 && p->known != PKT_KNOWN_RAW && is_datagram(&b->c[i]))
         talk_note(st, io, p, &b->c[i], in);
     (void)pkt_vec_push(in ? io->up : io->down, p);

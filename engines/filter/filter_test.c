@@ -138,6 +138,40 @@ Test(filter, a_class_is_stamped_on_the_way_out) {
     cr_assert_eq(out(53, 0)->class_id, 0 + 1);
 }
 
+/* Besides the class, if there is one; it is the port's to say to whoever looks at frames. */
+Test(filter, a_mark_is_stamped_on_the_way_out) {
+    struct nb_rule *r = rule(NB_CONTINUE, NB_OUT);
+    r->action.flags = NB_ACT_MARK;
+    r->action.mark = 0x10;
+    r->action.mark_mask = 0xf0;
+    install();
+    struct pkt *p = out(53, 0);
+    cr_assert(p->class_id == PKT_MARKED && p->mark == 0x10);
+    cr_assert_eq(in(53)->class_id, 0);
+    r->action.flags |= NB_ACT_CLASS;
+    r->action.class_id = 4;
+    install();
+    cr_assert_eq(out(53, 0)->class_id, (4 + 1) | PKT_MARKED);
+}
+
+/* Whatever becomes of it. */
+Test(filter, what_a_rule_mirrors_is_shown) {
+    rule(NB_CONTINUE, NB_IN)->action.flags = NB_ACT_MIRROR;
+    struct nb_rule *no = rule(NB_DROP, NB_IN);
+    no->match.fields |= NB_F_DPORT;
+    no->match.dport = (struct nb_range){53, 53};
+    install();
+    struct pkt *p = in(54);
+    cr_assert(w.tk->shown.count == 1 && w.tk->shown.v[0] == p && w.tk->up.count == 1);
+    p = in(53);
+    cr_assert(w.tk->shown.count == 2 && w.tk->shown.v[1] == p && w.tk->drop.count == 1);
+    (void)out(53, 0);
+    cr_assert_eq(w.tk->shown.count, 2);
+    w.tk->io.shown = NULL;
+    (void)in(54);
+    cr_assert_eq(w.tk->up.count, 2);
+}
+
 Test(filter, a_rejected_datagram_goes_to_the_link_engine_whole) {
     rule(NB_REJECT, NB_IN)->action.reject = NB_REJECT_ADMIN;
     install();

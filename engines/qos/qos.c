@@ -22,7 +22,7 @@ static const struct engine_counter counters[QOS_COUNTERS] = {
 /* ---- packets ---- */
 
 static uint32_t leaf_of(struct qos_state *st, const struct pkt *p) {
-    uint32_t id = p->class_id;
+    uint32_t id = p->class_id & ~PKT_MARKED;
     if (id == 0 && p->owner < st->cfg.owner_max)
         id = qos_owners(st)[p->owner].leaf;
     if (id != 0 && id - 1 < st->node_count && qos_node(st, id - 1)->leaf)

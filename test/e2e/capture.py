@@ -155,6 +155,29 @@ def a_refused_packet_names_its_rule(rig):
     check("rule no-" not in lines.text().replace("rule no-7001", ""), lines.text())
 
 
+def rules_show_packets(rig):
+    """mirror: captures that ask for it get what a rule names, judged as it was, and nothing else."""
+    rules = rig.path("rules.yaml", "rules:\n"
+                     "  - {name: show, to_port: 9000-9001, mirror: yes}\n"
+                     "  - {name: no, direction: out, to_port: 9001, action: drop}\n"
+                     "  - {name: refuse, direction: in, to_port: 7001, mirror: yes, action: reject}\n")
+    rig.usherd(f"interfaces: [{{name: va}}]\nkeeper: {{mode: off}}\npolicy: {rules}\n")
+    rig.kernel_echo("b", 9000)
+    rig.kernel_echo("b", 9002)
+    rig.client("udp-echo", ":7001")
+    _, path = captures(rig, "--at", "mirror")
+    rig.ping("--count", 1, f"{B4}:9002", answered=1)
+    rig.ping("--count", 1, f"{B4}:9001")
+    rig.ping("--count", 1, f"{B4}:9000", answered=1)
+    rig.asks("b", A4, 7001, timeout=0.3)
+    got = sees(path, "the refused packet is shown", lambda packets: len(udp(packets, 7001)) > 0)
+    check(len(got) == len(udp(got, 9000)) + len(udp(got, 9001)) + len(udp(got, 7001)), [p.words for p in got])
+    for port, verdict, way in ((9000, "pass", "out"), (9001, "drop", "out"), (7001, "drop", "in")):
+        words = udp(got, port)[0].words
+        check(words["point"] == "mirror" and words["verdict"] == verdict and words["dir"] == way, words)
+    check(udp(got, 9001)[0].words["comm"] == "udp-ping" and udp(got, 9001)[0].words["rule"] == "no", "and whose")
+
+
 def files_make_a_ring(rig):
     rig.kernel_echo("b", 9000)
     rig.usherd()
@@ -308,5 +331,6 @@ def alice_finds_who_floods(rig):
 if __name__ == "__main__":
     sys.exit(main([is_what_the_other_end_saw, receivers_are_known_across_shards, streams_are_what_the_other_end_saw,
                    tools_read_it, wireshark_has_it_as_an_interface, drops_have_reasons, a_refused_packet_names_its_rule,
+                   rules_show_packets,
                    files_make_a_ring, hostile_expressions_are_refused, many_at_once_are_limited, only_operators_may,
                    kernel_sockets_have_owners_too, alice_finds_who_floods]))

@@ -226,6 +226,22 @@ def firewalls_become_policies(rig):
     check("is in force" in text and passes(rig, 7) and not passes(rig, 8), text + done.stdout)
 
 
+def marks_reach_the_frames(rig):
+    """A mark is the frame's where the kernel's own tools look at what leaves."""
+    rig.usherd("interfaces: [{name: va}]\nkeeper: {mode: off}\nfirewall: ignore\npolicy: %s\n" % rig.path(
+        "rules.yaml", "rules:\n  - {name: m, direction: out, to_port: 9000, mark: 0x10/0xf0}\n"))
+    seen = rig.path("marks.nft", "table netdev t { chain c { type filter hook egress device va priority 0; "
+                    "meta mark 0x10 udp dport 9000-9001 counter; }; }")
+    if run(rig.inside("a", ["nft", "-f", seen]), ok=None).returncode != 0:
+        print("SKIPPED: this kernel's nft does not look at what leaves", flush=True)
+        return
+    for port in (9000, 9001):
+        rig.kernel_echo("b", port)
+        rig.ping("--count", 3, f"{B4}:{port}", answered=3)
+    text = run(rig.inside("a", ["nft", "list", "ruleset"])).stdout
+    check("counter packets 3 " in text, text)
+
+
 MARKERS = """rules:
   - {name: first, tier: platform, counter: %s1}
   - {name: second, counter: %s2, action: allow}
@@ -324,5 +340,5 @@ def programs_are_told_what_the_rule_says(rig):
 sys.exit(main([mistakes_prevent_the_start, users_are_told_apart, what_comes_in_is_judged_by_its_owner,
                a_policy_is_replaced_under_traffic, an_unconfirmed_change_goes_back, the_file_and_the_operators_agree,
                sets_change_and_packets_are_explained, gaps_are_refused_or_shown, the_file_comes_with_its_gaps,
-               firewalls_become_policies,
+               firewalls_become_policies, marks_reach_the_frames,
                no_packet_meets_two_revisions, programs_are_told_what_the_rule_says]))
