@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One suite for every backend that can be run here, `xdp` as the kernel runs it (bpf_prog_test_run) and `model`: random
- * operations, after which each packet of the toy world must fare as the rules say. Then the programs' parse against the
+ * The suite of every backend (store/conform_fixture.h), on `xdp` as the kernel runs it (bpf_prog_test_run) and on
+ * `model`. Then the programs' parse against the
  * canonical one, on frames of every kind, by all three hooks. Needs root; says so when it has to skip.
  */
 #include <criterion/criterion.h>
@@ -18,10 +18,10 @@
 #include "nicbackend/model/model.h"
 #include "nicbackend/partition/cube.h"
 #include "nicbackend/rules.h"
+#include "nicbackend/store/conform_fixture.h"
+#include "nicbackend/store/frames_fixture.h"
 #include "nicbackend/store/store.h"
 #include "nicbackend/store/world_fixture.h"
-
-#define LIVE 24u /* rules at a time */
 
 static const struct {
     const char *program;
@@ -34,59 +34,6 @@ static bool skip(void) {
         return false;
     fprintf(stderr, "SKIPPED: needs root (CAP_BPF, CAP_NET_ADMIN)\n");
     return true;
-}
-
-/* --- frames ---------------------------------------------------------------------------------------------------- */
-
-struct frame {
-    uint8_t b[256];
-    uint32_t len;
-};
-
-static void put(struct frame *f, const void *bytes, uint32_t n) {
-    memcpy(f->b + f->len, bytes, n);
-    f->len += n;
-}
-
-static void put16(struct frame *f, uint32_t v) {
-    put(f, (uint8_t[]){(uint8_t)(v >> 8), (uint8_t)v}, 2);
-}
-
-static void put_eth(struct frame *f, uint16_t type) {
-    put(f, "\2\0\0\0\0\1\2\0\0\0\0\2", 12);
-    put16(f, type);
-}
-
-static void put_transport(struct frame *f, const struct nb_view *v) {
-    put16(f, v->proto == 1 ? (uint32_t)v->icmp_type << 8 | v->icmp_code : v->sport);
-    put16(f, v->dport);
-    put(f, "\0\0\0\0\0\0\0\0\x50", 9);
-    put(f, &v->tcp_flags, 1);
-    put(f, "\0\0\0\0\0\0", 6);
-}
-
-static void put_v4(struct frame *f, const struct nb_view *v, uint32_t options) {
-    uint8_t h[60] = {(uint8_t)(0x45 + options / 4), (uint8_t)(v->dscp << 2), [8] = 64, [9] = v->proto};
-    uint32_t total = 20 + options + 20;
-    h[2] = (uint8_t)(total >> 8);
-    h[3] = (uint8_t)total;
-    h[6] = (v->parsed & NB_PARSED_FRAGMENT) != 0 ? 0x20 : 0;
-    memcpy(h + 12, v->src.b + 12, 4);
-    memcpy(h + 16, v->dst.b + 12, 4);
-    put(f, h, 20 + options);
-}
-
-/* The frame of a view, of the toy world: what is not IP is ARP. */
-static struct frame frame_of(const struct nb_view *v) {
-    struct frame f = {.len = 0};
-    put_eth(&f, v->ethertype);
-    if ((v->parsed & NB_PARSED_IP) == 0) {
-        f.len += 28;
-        return f;
-    }
-    put_v4(&f, v, 0);
-    put_transport(&f, v);
-    return f;
 }
 
 /* --- a backend under test -------------------------------------------------------------------------------------- */
@@ -160,125 +107,13 @@ static void subject_end(struct subject *s) {
     nb_model_destroy(s->model);
 }
 
-/* --- operations ------------------------------------------------------------------------------------------------ */
-
-struct live {
-    struct nb_hw_rule rule;
-    uint64_t handle;
-    uint64_t packets;
-};
-
-struct table {
-    struct live v[LIVE];
-    uint32_t count, prec;
-    uint64_t rng;
-};
-
-static struct nb_hw_rule some_rule(struct table *t) {
-    struct nb_hw_rule r = {.action = toy_roll(&t->rng, 2) ? NB_HW_DROP : NB_HW_PUNT, .prec = toy_roll(&t->rng, 1000)};
-    r.prec = r.prec * 4096 + t->prec++; /* no ties */
-    r.credit = 1 + toy_roll(&t->rng, 5);
-    if (toy_roll(&t->rng, 2)) {
-        memset(r.cube.mask.src, 0xff, 16);
-        r.cube.mask.src[15] = (uint8_t)(0xff << toy_roll(&t->rng, 3));
-        r.cube.value.src[10] = r.cube.value.src[11] = 0xff;
-        r.cube.value.src[12] = 10;
-        r.cube.value.src[15] = (uint8_t)(toy_roll(&t->rng, 4) & r.cube.mask.src[15]);
-    }
-    if (toy_roll(&t->rng, 2)) {
-        memset(r.cube.mask.dport, 0xff, 2);
-        r.cube.value.dport[1] = (uint8_t)toy_roll(&t->rng, 4);
-        r.cube.mask.parsed = r.cube.value.parsed = NB_PARSED_PORTS;
-    }
-    if (toy_roll(&t->rng, 3) == 0) {
-        r.cube.mask.proto = 0xff;
-        r.cube.value.proto = toy_roll(&t->rng, 2) ? 6 : 17;
-    }
-    if (toy_roll(&t->rng, 5) == 0)
-        r.cube.mask.tcp_flags = r.cube.value.tcp_flags = 0x02;
-    return r;
-}
-
-static struct live *holder(struct table *t, const struct nb_cube *cube) {
-    for (uint32_t i = 0; i < t->count; i++)
-        if (nb_cube_equal(&t->v[i].rule.cube, cube))
-            return &t->v[i];
-    return NULL;
-}
-
-static struct live *winner(struct table *t, const struct nb_key *key) {
-    struct live *best = NULL;
-    for (uint32_t i = 0; i < t->count; i++)
-        if (nb_cube_has(&t->v[i].rule.cube, key) && (best == NULL || t->v[i].rule.prec > best->rule.prec))
-            best = &t->v[i];
-    return best;
-}
-
-static void one_operation(struct table *t, struct subject *s) {
-    struct nb_error err;
-    struct nb_count final = {0, 0};
-    struct nb_hw_rule r = some_rule(t);
-    struct live *same = holder(t, &r.cube), *l;
-    if (same != NULL) {
-        uint64_t handle;
-        cr_assert_lt(s->b->ops->add(s->b, &r, &handle, &err), 0, "two rules of one cube");
-        cr_assert_eq(s->b->ops->swap(s->b, same->handle, &r, &final, &err), 0, "%s", err.text);
-        if (same->rule.action == NB_HW_DROP)
-            cr_assert_eq(final.packets, same->packets);
-        *same = (struct live){.rule = r, .handle = same->handle};
-        return;
-    }
-    if (t->count == LIVE || toy_roll(&t->rng, 3) == 0) {
-        l = &t->v[t->count == 0 ? 0 : toy_roll(&t->rng, t->count)];
-        int want = t->count == 0 ? -ENOENT : 0;
-        cr_assert_eq(s->b->ops->del(s->b, t->count == 0 ? 12345 : l->handle, &final, &err), want);
-        if (want != 0)
-            return;
-        if (l->rule.action == NB_HW_DROP)
-            cr_assert_eq(final.packets, l->packets);
-        *l = t->v[--t->count];
-        return;
-    }
-    l = &t->v[t->count++];
-    *l = (struct live){.rule = r};
-    cr_assert_eq(s->b->ops->add(s->b, &r, &l->handle, &err), 0, "%s", err.text);
-}
-
-static void on_dump(void *arg, uint64_t handle, const struct nb_hw_rule *rule) {
-    struct table *t = arg;
-    const struct live *l = holder(t, &rule->cube);
-    cr_assert(l != NULL && l->handle == handle && l->rule.prec == rule->prec && l->rule.credit == rule->credit);
-    t->prec++; /* counts them */
+static bool subject_drops(void *arg, const struct nb_view *v) {
+    return drops(arg, v);
 }
 
 static void conforms(struct subject *s, uint64_t seed) {
-    static struct nb_view views[TOY_POINTS];
-    struct table t = {.rng = seed};
-    uint32_t n = toy_points(views);
-    for (int op = 0; op < 150; op++) {
-        one_operation(&t, s);
-        if (op % 16 == 0)
-            cr_assert_eq(s->b->ops->sync(s->b), 0);
-        for (uint32_t i = (uint32_t)op % 4; i < n; i += 4) {
-            struct nb_key key;
-            nb_key_of_view(&views[i], &key);
-            struct live *l = winner(&t, &key);
-            bool want = l != NULL && l->rule.action == NB_HW_DROP;
-            cr_assert_eq(drops(s, &views[i]), want, "seed %llu operation %d packet %u", (unsigned long long)seed, op,
-                         i);
-            if (l != NULL)
-                l->packets++;
-        }
-    }
-    for (uint32_t i = 0; i < t.count; i++) {
-        struct nb_count c;
-        cr_assert_eq(s->b->ops->read(s->b, t.v[i].handle, &c), 0);
-        if (t.v[i].rule.action == NB_HW_DROP)
-            cr_assert_eq(c.packets, t.v[i].packets);
-    }
-    t.prec = 0;
-    cr_assert_eq(s->b->ops->dump(s->b, on_dump, &t), 0);
-    cr_assert_eq(t.prec, t.count);
+    const struct conform c = {.backend = s->b, .drops = subject_drops, .arg = s, .exact = true};
+    (void)conform_run(&c, seed);
 }
 
 Test(nic_conformance, model) {
@@ -302,61 +137,6 @@ Test(nic_conformance, xdp) {
 }
 
 /* --- the parse ------------------------------------------------------------------------------------------------- */
-
-static void put_v6(struct frame *f, const struct nb_view *v, uint64_t *rng) {
-    static const uint8_t kinds[] = {0, 43, 60, 44};
-    uint32_t n = toy_roll(rng, 9);
-    n = n > 7 ? 0 : toy_roll(rng, 2) ? 0 : n;
-    uint32_t total = n * 8 + 20;
-    uint8_t h[40] = {(uint8_t)(0x60 | v->dscp >> 2), (uint8_t)(v->dscp << 6), [4] = (uint8_t)(total >> 8), [7] = 64};
-    uint8_t kind = n == 0 ? v->proto : kinds[toy_roll(rng, 4)];
-    h[5] = (uint8_t)total;
-    h[6] = kind;
-    memcpy(h + 8, v->src.b, 16);
-    memcpy(h + 24, v->dst.b, 16);
-    put(f, h, sizeof h);
-    for (; n > 0; n--) {
-        uint8_t e[8] = {n == 1 ? v->proto : kinds[toy_roll(rng, 4)]};
-        if (kind == 44 && toy_roll(rng, 3) == 0)
-            e[3] = (uint8_t)(toy_roll(rng, 2) ? 1 : 8);
-        kind = e[0];
-        put(f, e, sizeof e);
-    }
-}
-
-static struct frame some_frame(uint64_t *rng) {
-    static const uint8_t protos[] = {6, 17, 1, 58, 132, 136, 47, 6, 17};
-    struct nb_view v = {.proto = protos[toy_roll(rng, sizeof protos)],
-                        .sport = (uint16_t)toy_roll(rng, 3),
-                        .dport = (uint16_t)toy_roll(rng, 3),
-                        .tcp_flags = (uint8_t)toy_roll(rng, 256),
-                        .icmp_type = (uint8_t)toy_roll(rng, 4),
-                        .dscp = (uint8_t)toy_roll(rng, 64),
-                        .parsed = toy_roll(rng, 8) ? 0 : NB_PARSED_FRAGMENT};
-    struct frame f = {.len = 0};
-    bool v6 = toy_roll(rng, 2) != 0;
-    v.src = nb_addr_from_v4((uint8_t[]){10, 0, 0, (uint8_t)toy_roll(rng, 4)});
-    v.dst = nb_addr_from_v4((uint8_t[]){10, 0, 1, (uint8_t)toy_roll(rng, 4)});
-    put(&f, "\2\0\0\0\0\1\2\0\0\0\0\2", 12);
-    for (uint32_t tags = toy_roll(rng, 6); tags > 0 && tags < 4; tags--) {
-        put16(&f, toy_roll(rng, 2) ? 0x8100 : 0x88a8);
-        put16(&f, toy_roll(rng, 3) | 0x6000);
-    }
-    put16(&f, toy_roll(rng, 20) == 0 ? 0x0806 : v6 ? 0x86dd : 0x0800);
-    uint32_t l3 = f.len;
-    if (v6)
-        put_v6(&f, &v, rng);
-    else
-        put_v4(&f, &v, 4 * toy_roll(rng, 4));
-    put_transport(&f, &v);
-    if (toy_roll(rng, 6) == 0) /* a lie in the header, or a frame that ends early, or padding */
-        f.b[l3 + toy_roll(rng, 8)] ^= (uint8_t)(1 << toy_roll(rng, 8));
-    if (toy_roll(rng, 6) == 0)
-        f.len -= toy_roll(rng, 30);
-    else if (toy_roll(rng, 6) == 0)
-        f.len += toy_roll(rng, 30);
-    return f;
-}
 
 /* The kernel's own view of the frame before the programs: skb hooks have the outermost tag taken out. */
 static void canonical(const struct frame *f, struct nb_key *ret_key) {
@@ -393,7 +173,7 @@ Test(nic_rules, programs_parse_as_the_specification_does) {
         return;
     subject_xdp(&s);
     for (uint64_t n = 0; n < 4000; n++) {
-        struct frame f = some_frame(&rng);
+        struct frame f = frame_some(&rng);
         parsed_alike(&s, &f, &rng, n);
     }
     subject_end(&s);
