@@ -4,7 +4,7 @@
  * one, and the innermost commit is software's. So no NIC drops by the new policy before software judges by it, and none
  * by the old one afterwards.
  */
-#include "control/nic.h"
+#include "control/nic_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -13,35 +13,12 @@
 
 #include "control/config/config.h"
 #include "control/log.h"
-#include "nicbackend/partition/plan.h"
-#include "nicbackend/rules.h"
-#include "nicbackend/store/store.h"
+#include "control/nic_sockets.h"
+#include "control/policy/policy.h"
 
-#define NIC_MAX   64
 #define TEND_USEC (5 * 1000 * 1000)
 
-struct nic_port {
-    uint32_t ifindex; /* 0 = free */
-    uint32_t wish;    /* enum config_nic */
-    char name[16];
-    struct nb_rules *rules; /* the store's */
-    struct nb_store *store; /* NULL: there is no NIC, see `error` */
-    struct nb_error error;
-    const char *hook;
-    struct nb_plan plan; /* of the policy in force */
-    bool behind;         /* a change failed half way: it drops less than it could */
-    uint32_t refused;
-    uint64_t change_ns;
-};
-
-struct nic {
-    sd_event_source *timer;
-    struct nb_claims *claims;
-    const struct nb_policy *policy; /* in force; NULL: none */
-    struct nic_port ports[NIC_MAX];
-};
-
-static uint64_t now_ns(void) {
+uint64_t nic_now_ns(void) {
     struct timespec t;
     (void)clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
@@ -58,8 +35,8 @@ static struct nic_port *port_find(struct nic *nic, uint32_t ifindex) {
 
 struct change {
     struct nic *nic;
-    const struct nb_policy *old, *policy;
-    uint32_t next; /* port to change */
+    const struct policy *old, *policy; /* old NULL: all of it */
+    uint32_t next;                     /* port to change */
     int (*commit)(void *arg);
     void *arg;
     bool committed;
@@ -67,22 +44,27 @@ struct change {
 
 static int change_next(void *arg);
 
-/* By an edit when little has changed since the policy that the plan is of; `old` NULL: all of it. */
-static int port_plan(struct nic_port *p, const struct nb_policy *old, const struct nb_policy *policy,
-                     struct nb_plan *ret_plan, struct nb_program *ret_program) {
-    const struct nb_world world = NB_WORLD_UNKNOWN;
+int nic_port_params(const struct nic_port *p, const struct nb_policy *policy, const struct nb_world *world,
+                    struct nb_program *resident, struct nb_partition_params *ret) {
+    *ret = (struct nb_partition_params){.policy = policy,
+                                        .world = world,
+                                        .caps = nb_store_caps(p->store),
+                                        .ifindex = p->ifindex,
+                                        .exact = true,
+                                        .resident = resident,
+                                        .refusals = nb_store_refusals(p->store)};
+    return nb_store_program(p->store, resident);
+}
+
+/* By an edit when little has changed since the policy that the plan is of. */
+static int port_plan(const struct change *c, struct nic_port *p, struct nb_plan *ret_plan,
+                     struct nb_program *ret_program) {
     struct nb_program resident;
-    int error = nb_store_program(p->store, &resident);
-    const struct nb_partition_params params = {.policy = policy,
-                                               .world = &world,
-                                               .caps = nb_store_caps(p->store),
-                                               .ifindex = p->ifindex,
-                                               .exact = true,
-                                               .resident = &resident,
-                                               .refusals = nb_store_refusals(p->store)};
+    struct nb_partition_params params;
+    int error = nic_port_params(p, policy_rules(c->policy), nic_sockets_world(c->nic->sockets), &resident, &params);
     if (error != 0)
         return error;
-    error = nb_plan_follow(&p->plan, old, &params, ret_plan, ret_program);
+    error = nb_plan_follow(&p->plan, c->old != NULL ? policy_rules(c->old) : NULL, &params, ret_plan, ret_program);
     nb_program_free(&resident);
     return error;
 }
@@ -91,8 +73,8 @@ static int port_change(struct change *c, struct nic_port *p) {
     struct nb_program program;
     struct nb_plan plan;
     struct nb_update u = {.commit = change_next, .arg = c};
-    uint64_t begin = now_ns();
-    int error = port_plan(p, c->old, c->policy, &plan, &program);
+    uint64_t begin = nic_now_ns();
+    int error = port_plan(c, p, &plan, &program);
     if (error != 0)
         return error;
     error = nb_store_update(p->store, &program, &u);
@@ -109,7 +91,7 @@ static int port_change(struct change *c, struct nic_port *p) {
     p->plan.broken = error != 0 || u.refused != 0;
     p->behind = error != 0;
     p->refused = u.refused;
-    p->change_ns = now_ns() - begin;
+    p->change_ns = nic_now_ns() - begin;
     return 0;
 }
 
@@ -124,11 +106,26 @@ static int change_next(void *arg) {
     return error;
 }
 
-int nic_change(struct nic *nic, const struct nb_policy *policy, int (*commit)(void *arg), void *arg) {
-    struct change c = {.nic = nic, .old = nic->policy, .policy = policy, .commit = commit, .arg = arg};
-    int error = change_next(&c);
-    if (!c.committed)
+/* Labels are numbers that each policy gives anew: what an owner is called may have changed. */
+static bool asks_labels(const struct nb_policy *p) {
+    for (uint32_t i = 0; i < p->owner_count; i++)
+        if ((p->owners[i].fields & NB_OWNER_LABEL) != 0)
+            return true;
+    return false;
+}
+
+int nic_change(struct nic *nic, const struct policy *policy, int (*commit)(void *arg), void *arg) {
+    struct change c = {.nic = nic, .policy = policy, .commit = commit, .arg = arg};
+    int error = nic_sockets_policy(nic->sockets, policy);
+    if (error != 0)
+        return error;
+    if (!asks_labels(policy_rules(policy)))
+        c.old = nic->policy;
+    error = change_next(&c);
+    if (!c.committed) {
+        (void)nic_sockets_policy(nic->sockets, nic->policy);
         return error != 0 ? error : -EIO;
+    }
     nic->policy = policy;
     return 0;
 }
@@ -182,18 +179,16 @@ static int port_attach(struct nic_port *p) {
     return 0;
 }
 
-/* Software is as it should be; the NIC follows. */
-static void port_follow(struct nic *nic, struct nic_port *p) {
+int nic_port_follow(struct nic *nic, struct nic_port *p) {
     struct change c = {.nic = nic, .policy = nic->policy, .next = NIC_MAX};
-    if (nic->policy != NULL)
-        (void)port_change(&c, p);
+    return nic->policy != NULL ? port_change(&c, p) : 0;
 }
 
 void nic_interface_run(struct nic *nic, uint32_t ifindex) {
     struct nic_port *p = port_find(nic, ifindex);
     if (p == NULL || ifindex == 0 || p->store == NULL)
         return;
-    port_follow(nic, p);
+    (void)nic_port_follow(nic, p);
     if (port_attach(p) != 0)
         log_warning("nic", "%s: all rules stay in software for now: %s", p->name, p->error.text);
 }
@@ -211,7 +206,8 @@ void nic_interface_end(struct nic *nic, uint32_t ifindex) {
 static void port_tend(struct nic *nic, struct nic_port *p) {
     struct nb_error error = {""};
     if (p->hook == NULL) { /* another program was there, of a predecessor that goes, perhaps */
-        (void)port_attach(p);
+        if (!p->behind || nic_port_follow(nic, p) == 0)
+            (void)port_attach(p);
         return;
     }
     int differences = nb_store_audit(p->store, &error);
@@ -219,7 +215,7 @@ static void port_tend(struct nic *nic, struct nic_port *p) {
         log_warning("nic", "%s: the device's rules were changed by others: %s", p->name,
                     differences < 0 ? error.text : "they are put right");
     if (differences != 0 || p->behind || p->plan.rough)
-        port_follow(nic, p);
+        (void)nic_port_follow(nic, p);
 }
 
 static int on_tend(sd_event_source *timer, uint64_t usec, void *arg) {
@@ -232,13 +228,17 @@ static int on_tend(sd_event_source *timer, uint64_t usec, void *arg) {
     return sd_event_source_set_enabled(timer, SD_EVENT_ONESHOT);
 }
 
-int nic_create(sd_event *event, struct nb_claims *claims, struct nic **ret_nic) {
+int nic_create(sd_event *event, struct nb_claims *claims, const struct owner_table *owners, struct nic **ret_nic) {
     struct nic *nic = calloc(1, sizeof *nic);
     if (nic == NULL)
         return -ENOMEM;
     nic->claims = claims;
-    int error = sd_event_add_time_relative(event, &nic->timer, CLOCK_MONOTONIC, TEND_USEC, 0, on_tend, nic);
+    nic->sockets = nic_sockets_create(owners);
+    int error = nic->sockets == NULL ? -ENOMEM : 0;
+    if (error == 0)
+        error = sd_event_add_time_relative(event, &nic->timer, CLOCK_MONOTONIC, TEND_USEC, 0, on_tend, nic);
     if (error < 0) {
+        nic_sockets_destroy(nic->sockets);
         free(nic);
         return error;
     }
@@ -249,8 +249,10 @@ int nic_create(sd_event *event, struct nb_claims *claims, struct nic **ret_nic) 
 void nic_destroy(struct nic *nic) {
     for (uint32_t i = 0; nic != NULL && i < NIC_MAX; i++)
         nic_interface_end(nic, nic->ports[i].ifindex);
-    if (nic != NULL)
+    if (nic != NULL) {
         sd_event_source_disable_unref(nic->timer);
+        nic_sockets_destroy(nic->sockets);
+    }
     free(nic);
 }
 
@@ -282,12 +284,13 @@ static void on_count(void *arg, uint64_t credit, struct nb_count count) {
 
 void nic_counts(const struct nic *nic, void (*fn)(void *arg, uint32_t rule, uint64_t packets, uint64_t bytes),
                 void *arg) {
-    struct counting c = {.count = nic->policy != NULL ? nic->policy->rule_count : 0, .fn = fn, .arg = arg};
+    const struct nb_policy *policy = nic->policy != NULL ? policy_rules(nic->policy) : NULL;
+    struct counting c = {.count = policy != NULL ? policy->rule_count : 0, .fn = fn, .arg = arg};
     if (c.count == 0)
         return;
     c.known = calloc(c.count, sizeof *c.known);
     for (uint32_t i = 0; c.known != NULL && i < c.count; i++)
-        c.known[i] = (struct known){nic->policy->rules[i].id, i};
+        c.known[i] = (struct known){policy->rules[i].id, i};
     if (c.known != NULL)
         qsort(c.known, c.count, sizeof *c.known, by_id);
     for (uint32_t i = 0; c.known != NULL && i < NIC_MAX; i++)
@@ -313,7 +316,8 @@ bool nic_report(const struct nic *nic, uint32_t index, struct nic_report *ret) {
                                .hook = p->hook != NULL ? p->hook : "",
                                .why = p->error.text,
                                .refused = p->refused,
-                               .change_ns = p->change_ns};
+                               .change_ns = p->change_ns,
+                               .socket_ns = nic->socket_ns};
     if (p->store == NULL)
         return true;
     ret->backend = nb_store_backend(p->store);
@@ -330,7 +334,7 @@ bool nic_place(const struct nic *nic, uint32_t index, uint32_t place, struct nic
     if (p == NULL || place >= p->plan.count)
         return false;
     const struct nb_place *at = &p->plan.places[place];
-    struct nb_count c = nb_store_credit(p->store, nb_credit(nic->policy, place));
+    struct nb_count c = nb_store_credit(p->store, nb_credit(policy_rules(nic->policy), place));
     *ret = (struct nic_place){.entries = at->entries,
                               .placed = at->placed,
                               .why = nb_reason_text((enum nb_reason)at->reason),

@@ -11,13 +11,16 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
+struct ipaddr;
 struct nb_claims;
-struct nb_policy;
 struct nic;
+struct nic_socket;
+struct owner_table;
+struct policy;
 
 /* Looks after its NICs every few seconds: what is not attached is tried again, what a device has lost or was given by
  * others is put right. 0 or -errno. */
-int nic_create(sd_event *event, struct nb_claims *claims, struct nic **ret_nic);
+int nic_create(sd_event *event, struct nb_claims *claims, const struct owner_table *owners, struct nic **ret_nic);
 void nic_destroy(struct nic *nic);
 
 /* Before the port is made: its socket must ask the rules from the beginning. `wish`: enum config_nic. What the NIC
@@ -30,7 +33,16 @@ void nic_interface_end(struct nic *nic, uint32_t ifindex);
 /* Another policy comes into force: every NIC lets go of what it forbids to drop, `commit` makes software judge by it,
  * every NIC takes what it may drop from then on. 0, or -errno with the old policy in force in software and NIC. Borrows
  * `policy` until the next change. */
-int nic_change(struct nic *nic, const struct nb_policy *policy, int (*commit)(void *arg), void *arg);
+int nic_change(struct nic *nic, const struct policy *policy, int (*commit)(void *arg), void *arg);
+
+/* Usher's own sockets, of whose owners rules may ask: before one can get packets, when it can, and before it cannot any
+ * more. NICs drop for an owner only while all packets there are its own; when nic_socket_goes() and nic_socket_comes()
+ * return, none drops what may be another's. */
+void nic_socket_comes(struct nic *nic, const struct nic_socket *socket);
+void nic_socket_lives(struct nic *nic, const struct nic_socket *socket);
+void nic_socket_goes(struct nic *nic, const struct nic_socket *socket);
+/* A local address of this host; before it goes. */
+void nic_address(struct nic *nic, const struct ipaddr *addr, bool gone);
 
 /* What NICs have dropped by a rule (its index in the policy in force), in pieces that add up. */
 void nic_counts(const struct nic *nic, void (*fn)(void *arg, uint32_t rule, uint64_t packets, uint64_t bytes),
@@ -43,6 +55,7 @@ struct nic_report {
     uint32_t refused;             /* at the last change */
     const char *name, *backend, *hook, *why; /* why: what went wrong, "" when nothing */
     uint64_t change_ns;           /* that the last change took, commit included */
+    uint64_t socket_ns;           /* that the last socket took of which NICs had to learn, 0 = none had */
 };
 bool nic_report(const struct nic *nic, uint32_t index, struct nic_report *ret_report);
 /* A rule's place there; behind the rules come the defaults of the tiers. */

@@ -143,7 +143,7 @@ static int install(void *arg) {
 static int force(struct policing *p, struct policy *policy, uint64_t revision, struct policing_error *err) {
     struct installing i = {p, policy};
     policy_revision_set(policy, revision);
-    int error = nic_change(p->u->nic, policy_rules(policy), install, &i);
+    int error = nic_change(p->u->nic, policy, install, &i);
     if (error == -EFBIG)
         return fail(err, error,
                     "the policy's %u rules and its sets need more memory than the filter engine has for one; "
@@ -363,7 +363,7 @@ static int sets_install(void *arg) {
 /* In software and in NICs: those have the members in their entries. */
 static int sets_force(struct policing *p, const struct policy *policy, struct policing_error *err) {
     struct setting s = {p, policy};
-    int error = nic_change(p->u->nic, policy_rules(policy), sets_install, &s);
+    int error = nic_change(p->u->nic, policy, sets_install, &s);
     return error == 0 ? 0 : fail(err, error, "a worker did not take the set: %s", strerror(-error));
 }
 

@@ -28,6 +28,7 @@
 #include "control/metrics/server.h"
 #include "control/netlink/follow.h"
 #include "control/nic.h"
+#include "control/nic_sockets.h"
 #include "control/policing.h"
 #include "control/recovery.h"
 #include "control/reserved.h"
@@ -360,7 +361,7 @@ static void owners_end(struct usherd *u) {
 }
 
 static int nic_begin(struct usherd *u, char *err) {
-    int error = nic_create(u->event, u->nb, &u->nic);
+    int error = nic_create(u->event, u->nb, u->owners, &u->nic);
     return error == 0 ? 0 : fail(err, error, "no memory for the rules of NICs");
 }
 
@@ -393,6 +394,7 @@ static int view_begin(struct usherd *u, char *err) {
         .nb = u->nb,
         .claims = u->claims,
         .interfaces = u->interfaces,
+        .nic = u->nic,
         .links_changed = on_links_changed,
         .arg = u,
     };
@@ -523,6 +525,17 @@ static void echo_end(struct usherd *u) {
     engines_echo_end(u);
 }
 
+/* NICs drop for an owner only where its sockets are. */
+static void sockets_tell(void *arg, const struct broker_socket *s, enum broker_socket_event event) {
+    const struct nic_socket socket = {s->flow, s->owner, s->ifindex, s->v6only, s->listens};
+    static void (*const calls[])(struct nic * nic, const struct nic_socket *socket) = {
+        [BROKER_SOCKET_COMES] = nic_socket_comes,
+        [BROKER_SOCKET_LIVES] = nic_socket_lives,
+        [BROKER_SOCKET_GOES] = nic_socket_goes,
+    };
+    calls[event](arg, &socket);
+}
+
 static int broker_begin(struct usherd *u, char *err) {
     struct broker_params p = {
         .event = u->event,
@@ -539,6 +552,8 @@ static int broker_begin(struct usherd *u, char *err) {
         .limits = manager_session_limits(&u->cfg),
         .comeback_ms = store_choose(&u->cfg) != STORE_NONE ? (uint32_t)(u->cfg.keeper.recovery_grace_ns / 1000000) : 0,
         .netns_cookie = u->netns_cookie,
+        .socket_event = sockets_tell,
+        .socket_arg = u->nic,
         .judge = view_judge,
         .how = view_how,
         .judge_arg = u->view,

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "control/log.h"
+#include "control/nic.h"
 #include "control/view_internal.h"
 #include "engines/ip/ip_cmd.h"
 #include "nicbackend/claims.h"
@@ -93,6 +94,8 @@ static void addr_add(struct view *v, const struct view_addr *fresh) {
         struct nb_addr nb;
         memcpy(nb.b, a->addr.b, sizeof nb.b);
         (void)nb_claims_addr_add(v->p.nb, &nb);
+        if (!a->broadcast)
+            nic_address(v->p.nic, &a->addr, false);
     }
 }
 
@@ -103,6 +106,7 @@ static void addr_del(struct view *v, struct view_addr *a) {
     if (view_addr_find(v, &old.addr) == NULL) {
         struct nb_addr nb;
         memcpy(nb.b, old.addr.b, sizeof nb.b);
+        nic_address(v->p.nic, &old.addr, true);
         (void)nb_claims_addr_del(v->p.nb, &nb);
     }
 }

@@ -25,6 +25,7 @@ struct view_params {
     struct nb_claims *nb;
     struct claim_table *claims;
     struct interfaces *interfaces;
+    struct nic *nic;
     void (*links_changed)(void *arg); /* links came, went or changed, and ports perhaps with them */
     void *arg;
 };

@@ -36,6 +36,16 @@ typedef bool broker_judge_fn(void *arg, const struct kernel_socket *s, const cha
 typedef void broker_how_fn(void *arg, uint32_t ifindex, char *ret_how, size_t how_size, char *ret_why,
                            size_t why_size);
 
+/* A datagram socket, or a stream that is bound or listens: before it can get packets, when it can, and before it cannot
+ * any more. */
+struct broker_socket {
+    struct flow flow;
+    uint32_t owner, ifindex;
+    bool v6only, listens;
+};
+enum broker_socket_event { BROKER_SOCKET_COMES, BROKER_SOCKET_LIVES, BROKER_SOCKET_GOES };
+typedef void broker_socket_fn(void *arg, const struct broker_socket *s, enum broker_socket_event event);
+
 struct broker_params {
     sd_event *event;
     struct runtime *rt;
@@ -44,6 +54,8 @@ struct broker_params {
     struct owner_table *owners;
     int (*owner_seen)(void *arg, uint32_t index, const struct owner *owner); /* before it has sockets; NULL: none */
     void *owner_arg;
+    broker_socket_fn *socket_event; /* NULL: nobody wants to know */
+    void *socket_arg;
     const char *path;  /* of the socket; a stale one is replaced */
     const char *group; /* "" = leave */
     uint32_t mode;     /* permission bits */

@@ -35,6 +35,7 @@ struct open_socket {
     bool v6only; /* of `claimed` */
     bool listens;
     bool open;
+    bool told;    /* somebody reckons with it, see broker_socket_fn */
     bool retired; /* the operator took it off: it has no claim, the program has still to close it */
 };
 
@@ -106,6 +107,7 @@ void connection_end(struct connection *c, enum detach_reason why);
 int request_run(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *ret_out);
 /* As a run_fn of requests.c. */
 int request_share(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out);
+int request_list(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out);
 int request_refuse(struct outgoing *out, int error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* The fd a request carries, taken out of the message; -1 when there is none. */
 int request_fd_take(struct incoming *in);
@@ -117,6 +119,12 @@ void broker_refusal_note(struct connection *c, const struct kernel_socket *s, co
 uint64_t broker_now_unix_ns(void);
 
 struct uid_use *broker_use_take(struct broker *b, uint32_t uid);
+/* told.c: before the socket is opened or moves, when it was not, when it is there, and before it goes. */
+void told_comes(const struct connection *c, const struct kernel_socket *s, uint32_t owner);
+void told_comes_not(const struct connection *c, const struct kernel_socket *s, uint32_t owner);
+void told_lives(const struct connection *c, struct open_socket *o);
+void told_stays(const struct connection *c, struct open_socket *o, const struct kernel_socket *s); /* did not move */
+void told_goes(const struct connection *c, struct open_socket *o);
 void broker_use_give(struct broker *b, struct uid_use *u);
 
 #endif

@@ -354,8 +354,8 @@ static int claim_listener(struct claim_table *claims, const struct kernel_socket
     return err;
 }
 
-static void socket_make(struct connection *c, const struct kernel_socket *s, const struct session_socket_params *params,
-                        struct outgoing *out) {
+static void socket_try(struct connection *c, const struct kernel_socket *s, const struct session_socket_params *params,
+                       struct outgoing *out) {
     struct session_socket made;
     int err = session_socket_open(c->session, params, &made);
     if (err == -EPROTONOSUPPORT) {
@@ -378,6 +378,16 @@ static void socket_make(struct connection *c, const struct kernel_socket *s, con
     }
     socket_enter(c, made.handle, s);
     socket_answer(&made, out);
+}
+
+static void socket_make(struct connection *c, const struct kernel_socket *s, const struct session_socket_params *params,
+                        struct outgoing *out) {
+    told_comes(c, s, c->owner);
+    socket_try(c, s, params, out);
+    if (out->response.kind == RESPONSE_SOCKET && out->response.socket.accelerated)
+        told_lives(c, &c->sockets[out->response.socket.handle]);
+    else
+        told_comes_not(c, s, c->owner);
 }
 
 /* A fresh TCP socket asks where streams connect: they come and go by the rings, only the set is made here. */
@@ -498,6 +508,7 @@ static void memberships_drop(struct connection *c, uint32_t handle) {
  * the caller's. */
 static void socket_leave(struct connection *c, uint32_t handle) {
     struct open_socket *o = &c->sockets[handle];
+    told_goes(c, o);
     if (!o->retired)
         claim_give(c->broker->params.claims, &o->claimed, o->v6only);
     owner_release(c->broker->params.owners, o->owner);
@@ -511,6 +522,7 @@ static void socket_leave(struct connection *c, uint32_t handle) {
 static void listener_leave(struct connection *c, uint32_t handle) {
     uint64_t ports[65536 / 64] = {0};
     uint16_t port = c->sockets[handle].claimed.local_port;
+    told_goes(c, &c->sockets[handle]);
     ports[port / 64] |= 1ull << (port % 64);
     (void)session_socket_close(c->session, handle);
     orphans_hold(c->broker->orphans, ports);
@@ -540,13 +552,15 @@ int broker_socket_kill(struct broker *b, uint64_t session_id, uint32_t handle) {
     if (o == NULL || o->retired)
         return -ENOENT;
     memberships_drop(c, handle);
+    told_goes(c, o);
     claim_give(b->params.claims, &o->claimed, o->v6only);
     o->retired = true;
     return session_socket_retire(c->session, handle);
 }
 
 /* The socket's addresses changed. The new claim comes before the change and the old one goes after it. */
-static void socket_move(struct connection *c, uint32_t handle, const struct kernel_socket *s, struct outgoing *out) {
+static void socket_try_move(struct connection *c, uint32_t handle, const struct kernel_socket *s,
+                            struct outgoing *out) {
     struct open_socket *o = &c->sockets[handle];
     struct claim_table *claims = c->broker->params.claims;
     struct session_socket_params params = params_of(c, s);
@@ -569,6 +583,17 @@ static void socket_move(struct connection *c, uint32_t handle, const struct kern
     out->response.kind = RESPONSE_SOCKET;
     out->response.socket.accelerated = true;
     out->response.socket.handle = handle;
+}
+
+static void socket_move(struct connection *c, uint32_t handle, const struct kernel_socket *s, struct outgoing *out) {
+    struct open_socket *o = &c->sockets[handle];
+    told_goes(c, o);
+    told_comes(c, s, o->owner);
+    socket_try_move(c, handle, s, out);
+    if (out->response.kind == RESPONSE_SOCKET)
+        told_lives(c, o);
+    else
+        told_stays(c, o, s);
 }
 
 static int run_update(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
@@ -711,22 +736,6 @@ static int run_refresh_owner(struct connection *c, const struct request *r, stru
     return -1;
 }
 
-static int run_list(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
-    (void)in;
-    const struct broker_params *p = &c->broker->params;
-    struct session_socket_info info[WIRE_LIST_MAX + 1];
-    uint32_t n = session_sockets(c->session, r->after, info, WIRE_LIST_MAX + 1);
-    out->response.kind = RESPONSE_LIST;
-    out->response.list.more = n > WIRE_LIST_MAX;
-    out->response.list.count = n < WIRE_LIST_MAX ? n : WIRE_LIST_MAX;
-    for (uint32_t i = 0; i < out->response.list.count; i++) {
-        struct response_socket *s = &out->response.list.sockets[i];
-        *s = (struct response_socket){.handle = info[i].handle, .flow = info[i].flow};
-        p->how(p->judge_arg, c->sockets[s->handle].ifindex, s->port_kind, sizeof s->port_kind, s->why, sizeof s->why);
-    }
-    return -1;
-}
-
 typedef int run_fn(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out);
 
 static run_fn *const runs[REQUEST_COUNT] = {
@@ -734,7 +743,7 @@ static run_fn *const runs[REQUEST_COUNT] = {
     [REQUEST_UPDATE] = run_update,     [REQUEST_CLOSE] = run_close,
     [REQUEST_SET_OPTION] = run_option, [REQUEST_GROUP] = run_group,
     [REQUEST_NEW_SQ] = run_new_sq,     [REQUEST_REFRESH_OWNER] = run_refresh_owner,
-    [REQUEST_LIST] = run_list,         [REQUEST_SHARE] = request_share,
+    [REQUEST_LIST] = request_list,     [REQUEST_SHARE] = request_share,
 };
 
 int request_run(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *ret_out) {
@@ -753,6 +762,7 @@ static uint32_t sockets_leave(struct connection *c, bool some_stay, uint64_t *po
         uint16_t port = o->claimed.local_port;
         if (!o->open)
             continue;
+        told_goes(c, o);
         if (some_stay && leaves_orphans(c, o)) {
             ports[port / 64] |= 1ull << (port % 64);
             stayed++;

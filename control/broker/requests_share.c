@@ -124,3 +124,21 @@ int request_share(struct connection *c, const struct request *r, struct incoming
     int err = leave(c, r);
     return err != 0 ? request_refuse(out, err, "%s", text_of(err)) : -1;
 }
+
+/* ---- a session's sockets, for its program ---- */
+
+int request_list(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
+    (void)in;
+    const struct broker_params *p = &c->broker->params;
+    struct session_socket_info info[WIRE_LIST_MAX + 1];
+    uint32_t n = session_sockets(c->session, r->after, info, WIRE_LIST_MAX + 1);
+    out->response.kind = RESPONSE_LIST;
+    out->response.list.more = n > WIRE_LIST_MAX;
+    out->response.list.count = n < WIRE_LIST_MAX ? n : WIRE_LIST_MAX;
+    for (uint32_t i = 0; i < out->response.list.count; i++) {
+        struct response_socket *s = &out->response.list.sockets[i];
+        *s = (struct response_socket){.handle = info[i].handle, .flow = info[i].flow};
+        p->how(p->judge_arg, c->sockets[s->handle].ifindex, s->port_kind, sizeof s->port_kind, s->why, sizeof s->why);
+    }
+    return -1;
+}

@@ -13,9 +13,12 @@
 #include "nicbackend/partition/flatten.h"
 
 struct nb_program {
-    struct nb_hw_rule *rules; /* by precedence, highest first */
+    struct nb_hw_rule *rules; /* by precedence, highest first, unless it was edited */
     uint32_t count;
+    uint32_t room; /* for so many more */
 };
+
+#define NB_PROGRAM_ROOM 64u /* in what nb_store_program() gives */
 
 /* How much of each rule is in the NIC, and why not more. Behind the rules come the defaults of the tiers. */
 struct nb_place {

@@ -18,7 +18,7 @@ struct editing {
     const struct nb_partition_params *p;
     const uint32_t *ranks;
     struct nb_program next;
-    uint32_t size, lookups;
+    uint32_t lookups;
     struct nb_place *places;
 };
 
@@ -37,12 +37,11 @@ static struct nb_flatten_params flattening(const struct editing *e) {
 static int editing_begin(struct editing *e, const struct nb_partition_params *p) {
     const struct nb_program *r = p->resident;
     e->p = p;
-    e->size = r->count + EDIT_LOOKUPS;
-    e->next.rules = malloc(e->size * sizeof *e->next.rules);
+    e->next = (struct nb_program){.count = r->count, .room = EDIT_LOOKUPS};
+    e->next.rules = malloc((r->count + EDIT_LOOKUPS) * sizeof *e->next.rules);
     if (e->next.rules == NULL)
         return -ENOMEM;
     memcpy(e->next.rules, r->rules, r->count * sizeof *r->rules);
-    e->next.count = r->count;
     return 0;
 }
 
@@ -57,9 +56,10 @@ static struct nb_hw_rule *entry_find(struct editing *e, const struct nb_cube *cu
 }
 
 static int entry_add(struct editing *e, const struct nb_hw_rule *rule) {
-    if (e->next.count == e->size || e->lookups > EDIT_LOOKUPS)
+    if (e->next.room == 0 || e->lookups > EDIT_LOOKUPS)
         return -E2BIG;
     e->next.rules[e->next.count++] = *rule;
+    e->next.room--;
     return 0;
 }
 
@@ -344,36 +344,37 @@ static int cells_flatten(const struct nb_plan *plan, const struct nb_partition_p
 }
 
 int nb_plan_come(struct nb_plan *plan, const struct nb_partition_params *p, const struct nb_cell *cells, uint32_t count,
-                 struct nb_program *ret_program) {
-    struct editing e = {.ranks = plan->ranks, .places = plan->places};
+                 struct nb_program *program) {
+    struct editing e = {.p = p, .ranks = plan->ranks, .places = plan->places, .next = *program};
     struct nb_items items;
     if (plan->ranks == NULL || plan->broken)
         return -E2BIG;
     int error = cells_flatten(plan, p, cells, count, &items);
     if (error != 0)
         return error;
-    error = items.count > EDIT_ITEMS ? -E2BIG : editing_begin(&e, p);
+    if (items.count > EDIT_ITEMS)
+        error = -E2BIG;
     for (uint32_t i = 0; i < items.count && error == 0; i++)
         error = item_bring(&e, &items.v[i]);
     if (error == 0 && !fits(&e))
         error = -E2BIG;
+    bool any = items.count > 0;
     nb_items_free(&items);
-    if (error != 0) {
-        nb_program_free(&e.next);
-        return error;
-    }
+    if (error != 0 || !any)
+        return error != 0 ? error : -ENOENT;
     plan->rough = true;
-    *ret_program = e.next;
+    *program = e.next;
     return 0;
 }
 
 int nb_plan_go(struct nb_plan *plan, const struct nb_partition_params *p, const struct nb_cell *cells, uint32_t count,
-               struct nb_program *ret_program) {
-    struct editing e = {.ranks = plan->ranks};
-    int error = plan->broken ? -E2BIG : editing_begin(&e, p);
+               struct nb_program *program) {
     bool any = false;
-    for (uint32_t i = 0; error == 0 && i < e.next.count; i++) {
-        struct nb_hw_rule *r = &e.next.rules[i];
+    (void)p;
+    if (plan->broken)
+        return -E2BIG;
+    for (uint32_t i = 0; i < program->count; i++) {
+        struct nb_hw_rule *r = &program->rules[i];
         for (uint32_t k = 0; k < count && r->action == NB_HW_DROP; k++) {
             if (!nb_cube_contains(&cells[k].cube, &r->cube))
                 continue;
@@ -382,11 +383,6 @@ int nb_plan_go(struct nb_plan *plan, const struct nb_partition_params *p, const 
             any = true;
         }
     }
-    if (error == 0 && any) {
-        plan->rough = true;
-        *ret_program = e.next;
-        return 0;
-    }
-    nb_program_free(&e.next);
-    return error != 0 ? error : -ENOENT;
+    plan->rough = plan->rough || any;
+    return any ? 0 : -ENOENT;
 }

@@ -32,12 +32,13 @@ int nb_plan_make(const struct nb_partition_params *p, struct nb_plan *ret_plan, 
  * more (`p->heat`, a full table) as a whole. 0 or -ENOMEM. */
 int nb_plan_follow(const struct nb_plan *plan, const struct nb_policy *old, const struct nb_partition_params *p,
                    struct nb_plan *ret_plan, struct nb_program *ret_program);
-/* Sockets came: `cells` are new in `p->world`, which is disjoint, and the policy is the same. -E2BIG: make a whole. */
+/* Sockets came: `cells` are new in `p->world`, which is disjoint, and the policy is the same. `program` is what the
+ * device has, and becomes what it is to have. 0; -ENOENT: no rule asks for them; -ENOMEM; -E2BIG: make a whole. */
 int nb_plan_come(struct nb_plan *plan, const struct nb_partition_params *p, const struct nb_cell *cells, uint32_t count,
-                 struct nb_program *ret_program);
-/* They are about to go: what was dropped because of them is punted. 0; -ENOMEM; -ENOENT: nothing was; -E2BIG: make a
- * whole without them, for nobody knows what the device still has. */
+                 struct nb_program *program);
+/* They are about to go: what was dropped because of them is punted. 0; -ENOENT: nothing was; -E2BIG: make a whole
+ * without them, for nobody knows what the device still has. */
 int nb_plan_go(struct nb_plan *plan, const struct nb_partition_params *p, const struct nb_cell *cells, uint32_t count,
-               struct nb_program *ret_program);
+               struct nb_program *program);
 
 #endif

@@ -200,7 +200,7 @@ static int update_to(struct trial *t, struct toy *toy, bool with_commit, bool ex
 /* Sockets go, then others come, under the same policy. Both are edits. */
 static void some_sockets(struct trial *t) {
     struct nb_update u;
-    struct nb_program program, resident;
+    struct nb_program resident;
     struct nb_partition_params p = {.policy = &t->force->policy,
                                     .world = &t->force->world,
                                     .caps = nb_store_caps(t->store),
@@ -209,10 +209,9 @@ static void some_sockets(struct trial *t) {
                                     .resident = &resident,
                                     .refusals = nb_store_refusals(t->store)};
     cr_assert_eq(nb_store_program(t->store, &resident), 0);
-    int went = nb_plan_go(&t->plan, &p, t->force->cells, t->force->world.cell_count, &program);
+    int went = nb_plan_go(&t->plan, &p, t->force->cells, t->force->world.cell_count, &resident);
     if (went == 0) {
-        cr_assert_eq(bring(t, &program, NULL, &u), 0);
-        nb_program_free(&program);
+        cr_assert_eq(bring(t, &resident, NULL, &u), 0);
         t->plan.broken = t->plan.broken || u.refused != 0;
     } else if (went == -E2BIG) {
         t->force->world.cell_count = 0;
@@ -224,9 +223,8 @@ static void some_sockets(struct trial *t) {
     look(t);
     cr_assert_eq(nb_store_program(t->store, &resident), 0);
     some_failure(t);
-    if (nb_plan_come(&t->plan, &p, t->force->cells, t->force->world.cell_count, &program) == 0) {
-        int error = bring(t, &program, NULL, &u);
-        nb_program_free(&program);
+    if (nb_plan_come(&t->plan, &p, t->force->cells, t->force->world.cell_count, &resident) == 0) {
+        int error = bring(t, &resident, NULL, &u);
         t->plan.broken = t->plan.broken || error != 0 || u.refused != 0;
         seen.edits++;
     }

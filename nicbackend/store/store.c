@@ -136,7 +136,9 @@ int nb_entry_del(struct nb_store *s, struct nb_entry *e, struct nb_error *err) {
 
 void nb_entries_sweep(struct nb_store *s) {
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < s->count; i++)
+    while (kept < s->count && !s->entries[kept].gone)
+        kept++;
+    for (uint32_t i = kept; i < s->count; i++)
         if (!s->entries[i].gone)
             s->entries[kept++] = s->entries[i];
     s->count = kept;
@@ -308,7 +310,8 @@ const struct nb_hw_rule *nb_store_rule(const struct nb_store *s, uint32_t i) {
 }
 
 int nb_store_program(const struct nb_store *s, struct nb_program *ret_program) {
-    struct nb_program p = {.rules = calloc(s->count + 1u, sizeof *p.rules), .count = s->count};
+    struct nb_program p = {
+        .rules = malloc((s->count + NB_PROGRAM_ROOM) * sizeof *p.rules), .count = s->count, .room = NB_PROGRAM_ROOM};
     if (p.rules == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < s->count; i++)

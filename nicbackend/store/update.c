@@ -126,7 +126,7 @@ static bool stays_high(struct change *c, const struct nb_hw_rule *rule) {
 static void add_covers(struct change *c) {
     for (uint32_t i = 0; i < c->next->count; i++) {
         const struct nb_hw_rule *rule = &c->next->rules[i];
-        if (rule->action != NB_HW_PUNT || c->steps[i].kept || stays_high(c, rule))
+        if (c->steps[i].kept || rule->action != NB_HW_PUNT || stays_high(c, rule))
             continue;
         int error = put(c, rule);
         if (error == 0)
@@ -164,7 +164,7 @@ static void add_drops(struct change *c) {
     for (uint32_t i = 0; i < c->next->count; i++) {
         const struct nb_hw_rule *rule = &c->next->rules[i];
         const struct step *step = &c->steps[i];
-        if (rule->action != NB_HW_DROP || step->kept || step->blocked)
+        if (step->kept || step->blocked || rule->action != NB_HW_DROP)
             continue;
         int error = put(c, rule);
         if (error != 0)
@@ -175,7 +175,7 @@ static void add_drops(struct change *c) {
 static void lower_covers(struct change *c) {
     for (uint32_t i = 0; i < c->next->count; i++) {
         const struct nb_hw_rule *rule = &c->next->rules[i];
-        if (rule->action != NB_HW_PUNT || c->steps[i].kept || !stays_high(c, rule))
+        if (c->steps[i].kept || rule->action != NB_HW_PUNT || !stays_high(c, rule))
             continue;
         struct nb_entry *e = entry_find(c, &rule->cube, NULL);
         e->wanted = true; /* too high is sound: a failure only wastes */

@@ -5,6 +5,7 @@
     namespace a (usherd, va) ---- veth ---- b (asks)
 """
 import json
+import os
 import signal
 import sys
 
@@ -79,6 +80,42 @@ def drops_what_is_forbidden(rig, nic):
     until("it fails open", lambda: passes(rig, KERNEL))
 
 
+STRANGER = 61234
+
+
+def echo_of(rig, uid, port):
+    p = rig.start_command("a", ["setpriv", "--reuid", str(uid), "--clear-groups", f"{rig.bin}/udp-echo",
+                                "--socket", rig.session, f"0.0.0.0:{port}"])
+    p.says("carried by usherd")
+    return p
+
+
+def in_nic(rig, rule):
+    place = json.loads(ctl(rig, "-o", "json", "nic", "rules", rule))["rules"][0]
+    return int(place.get("packets", 0))
+
+
+def owners_are_known_by_their_sockets(rig):
+    rig.usherd(CONFIG % "tc").says("va: rules in front by a ")
+    os.chmod(rig.dir, 0o755)
+    ctl(rig, "policy", "apply", rig.path("owner.yaml", "rules:\n"
+        "  - {name: not-his, direction: in, protocol: udp, user: %d, action: drop}\n" % STRANGER))
+    his = echo_of(rig, STRANGER, 7001)
+    echo_of(rig, 0, 7002)
+    rig.answers("b", A4, 7002)
+    check(not passes(rig, 7001) and in_nic(rig, "not-his") > 0, "his socket's packets die in front")
+    died = in_nic(rig, "not-his")
+    his.end()
+    ours = echo_of(rig, 0, 7001)
+    rig.answers("b", A4, 7001)
+    check(in_nic(rig, "not-his") == died, "the port's next owner is not him")
+    ours.end()
+    echo_of(rig, STRANGER, 7001)
+    check(not passes(rig, 7001), "his again")
+    ctl(rig, "policy", "apply", rig.path("open.yaml", "rules: []\n"))
+    rig.answers("b", A4, 7001)
+
+
 def at_the_ingress_hook(rig):
     drops_what_is_forbidden(rig, "tc")
 
@@ -87,4 +124,4 @@ def before_everything(rig):
     drops_what_is_forbidden(rig, "xdp")
 
 
-sys.exit(main([at_the_ingress_hook, before_everything]))
+sys.exit(main([at_the_ingress_hook, before_everything, owners_are_known_by_their_sockets]))
