@@ -140,6 +140,58 @@ Test(frozen, who_was_given_it_counts_from_there) {
     link_destroy(l);
 }
 
+/* Who gave it away has it back when usherd dies before anybody has taken it; so has an heir who comes later. */
+Test(frozen, what_was_given_to_nobody_is_not_lost) {
+    for (uint32_t heir = 0; heir < 2; heir++) {
+        struct link *l = link_create(12, NULL, NULL);
+        struct link_sock *up, *down = &l->host[1].socks[0];
+        struct tcp_resumed result;
+        (void)link_listen(l, 1, 80, NULL);
+        up = &l->host[0].socks[link_connect(l, 0, 80, 7000, NULL)];
+        (void)link_run(l, l->now + 5 * NS_PER_SEC, NULL);
+        const struct tcp_cmd_give give = {.cmd = {TCP_CMD_GIVE, sizeof give}, .sock = down->sock, .sink = down->sink};
+        const struct tcp_cmd_adopt adopt = {
+            .cmd = {TCP_CMD_ADOPT, sizeof adopt}, .sock = down->sock, .sink = down->sink};
+        struct tcp_cmd_resume again = resume_of(l, 1, 0, &result);
+        cr_assert_eq(link_command(l, 1, &give).error, 0);
+        cr_assert_eq(link_ops->recover(l->host[1].st, l->host[1].size, &(uint32_t){0}), 0);
+        freeze(l, 1, true);
+        cr_assert_eq((heir ? link_command(l, 1, &adopt) : link_command(l, 1, &again)).error, 0);
+        cr_assert_eq(freeze(l, 1, false), 0);
+        up->tx_total += 3000;
+        (void)link_run(l, l->now + 5 * NS_PER_SEC, NULL);
+        cr_assert_eq(down->rx_bytes, 10000);
+        cr_assert_eq(link_info(l, 1, 0).rx_bytes, heir ? 3000 : 10000);
+        link_close(l, 0, 0, true);
+        link_close(l, 1, 0, true);
+        link_destroy(l);
+    }
+}
+
+/* Its SYN was answered before the death; it goes on when the listener is there again. */
+Test(frozen, what_was_half_open_waits_for_its_listener) {
+    struct link *l = link_create(13, NULL, &(struct tcp_config){.conn_max = 16});
+    l->faults[0].delay = l->faults[1].delay = 50 * NS_PER_MS;
+    (void)link_listen(l, 1, 80, NULL);
+    struct link_sock *up = &l->host[0].socks[link_connect(l, 0, 80, 7000, NULL)];
+    (void)link_run(l, l->now + 75 * NS_PER_MS, NULL);
+    for (uint32_t death = 0; death < 2; death++) {
+        uint32_t lost;
+        cr_assert_eq(link_ops->recover(l->host[1].st, l->host[1].size, &lost), 0);
+        freeze(l, 1, true);
+        (void)link_run(l, l->now + 100 * NS_PER_MS, NULL);
+        cr_assert(up->connected && up->error == 0);
+        link_upgrade(l, 1);
+    }
+    (void)link_listen(l, 1, 80, NULL);
+    (void)link_run(l, l->now + 10 * NS_PER_SEC, NULL);
+    cr_assert_eq(l->host[1].socks[0].rx_bytes, 7000);
+    cr_assert_eq(up->error, 0);
+    link_close(l, 0, 0, true);
+    link_close(l, 1, 0, true);
+    link_destroy(l);
+}
+
 Test(frozen, what_nobody_comes_for_is_reset) {
     struct link *l = stand_still(0);
     (void)link_run(l, l->now + NS_PER_SEC, NULL);

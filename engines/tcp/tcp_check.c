@@ -260,8 +260,10 @@ static bool repair_conn(struct tcp_ctx *x, uint32_t i) {
     memset(k->sack, 0, sizeof k->sack);
     k->stuck_at = 0;
     k->dsack = (struct tcp_range){0, 0};
-    /* Nobody was told of a connection that is not adopted; its peer gets a reset when it speaks. */
-    if (!(c->flags & TCP_F_ADOPTED) || tcp_check_fields(c) != 0 || !repair_queue(st, c) || !repair_flight(x, c))
+    /* Nobody was told of a connection that is not adopted, unless somebody gave it away; its peer gets a reset when it
+     * speaks. */
+    if ((!(c->flags & TCP_F_ADOPTED) && k->listener != TCP_NIL) || tcp_check_fields(c) != 0 || !repair_queue(st, c) ||
+        !repair_flight(x, c))
         return false;
     uint32_t hash = hash_flow(&st->key, &c->flow);
     if (tcp_find_conn(st, &c->flow, hash) != TCP_NIL)
@@ -328,13 +330,15 @@ static void repair_halves(struct tcp_engine *st) {
             continue;
         uint32_t hash = hash_flow(&st->key, &h->flow);
         struct tcp_listener *l = tcp_listener_at(st, h->listener);
-        if (l == NULL || tcp_find_conn(st, &h->flow, hash) != TCP_NIL || tcp_find_half(st, &h->flow, hash) != TCP_NIL) {
+        if ((l == NULL && h->listener != TCP_NIL) || tcp_find_conn(st, &h->flow, hash) != TCP_NIL ||
+            tcp_find_half(st, &h->flow, hash) != TCP_NIL) {
             arena_release(t, h, i);
             continue;
         }
         hash_index_insert(&st->half_ix, &st->a, i, hash);
         wheel_arm(tcp_half_wheel(st), i, st->now + NS_PER_SEC);
-        l->half++;
+        if (l != NULL)
+            l->half++;
     }
 }
 

@@ -106,6 +106,15 @@ static int cmd_connect(struct tcp_ctx *x, const struct engine_cmd *cmd, struct e
     return error;
 }
 
+/* Whoever takes it counts its bytes from here, and may have to resume it by them. */
+static void counts_begin(struct tcp_engine *st, struct tcp_conn *c) {
+    struct tcp_cold *k = tcp_cold(st, c);
+    k->rx_high = 0;
+    k->tx_high = TCP_COUNTS_ANEW;
+    c->irs = c->rcv_nxt - 1 - ((c->flags & TCP_F_FIN_RCVD) != 0);
+    c->iss = c->snd_end - 1;
+}
+
 static int cmd_adopt(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
     const struct tcp_cmd_adopt *a = (const struct tcp_cmd_adopt *)cmd;
     struct tcp_conn *c = find(x, a->sock, 0);
@@ -115,7 +124,12 @@ static int cmd_adopt(struct tcp_ctx *x, const struct engine_cmd *cmd, struct eng
         return a->sink == 0 ? -EINVAL : -EALREADY;
     if (a->peer_port != 0 && (a->peer_port != c->flow.remote_port || !ipaddr_equal(&a->peer, &c->flow.remote)))
         return -ENOENT;
+    bool given = tcp_cold(x->st, c)->listener == TCP_NIL && c->state >= TCP_STATE_ESTABLISHED;
+    if (tcp_is_frozen(x->st, c))
+        tcp_thaw(x, a->sock);
     (void)tcp_begin(x, a->sock);
+    if (given)
+        counts_begin(x->st, c);
     tcp_accept_done(x, c, a->sink, a->owner);
     tcp_flush_conn(x, c);
     tcp_end(x);
@@ -314,15 +328,6 @@ static void leave_listener(struct tcp_engine *st, const struct tcp_conn *c) {
     k->listener = TCP_NIL;
 }
 
-/* Whoever takes it counts its bytes from here, and may have to resume it by them. */
-static void counts_begin(struct tcp_engine *st, struct tcp_conn *c) {
-    struct tcp_cold *k = tcp_cold(st, c);
-    k->rx_high = 0;
-    k->tx_high = TCP_COUNTS_ANEW;
-    c->irs = c->rcv_nxt - 1 - ((c->flags & TCP_F_FIN_RCVD) != 0);
-    c->iss = c->snd_end - 1;
-}
-
 static int cmd_give(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r) {
     const struct tcp_cmd_give *a = (const struct tcp_cmd_give *)cmd;
     struct tcp_conn *c = find(x, a->sock, a->sink);
@@ -339,8 +344,6 @@ static int cmd_give(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engi
         tcp_cold(x->st, c)->owner = a->owner;
     } else {
         c->flags &= ~(uint32_t)TCP_F_ADOPTED;
-        if (c->state >= TCP_STATE_ESTABLISHED)
-            counts_begin(x->st, c);
     }
     r->value = (c->flags & TCP_F_HUNG_UP) != 0;
     tcp_end(x);

@@ -143,8 +143,8 @@ struct tcp_cmd_sock {
 };
 
 /* An adopted connection changes hands: what comes from now on goes to `to`. With to = 0 nobody has it: what comes is
- * kept, unacknowledged, until ADOPT, and the counts of its bytes begin anew. reply.value = 1: its peer has hung up, and
- * `sink` was told. -EBUSY: bytes that it has sent are not acknowledged, and they lie in the giver's memory. */
+ * kept, unacknowledged, until ADOPT, with which the counts of its bytes begin anew. reply.value = 1: its peer has hung
+ * up, and `sink` was told. -EBUSY: bytes that it has sent are not acknowledged, and they lie in the giver's memory. */
 struct tcp_cmd_give {
     struct engine_cmd cmd;
     uint32_t sock;

@@ -29,7 +29,7 @@ static void freeze(struct tcp_engine *st, uint32_t index) {
     hash_index_insert(&st->conn_ix, &st->a, index, hash_flow(&st->key, &c->flow) ^ FROZEN_SALT);
 }
 
-static void thaw(struct tcp_ctx *x, uint32_t index) {
+void tcp_thaw(struct tcp_ctx *x, uint32_t index) {
     struct tcp_engine *st = x->st;
     struct tcp_conn *c = tcp_at(st, index);
     hash_index_remove(&st->conn_ix, &st->a, index);
@@ -44,8 +44,9 @@ static void freeze_all(struct tcp_engine *st) {
     const struct arena_table *conns = &st->a.table[TCP_TABLE_CONN], *halves = &st->a.table[TCP_TABLE_HALF];
     struct arena_table *listeners = &st->a.table[TCP_TABLE_LISTENER];
     for (uint32_t i = 0; i < halves->high_water; i++) {
-        if (arena_lookup(st, halves, i) != NULL)
-            tcp_half_release(st, i);
+        struct tcp_half *h = (struct tcp_half *)arena_lookup(st, halves, i);
+        if (h != NULL)
+            h->listener = TCP_NIL;
     }
     for (uint32_t i = 0; i < conns->high_water; i++) {
         if (arena_lookup(st, conns, i) != NULL)
@@ -69,7 +70,7 @@ static uint32_t reset_some(struct tcp_ctx *x) {
         const struct tcp_conn *live = (const struct tcp_conn *)arena_lookup(st, t, i);
         if (live == NULL || !tcp_is_frozen(st, live))
             continue;
-        thaw(x, i);
+        tcp_thaw(x, i);
         struct tcp_conn *c = tcp_begin(x, i);
         c->sink = SINK(SINK_NONE, 0, 1);
         (void)tcp_fsm(x, c, TCP_EV_ABORT);
@@ -102,9 +103,10 @@ int tcp_cmd_resume_run(struct tcp_ctx *x, const struct engine_cmd *cmd, struct e
         return -ENOENT;
     if (tcp_find_conn(st, &flow, hash) != TCP_NIL)
         return -EADDRINUSE;
-    thaw(x, index);
+    tcp_thaw(x, index);
     struct tcp_conn *c = tcp_begin(x, index);
     c->sink = a->sink;
+    c->flags |= TCP_F_ADOPTED; /* who was about to give it away has it again */
     tcp_cold_at(st, index)->owner = a->owner;
     int error = tcp_sync(x, c, a->rx_bytes, a->held, a->result);
     if (error == 0) {

@@ -504,7 +504,7 @@ static int load_half(struct tcp_ctx *x, struct statewire_in body) {
         return -EBADMSG;
     uint32_t hash = hash_flow(&st->key, &fresh.flow);
     struct tcp_listener *l = tcp_listener_at(st, fresh.listener);
-    if (l == NULL || tcp_find_half(st, &fresh.flow, hash) != TCP_NIL)
+    if ((l == NULL && fresh.listener != TCP_NIL) || tcp_find_half(st, &fresh.flow, hash) != TCP_NIL)
         return -EBADMSG;
     struct tcp_half *h = (struct tcp_half *)arena_take_at(st, t, (uint32_t)in.index);
     if (h == NULL)
@@ -516,7 +516,8 @@ static int load_half(struct tcp_ctx *x, struct statewire_in body) {
     hash_index_insert(&st->half_ix, &st->a, (uint32_t)in.index, hash);
     uint64_t ns = expiry << tcp_half_wheel(st)->shift;
     wheel_arm(tcp_half_wheel(st), (uint32_t)in.index, ns < st->now ? st->now : ns);
-    l->half++;
+    if (l != NULL)
+        l->half++;
     return 0;
 }
 

@@ -22,6 +22,17 @@ static struct tcp_half *half_at(struct tcp_engine *st, uint32_t index) {
     return (struct tcp_half *)arena_record(st, &st->a.table[TCP_TABLE_HALF], index);
 }
 
+/* Listeners that a dead process had are made again by its clients; what was half open then waits for them. */
+static struct tcp_listener *listener_of(struct tcp_engine *st, struct tcp_half *h) {
+    if (h->listener != TCP_NIL)
+        return tcp_listener_at(st, h->listener);
+    h->listener = tcp_find_listener(st, &h->flow, hash_flow(&st->key, &h->flow), 0);
+    struct tcp_listener *l = tcp_listener_at(st, h->listener);
+    if (l != NULL)
+        l->half++;
+    return l;
+}
+
 void tcp_half_release(struct tcp_engine *st, uint32_t index) {
     struct tcp_half *h = half_at(st, index);
     struct tcp_listener *l = tcp_listener_at(st, h->listener);
@@ -284,7 +295,7 @@ static void half_ack(struct tcp_ctx *x, struct tcp_rx *rx, uint32_t index, const
 /* RFC 9293 section 3.10.7.4 for SYN-RECEIVED, with RFC 5961 for what is not quite right. */
 void tcp_half_input(struct tcp_ctx *x, struct tcp_rx *rx, uint32_t index) {
     struct tcp_half *h = half_at(x->st, index);
-    const struct tcp_listener *l = tcp_listener_at(x->st, h->listener);
+    const struct tcp_listener *l = listener_of(x->st, h);
     struct tcp_opts o;
     if (l == NULL || !tcp_opts_parse(rx->p->data - rx->header + TCP_LEN, rx->header - TCP_LEN, false, &o)) {
         pkt_drop(x->io, rx->p, DROP_TCP_OPTIONS);
@@ -348,18 +359,19 @@ uint32_t tcp_half_run(struct tcp_ctx *x, uint32_t *budget) {
     uint32_t n = 0, index;
     while (pkt_vec_room(x->io->down) > 0 && (index = wheel_pop(tcp_half_wheel(st), x->io->now, budget)) != WHEEL_NIL) {
         struct tcp_half *h = half_at(st, index);
-        struct tcp_listener *l = tcp_listener_at(st, h->listener);
+        struct tcp_listener *l = listener_of(st, h);
         n++;
         /* What is acknowledged but deferred waits for its data, and is answered again at the end of that time. */
         uint32_t age = (uint32_t)((x->tick - h->sent_at) >> (TCP_COARSE_SHIFT - TCP_TICK_SHIFT));
-        if (l == NULL || (h->retries >= SYNACK_RETRIES && !(h->acked && age < l->defer_accept))) {
+        bool deferred = l != NULL && h->acked && age < l->defer_accept;
+        if ((l == NULL && h->listener != TCP_NIL) || (h->retries >= SYNACK_RETRIES && !deferred)) {
             ENGINE_COUNT(x->io, TCP_COUNT_HALF_TIMEOUT);
             tcp_half_release(st, index);
             continue;
         }
         if (h->retries < SYNACK_RETRIES)
             h->retries++;
-        if (!h->acked || age >= l->defer_accept)
+        if (l != NULL && (!h->acked || !deferred))
             half_answer(x, h, l);
         wheel_arm(tcp_half_wheel(st), index, x->io->now + (SYNACK_FIRST << h->retries));
     }
