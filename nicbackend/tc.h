@@ -12,7 +12,7 @@
 #ifndef USHER_NICBACKEND_TC_H
 #define USHER_NICBACKEND_TC_H
 
-#include "nicbackend/backend.h"
+#include "nicbackend/flow/drops.h"
 
 struct nb_tc;
 
@@ -24,7 +24,11 @@ enum nb_tc_place {
 struct nb_tc_params {
     uint32_t ifindex;
     enum nb_tc_place place;
-    uint32_t rule_max; /* 0 = 16,384 */
+    uint32_t rule_max; /* 0 = 8,192 */
+    /* Of a device; the kernel has an order and no quirks. A device that does not keep to priorities gets drops of IPv4
+     * only, and only where nothing overlaps. */
+    bool ordered;
+    struct nb_quirks quirks;
 };
 
 /* In the caller's network namespace. -EOPNOTSUPP: the kernel has no flower, or the device offloads none; -ENODEV. */

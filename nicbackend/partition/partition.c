@@ -140,8 +140,8 @@ static int candidates_make(struct selection *s, const struct nb_items *items) {
     int error = caps->inner_match ? tunnels_add(s, &size) : 0;
     for (uint32_t i = 0; i < items->count && error == 0; i++) {
         struct nb_item item = items->v[i];
-        if (item.drop && (caps->order == NB_ORDER_NONE || caps->levels < 2)) {
-            error = carved_add(s, &size, items, i);
+        if (caps->order == NB_ORDER_NONE || caps->levels < 2) { /* drops are cut free of punts, which need no telling */
+            error = item.drop ? carved_add(s, &size, items, i) : 0;
             continue;
         }
         if (item.drop)

@@ -57,7 +57,9 @@ struct nb_tc {
     uint32_t free_entry_count, free_filter_count;
     bool guarded[GUARDS]; /* seen in the listing that is on */
     bool v6;              /* the guards are there */
-    bool stale;           /* something was taken away since the last sync() */
+    bool ordered;
+    struct nb_quirks quirks;
+    bool stale; /* something was taken away since the last sync() */
 };
 
 static struct nb_tc *of(struct nb_backend *b) {
@@ -240,9 +242,10 @@ static const struct nb_flow_traits traits = {.fragments = true};
 static int tc_caps(struct nb_backend *b, struct nb_caps *ret, struct nb_error *err) {
     const struct nb_tc *t = of(b);
     (void)err;
-    *ret = (struct nb_caps){.order = NB_ORDER_PRIO,
+    *ret = (struct nb_caps){.order = t->ordered ? NB_ORDER_PRIO : NB_ORDER_NONE,
                             .counters = true,
                             .survives = true,
+                            .inner_match = t->quirks.inner_match,
                             .rule_max = t->rule_max,
                             .mask_max = UINT32_MAX,
                             .levels = t->levels};
@@ -259,6 +262,8 @@ static uint32_t flows_of(const struct nb_tc *t, const struct nb_hw_rule *rule, s
 static int tc_validate(struct nb_backend *b, const struct nb_hw_rule *rule, struct nb_error *err) {
     const struct nb_tc *t = of(b);
     struct nb_cube flows[VERSIONS];
+    if (rule->action == NB_HW_PUNT && !t->ordered)
+        return nb_fail(err, -EOPNOTSUPP, "the device does not keep to the order of rules");
     if (rule->prec >= t->levels)
         return nb_fail(err, -EOPNOTSUPP, "there are %u levels of flower filters", t->levels);
     if (rule->action == NB_HW_DROP && flows_of(t, rule, flows) == 0)
@@ -394,7 +399,7 @@ static int insert_unless_there(struct nb_tc *t, const struct flower *f, struct n
 
 /* Without the guards no flow of IPv6 may stand. */
 static void guards_put(struct nb_tc *t) {
-    t->v6 = true;
+    t->v6 = t->ordered; /* else they guard nothing */
     for (uint32_t i = 0; i < GUARDS && t->v6; i++) {
         struct flower f = guard_of(t, i);
         t->v6 = insert_unless_there(t, &f, NULL) == 0;
@@ -623,6 +628,9 @@ int nb_tc_create(const struct nb_tc_params *p, struct nb_tc **ret_tc, struct nb_
     t->ifindex = p->ifindex;
     t->flags = p->place == NB_TC_HARDWARE ? TCA_CLS_FLAGS_SKIP_SW : TCA_CLS_FLAGS_SKIP_HW;
     t->levels = p->place == NB_TC_HARDWARE ? HW_LEVELS : LEVELS;
+    t->ordered = p->place == NB_TC_SOFTWARE || p->ordered;
+    if (p->place == NB_TC_HARDWARE)
+        t->quirks = p->quirks;
     t->rule_max = p->rule_max != 0 ? p->rule_max : RULE_MAX;
     int error = tables_make(t);
     if (error != 0)
