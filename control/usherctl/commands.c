@@ -131,10 +131,11 @@ const struct command commands[] = {
      "viewer", NULL, false, NULL, run_policy_counters},
     {"policy sets", "", 0, 0, "Sets of the policy in force", "Neighbouring members are joined to ranges.",
      "viewer", NULL, false, NULL, run_policy_sets},
-    {"policy explain", "", 0, 0, "Which rule decides about a packet, where, and why",
-     "Describe the packet and whose it is by the options; what is not said is what is most usual. Limits count as not "
-     "reached. Each place that judges such a packet is named with what it says: rules in front of an interface, the "
-     "filter engine, the hooks on kernel sockets.",
+    {"policy explain", "[LINE]", 0, 1, "Which rule decides about a packet, where, and why",
+     "Describe the packet and whose it is by the options, or give a line (in quotes, or - for standard input) as "
+     "`usherctl capture` or `tcpdump -n` prints it; options come before what the line says, and what nobody says is "
+     "what is most usual. Limits count as not reached. Each place that judges such a packet is named with what it says: "
+     "rules in front of an interface, the filter engine, the hooks on kernel sockets.",
      "viewer", NULL, false, policy_explain_options, run_policy_explain},
     {"policy check", "FILE", 1, 1, "Would usherd take this policy?",
      "Names every mistake with its line, column and field, and what kernel sockets would not be judged by; - is "

@@ -4,11 +4,14 @@
  */
 #include "control/usherctl/policy.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <ifaddrs.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/usherctl/capture_line.h"
 #include "control/usherctl/json.h"
 #include "control/usherctl/text.h"
 
@@ -364,27 +367,85 @@ int run_policy_set(struct ctl *c) {
 
 static bool small_given(struct ctl *c, size_t option, uint32_t *ret) {
     uint64_t n = 0;
-    if (c->given.second[option] != NULL && !ctl_number(c, c->given.second[option], "number", UINT32_MAX, &n))
+    if (c->given.second[option] == NULL)
+        return true;
+    if (!ctl_number(c, c->given.second[option], "number", UINT32_MAX, &n))
         return false;
     *ret = (uint32_t)n;
     return true;
 }
 
+/* A line that does not say which way it went: who sends from an address of this host sends from here. */
+static bool is_ours(const char *address) {
+    struct ifaddrs *all;
+    char text[INET6_ADDRSTRLEN];
+    bool found = false;
+    if (getifaddrs(&all) != 0)
+        return false;
+    for (const struct ifaddrs *i = all; i != NULL && !found; i = i->ifa_next) {
+        const struct sockaddr *sa = i->ifa_addr;
+        if (sa == NULL || (sa->sa_family != AF_INET && sa->sa_family != AF_INET6))
+            continue;
+        const void *bytes = sa->sa_family == AF_INET
+                                ? (const void *)&((const struct sockaddr_in *)(const void *)sa)->sin_addr
+                                : &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr;
+        found = inet_ntop(sa->sa_family, bytes, text, sizeof text) != NULL && strcmp(text, address) == 0;
+    }
+    freeifaddrs(all);
+    return found;
+}
+
+/* The line given, or the first of standard input; all empty when there is none. */
+static int line_given(struct ctl *c, struct capture_line *l) {
+    char text[2048], why[200];
+    *l = (struct capture_line){.length = 0};
+    if (c->given.arg_count == 0)
+        return 0;
+    bool input = strcmp(c->given.args[0], "-") == 0;
+    (void)snprintf(text, sizeof text, "%s", input ? "" : c->given.args[0]);
+    if (input && fgets(text, sizeof text, stdin) == NULL)
+        return ctl_usage(c, "standard input has no line");
+    if (capture_line_read(text, l, why, sizeof why) != 0)
+        return ctl_usage(c, "%s", why);
+    if (l->direction[0] == '\0')
+        (void)snprintf(l->direction, sizeof l->direction, "%s", is_ours(l->address) ? "out" : "in");
+    return 0;
+}
+
+/* What the options say comes before what the line says. */
+static void packet_fill(const char *const *given, struct capture_line *l, PB(ExplainPolicyRequest) * r) {
+    const struct {
+        enum policy_explain_option option;
+        char *line, **to;
+    } words[] = {{EXPLAIN_PROTOCOL, l->protocol, &r->protocol},
+                 {EXPLAIN_FROM, l->source, &r->source},
+                 {EXPLAIN_TO, l->destination, &r->destination},
+                 {EXPLAIN_STATE, l->state, &r->state},
+                 {EXPLAIN_INTERFACE, l->interface, &r->interface},
+                 {EXPLAIN_USER, l->user, &r->user},
+                 {EXPLAIN_EXE, l->exe, &r->exe},
+                 {EXPLAIN_COMM, l->comm, &r->comm},
+                 {EXPLAIN_CGROUP, l->cgroup, &r->cgroup},
+                 {EXPLAIN_FLAGS, l->flags, &r->tcp_flags}};
+    if (given[EXPLAIN_PID] != NULL)
+        l->user[0] = l->exe[0] = l->comm[0] = l->cgroup[0] = '\0';
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        *words[i].to = given[words[i].option] != NULL ? text_of(given[words[i].option]) : words[i].line;
+    r->group = text_of(given[EXPLAIN_GROUP]);
+    r->direction = given[EXPLAIN_OUT] != NULL ? text_of("out") : l->direction[0] != '\0' ? l->direction : text_of("in");
+    r->length = l->length;
+    r->icmp_type = l->icmp_type;
+    r->icmp_code = l->icmp_code;
+    r->vlan = l->vlan;
+}
+
 int run_policy_explain(struct ctl *c) {
     PB(ExplainPolicyRequest) request = USHER__CONTROL__V1__EXPLAIN_POLICY_REQUEST__INIT;
     const char *const *given = c->given.second;
-    request.direction = text_of(given[EXPLAIN_OUT] != NULL ? "out" : "in");
-    request.protocol = text_of(given[EXPLAIN_PROTOCOL]);
-    request.source = text_of(given[EXPLAIN_FROM]);
-    request.destination = text_of(given[EXPLAIN_TO]);
-    request.state = text_of(given[EXPLAIN_STATE]);
-    request.interface = text_of(given[EXPLAIN_INTERFACE]);
-    request.user = text_of(given[EXPLAIN_USER]);
-    request.group = text_of(given[EXPLAIN_GROUP]);
-    request.exe = text_of(given[EXPLAIN_EXE]);
-    request.comm = text_of(given[EXPLAIN_COMM]);
-    request.cgroup = text_of(given[EXPLAIN_CGROUP]);
-    request.tcp_flags = text_of(given[EXPLAIN_FLAGS]);
+    struct capture_line line;
+    if (line_given(c, &line) != 0)
+        return -1;
+    packet_fill(given, &line, &request);
     if (!small_given(c, EXPLAIN_PID, &request.pid) || !small_given(c, EXPLAIN_LENGTH, &request.length) ||
         (given[EXPLAIN_FILE] != NULL && draft_put(c, given[EXPLAIN_FILE], &request.draft) != 0))
         return -1;

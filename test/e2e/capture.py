@@ -54,6 +54,11 @@ def is_what_the_other_end_saw(rig):
     ours = sees(path, "160 packets are captured", lambda got: len(got) >= 160)
     theirs = until("160 packets arrive", lambda: (lambda got: got if len(got) >= 160 else None)(read_pcap(dump)))
     check([o.wire() for o in ours] == [t.wire() for t in theirs], "both ends saw the same packets in the same order")
+    for tool in (["tcpdump", "-r", path, "-w", f"{path}.pcap"],  # as the tools read it, byte by byte
+                 ["tshark", "-r", path, "-F", "pcap", "-w", f"{path}.pcap"]):
+        run(tool)
+        read = [packet.wire() for packet in read_pcap(f"{path}.pcap")]
+        check(read[:len(theirs)] == [t.wire() for t in theirs], f"{tool[0]} reads what the other end saw")
     check(p.end(2) == 0 and "160 packets captured" in p.text() and " 0 lost" in p.text(), p.text())
     for packet in ours:
         check(packet.interface == "va" and packet.words["comm"] == "udp-ping" and packet.words["uid"] == "0" and
@@ -137,6 +142,29 @@ def drops_have_reasons(rig):
     until("a line tells of it", lambda: "rule no-nine" in lines.text())
     line = json.loads(next(l for l in lines.lines if "rule no-nine" in l))
     check(line["packet"].startswith(f"IP {A4}.") and line["owner"].startswith("sent by udp-ping"), line)
+
+
+def lines_are_explained(rig):
+    """A line that somebody saw, of usherctl's or tcpdump's, is all that explain needs to name rule and place."""
+    rules = rig.path("rules.yaml", "rules:\n  - {name: no-nine, direction: out, to_port: 9, user: 0, action: drop}\n"
+                                   "  - {name: no-eight, direction: out, to_port: 8, action: drop}\n")
+    rig.usherd(f"interfaces: [{{name: va}}]\nkeeper: {{mode: off}}\npolicy: {rules}\n")
+    shown = ctl(rig, "capture", "--at", "drop", "udp port 9")
+    tcpdump = rig.start_command("b", ["tcpdump", "-nli", "vb", "udp port 53"])
+    tcpdump.says("listening on")
+
+    def seen(p, what, port):
+        rig.ping("--count", 1, f"{B4}:{port}")
+        return next((l for l in p.text().splitlines() if what in l), None)
+    ours = until("a drop is shown", lambda: seen(shown, "rule no-nine", 9))
+    theirs = until("tcpdump shows a packet", lambda: seen(tcpdump, f"{B4}.53: ", 53))
+    for line, options, decided in ((ours, [], "no-nine"), (ours, ["--to", f"{B4}:8"], "no-eight"),
+                                   (ours, ["--user", "1"], "default"), (theirs, [], "default")):
+        p = ctl(rig, "policy", "explain", *options, line)
+        check(p.end(0) == 0, p.text())
+        check(decided in p.text() and "filter engine" in p.text() and "out udp" in p.text(), f"{line}:\n{p.text()}")
+    p = ctl(rig, "policy", "explain", "nothing of a packet")
+    check(p.end(0) == 2 and "two addresses" in p.text(), p.text())
 
 
 def a_refused_packet_names_its_rule(rig):
@@ -330,7 +358,7 @@ def alice_finds_who_floods(rig):
 
 if __name__ == "__main__":
     sys.exit(main([is_what_the_other_end_saw, receivers_are_known_across_shards, streams_are_what_the_other_end_saw,
-                   tools_read_it, wireshark_has_it_as_an_interface, drops_have_reasons, a_refused_packet_names_its_rule,
-                   rules_show_packets,
-                   files_make_a_ring, hostile_expressions_are_refused, many_at_once_are_limited, only_operators_may,
+                   tools_read_it, wireshark_has_it_as_an_interface, drops_have_reasons, lines_are_explained,
+                   a_refused_packet_names_its_rule, rules_show_packets, files_make_a_ring,
+                   hostile_expressions_are_refused, many_at_once_are_limited, only_operators_may,
                    kernel_sockets_have_owners_too, alice_finds_who_floods]))
