@@ -369,7 +369,11 @@ void rpc_call_event(struct rpc_call *c, enum call_event event, bool ok) {
 void rpc_call_end_unavailable(struct rpc_call *c) {
     if (c->state != CALL_WAITING)
         return;
-    (void)rpc_fail(c, RPC_UNAVAILABLE, "STOPPING", NULL, "usherd ends; connect again when it has been started again");
+    if (c->server->replaced)
+        (void)rpc_fail(c, RPC_UNAVAILABLE, "REPLACED", NULL, "another usherd takes over; connect again in a moment");
+    else
+        (void)rpc_fail(c, RPC_UNAVAILABLE, "STOPPING", NULL,
+                       "usherd ends; connect again when it has been started again");
     c->state = (uint8_t)send_status(c);
 }
 

@@ -163,6 +163,8 @@ struct rpc_params {
 int rpc_server_create(const struct rpc_params *params, struct rpc_server **ret_server, char *err, size_t err_size);
 /* Ends all streams with UNAVAILABLE, lets answers under way leave (at most 1 s), ends the core. */
 void rpc_server_destroy(struct rpc_server *s);
+/* Before that, when another usherd takes over at once: streams end with reason REPLACED, not STOPPING. */
+void rpc_server_replaced(struct rpc_server *s);
 /* What grpc.health.v1 says of the whole. */
 void rpc_server_serving(struct rpc_server *s, bool serving);
 /* Other roles and limits from now on. Callers that are connected get the role that the new grants give them: their next

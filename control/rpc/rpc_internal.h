@@ -116,6 +116,7 @@ struct rpc_server {
     sd_event_source *listen_io;
     /* the core, while it runs */
     bool running, stopping;
+    bool replaced; /* another usherd serves in a moment */
     grpc_completion_queue *queue;
     grpc_server *door[RPC_DOOR_COUNT];
     grpc_server_credentials *insecure;

@@ -347,6 +347,10 @@ int rpc_server_create(const struct rpc_params *params, struct rpc_server **ret_s
     return 0;
 }
 
+void rpc_server_replaced(struct rpc_server *s) {
+    s->replaced = true;
+}
+
 void rpc_server_destroy(struct rpc_server *s) {
     if (s == NULL)
         return;

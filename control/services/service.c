@@ -139,6 +139,8 @@ void service_destroy(struct service *s) {
     if (s == NULL)
         return;
     log_sink_set(NULL, NULL);
+    if (s->rpc != NULL && s->u->successor[0] != '\0')
+        rpc_server_replaced(s->rpc);
     rpc_server_destroy(s->rpc);
     capture_host_destroy(s->captures); /* after the streams, which are captures */
     drafts_free(&s->drafts);

@@ -48,8 +48,10 @@ const struct option_def capture_options[] = {
     {"no-kernel", 0, NULL, NULL, "without what kernel sockets send past Usher or receive", NULL},
     {.name = NULL}};
 
-#define NAMES_MAX 16u
-#define POINT_MAX 5
+#define NAMES_MAX     16u
+#define POINT_MAX     5
+#define AGAIN_WAIT_NS 30000000000ull /* for the next usherd */
+#define AGAIN_NAP_NS  100000000
 
 struct capture_run {
     struct ctl *ctl;
@@ -58,6 +60,9 @@ struct capture_run {
     uint32_t interfaces;
     int error;
     bool noticed;
+    uint64_t before[3];      /* packets, lost, seen: by the usherds before */
+    uint64_t end_ns;         /* of --duration, 0 = none */
+    uint64_t again_until_ns; /* usherd is being replaced: when to give up; 0 = it is not */
 };
 
 /* What the last part said; read when a signal ends usherctl. */
@@ -118,9 +123,10 @@ static void lines(struct capture_run *k, const uint8_t *at, size_t size) {
 static bool on_capture_part(void *arg, const ProtobufCMessage *message) {
     struct capture_run *k = arg;
     const PB(CapturePart) *part = (const PB(CapturePart) *)message;
-    packets = part->packets;
-    lost = part->lost;
-    seen = part->seen;
+    packets = k->before[0] + part->packets;
+    lost = k->before[1] + part->lost;
+    seen = k->before[2] + part->seen;
+    k->again_until_ns = 0;
     if (part->notice[0] != '\0' && !k->noticed)
         (void)fprintf(stderr, "usherctl: %s\n", part->notice);
     k->noticed = true;
@@ -216,6 +222,34 @@ static void signals_take(void) {
         (void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
+static uint64_t left_ns(const struct capture_run *k) {
+    uint64_t now = ctl_now_unix_ns();
+    return k->end_ns > now ? k->end_ns - now : 0;
+}
+
+/* The stream has ended in error: shall it begin anew? When usherd was replaced, the next one begins a section of its
+ * own in the same file. */
+static bool goes_on(struct ctl *c, const struct numbers *n, struct capture_run *k) {
+    const struct timespec nap = {.tv_nsec = AGAIN_NAP_NS};
+    bool replaced = strcmp(c->fault.reason, "REPLACED") == 0;
+    if (k->error != 0 || c->fault.exit != EXIT_UNREACHABLE || (!replaced && k->again_until_ns == 0) ||
+        (n->count != 0 && packets >= n->count) || (k->end_ns != 0 && left_ns(k) == 0))
+        return false;
+    if (replaced) {
+        (void)fprintf(stderr, "usherctl: usherd is being replaced; the capture goes on with the next one, without what "
+                              "passes in between and what was not read yet\n");
+        k->again_until_ns = ctl_now_unix_ns() + AGAIN_WAIT_NS;
+        k->before[0] = packets;
+        k->before[1] = lost;
+        k->before[2] = seen;
+        k->interfaces = 0;
+    }
+    client_close(c->client);
+    c->client = NULL;
+    (void)nanosleep(&nap, NULL);
+    return ctl_now_unix_ns() < k->again_until_ns;
+}
+
 static int capture_start(struct ctl *c, const struct numbers *n, struct capture_run *k) {
     char filter[4200], faces[512], *names[NAMES_MAX];
     PB(CapturePoint) points[POINT_MAX];
@@ -230,8 +264,8 @@ static int capture_start(struct ctl *c, const struct numbers *n, struct capture_
     if (points_given(c, points, &q.n_points) != 0)
         return -1;
     q.snaplen = (uint32_t)n->snaplen;
-    q.packets = n->count;
-    q.duration_ms = (uint32_t)n->duration_s * 1000u;
+    q.packets = n->count != 0 ? n->count - k->before[0] : 0;
+    q.duration_ms = n->duration_s != 0 ? (uint32_t)(left_ns(k) / 1000000u) + 1 : 0;
     q.without_kernel = c->given.second[AT_NO_KERNEL] != NULL;
     q.sample = (uint32_t)n->sample;
     q.buffer_bytes = (uint32_t)n->buffer_mib << 20;
@@ -251,7 +285,10 @@ int run_capture(struct ctl *c) {
     if (p.path != NULL && capture_files_open(&p, &k.files, &c->fault) != 0)
         return -1;
     signals_take();
+    k.end_ns = n.duration_s != 0 ? ctl_now_unix_ns() + n.duration_s * 1000000000u : 0;
     int error = capture_start(c, &n, &k);
+    while (error != 0 && goes_on(c, &n, &k))
+        error = capture_start(c, &n, &k);
     capture_files_close(k.files);
     if (error == 0)
         summary();

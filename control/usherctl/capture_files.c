@@ -69,6 +69,8 @@ static int file_next(struct capture_files *w, struct fault *f) {
 /* One block into a ring: what later files need is remembered, and no block is cut in two. */
 static int block_write(struct capture_files *w, const struct block *b, struct fault *f) {
     bool is_head = b->type == BLOCK_SECTION || b->type == BLOCK_INTERFACE;
+    if (b->type == BLOCK_SECTION) /* another usherd's */
+        w->head_len = 0;
     if (is_head && w->head_len + b->size <= sizeof w->head) {
         memcpy(w->head + w->head_len, b->at, b->size);
         w->head_len += b->size;

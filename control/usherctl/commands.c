@@ -97,7 +97,8 @@ const struct command commands[] = {
      "FILTER is an expression of pcap-filter(7): usherctl capture -w - 'tcp port 80' | tcpdump -r - shows them in "
      "tcpdump. Every packet carries a comment with the process, user, program and cgroup it belongs to, and why it was "
      "dropped. What is captured is what usherd carries: received, sent, between programs of this host, and dropped; "
-     "and what kernel sockets send or receive on the interfaces that usherd runs. "
+     "and what kernel sockets send or receive on the interfaces that usherd runs. When usherd is upgraded the capture "
+     "goes on with the next one, in a section of its own of the same file; when it stops, the capture ends. "
      "Until Ctrl-C.",
      "operator", NULL, true, capture_options, run_capture},
     {"config", "", 0, 0, "The settings in force",
@@ -134,8 +135,8 @@ const struct command commands[] = {
     {"policy explain", "[LINE]", 0, 1, "Which rule decides about a packet, where, and why",
      "Describe the packet and whose it is by the options, or give a line (in quotes, or - for standard input) as "
      "`usherctl capture` or `tcpdump -n` prints it; options come before what the line says, and what nobody says is "
-     "what is most usual. Limits count as not reached. Each place that judges such a packet is named with what it says: "
-     "rules in front of an interface, the filter engine, the hooks on kernel sockets.",
+     "what is most usual. Limits count as not reached. Each place that judges such a packet is named with what it "
+     "says: rules in front of an interface, the filter engine, the hooks on kernel sockets.",
      "viewer", NULL, false, policy_explain_options, run_policy_explain},
     {"policy check", "FILE", 1, 1, "Would usherd take this policy?",
      "Names every mistake with its line, column and field, and what kernel sockets would not be judged by; - is "

@@ -144,6 +144,24 @@ def drops_have_reasons(rig):
     check(line["packet"].startswith(f"IP {A4}.") and line["owner"].startswith("sent by udp-ping"), line)
 
 
+def a_capture_outlives_usherd(rig):
+    """usherctl goes on with the usherd that takes over: one file, a section for each."""
+    usherd = rig.usherd("interfaces: [{name: va}]\n")
+    p, path = captures(rig, "udp port 9")
+    rig.ping("--count", 1, f"{B4}:9")
+    sees(path, "the first packet is there", lambda packets: len(udp(packets, 9)) >= 1)
+    run(rig.inside("a", [f"{rig.bin}/usherctl", "--socket", f"{rig.dir}/run/control.sock", "upgrade"]))
+    usherd.says("took over from usherd")
+    until("the capture goes on", lambda: rig.ping("--count", 1, f"{B4}:9") and
+          len(udp(read_pcapng(path), 9)) >= 2)
+    check("is being replaced" in p.text() and p.child.poll() is None, p.text())
+    check(len(run(["tcpdump", "-nr", path]).stdout.splitlines()) >= 2, "tcpdump reads both parts")
+    check(p.end(2) == 0 and "packets captured" in p.text() and "0 packets" not in p.text(), p.text())
+    stopped, _ = captures(rig, "udp port 9")
+    usherd.end()
+    check(stopped.child.wait(20) == 3 and "usherd ends" in stopped.text(), stopped.text())
+
+
 def lines_are_explained(rig):
     """A line that somebody saw, of usherctl's or tcpdump's, is all that explain needs to name rule and place."""
     rules = rig.path("rules.yaml", "rules:\n  - {name: no-nine, direction: out, to_port: 9, user: 0, action: drop}\n"
@@ -359,6 +377,6 @@ def alice_finds_who_floods(rig):
 if __name__ == "__main__":
     sys.exit(main([is_what_the_other_end_saw, receivers_are_known_across_shards, streams_are_what_the_other_end_saw,
                    tools_read_it, wireshark_has_it_as_an_interface, drops_have_reasons, lines_are_explained,
-                   a_refused_packet_names_its_rule, rules_show_packets, files_make_a_ring,
+                   a_capture_outlives_usherd, a_refused_packet_names_its_rule, rules_show_packets, files_make_a_ring,
                    hostile_expressions_are_refused, many_at_once_are_limited, only_operators_may,
                    kernel_sockets_have_owners_too, alice_finds_who_floods]))
