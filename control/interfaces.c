@@ -223,7 +223,7 @@ static int link_run(struct interfaces *ifs, const struct config_interface *e, co
                     char *ret_err, size_t err_size) {
     struct port *port;
     uint32_t slot;
-    nic_interface_begin(ifs->p.nic, l->ifindex, l->name, e->nic);
+    nic_interface_begin(ifs->p.nic, l->ifindex, l->name, e->nic, e->nic_entries);
     int error = port_run(ifs, e, l, &port, &slot, ret_err, err_size);
     if (error != 0) {
         nic_interface_end(ifs->p.nic, l->ifindex);

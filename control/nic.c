@@ -16,7 +16,9 @@
 #include "control/nic_sockets.h"
 #include "control/policy/policy.h"
 
-#define TEND_USEC (5 * 1000 * 1000)
+#define TEND_SECONDS  5u
+#define TEND_USEC     (TEND_SECONDS * 1000u * 1000u)
+#define NEWCOMERS_MAX 256u /* entries that change places each time for being hotter */
 
 uint64_t nic_now_ns(void) {
     struct timespec t;
@@ -37,6 +39,7 @@ struct change {
     struct nic *nic;
     const struct policy *old, *policy; /* old NULL: all of it */
     uint32_t next;                     /* port to change */
+    bool heat;                         /* the hottest rules are to have a crowded table */
     int (*commit)(void *arg);
     void *arg;
     bool committed;
@@ -50,6 +53,7 @@ int nic_port_params(const struct nic_port *p, const struct nb_policy *policy, co
                                         .world = world,
                                         .caps = nb_store_caps(p->store),
                                         .ifindex = p->ifindex,
+                                        .rule_max = p->rule_max,
                                         .exact = true,
                                         .resident = resident,
                                         .refusals = nb_store_refusals(p->store)};
@@ -64,9 +68,20 @@ static int port_plan(const struct change *c, struct nic_port *p, struct nb_plan 
     int error = nic_port_params(p, policy_rules(c->policy), nic_sockets_world(c->nic->sockets), &resident, &params);
     if (error != 0)
         return error;
+    if (c->heat && p->crowded) {
+        params.heat = c->nic->heat;
+        params.newcomer_max = NEWCOMERS_MAX;
+    }
     error = nb_plan_follow(&p->plan, c->old != NULL ? policy_rules(c->old) : NULL, &params, ret_plan, ret_program);
     nb_program_free(&resident);
     return error;
+}
+
+static bool is_crowded(const struct nb_plan *plan) {
+    for (uint32_t i = 0; i < plan->count; i++)
+        if (plan->places[i].reason == NB_REASON_SPACE || plan->places[i].reason == NB_REASON_MASKS)
+            return true;
+    return false;
 }
 
 static int port_change(struct change *c, struct nic_port *p) {
@@ -90,6 +105,7 @@ static int port_change(struct change *c, struct nic_port *p) {
     p->plan = plan;
     p->plan.broken = error != 0 || u.refused != 0;
     p->behind = error != 0;
+    p->crowded = is_crowded(&p->plan);
     p->refused = u.refused;
     p->change_ns = nic_now_ns() - begin;
     return 0;
@@ -105,6 +121,55 @@ static int change_next(void *arg) {
     c->committed = error == 0;
     return error;
 }
+
+/* ---- heat ---- */
+
+void nic_packets_from(struct nic *nic, nic_packets_fn *fn, void *arg) {
+    nic->packets = fn;
+    nic->packets_arg = arg;
+}
+
+static void heat_forget(struct nic *nic) {
+    free(nic->seen);
+    free(nic->heat);
+    nic->seen = NULL;
+    nic->heat = NULL;
+}
+
+/* Half of what was, half of what is. Nobody counts for defaults in software: they are taken to be as hot as the hottest
+ * rule, so that they do not come and go. */
+static void heat_take(struct nic *nic, const uint64_t *now, uint32_t rules) {
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < rules; i++) {
+        uint64_t rate = (now[i] - nic->seen[i]) / TEND_SECONDS;
+        nic->heat[i] = nic->heat[i] / 2 + (uint32_t)(rate < UINT32_MAX / 2 ? (rate + 1) / 2 : UINT32_MAX / 2);
+        most = nic->heat[i] > most ? nic->heat[i] : most;
+        nic->seen[i] = now[i];
+    }
+    for (uint32_t i = 0; i < NB_TIER_COUNT; i++)
+        nic->heat[rules + i] = most;
+}
+
+static bool heat_measure(struct nic *nic) {
+    uint32_t rules = policy_rules(nic->policy)->rule_count, count = rules + NB_TIER_COUNT;
+    uint64_t *now = calloc(count, sizeof *now);
+    bool first = nic->seen == NULL;
+    if (first) {
+        nic->seen = calloc(count, sizeof *nic->seen);
+        nic->heat = calloc(count, sizeof *nic->heat);
+    }
+    bool ok = now != NULL && nic->seen != NULL && nic->heat != NULL && nic->packets(nic->packets_arg, now, rules) == 0;
+    if (ok && first)
+        memcpy(nic->seen, now, count * sizeof *now);
+    else if (ok)
+        heat_take(nic, now, rules);
+    else
+        heat_forget(nic);
+    free(now);
+    return ok && !first;
+}
+
+/* ---- a policy for all of them ---- */
 
 /* Labels are numbers that each policy gives anew: what an owner is called may have changed. */
 static bool asks_labels(const struct nb_policy *p) {
@@ -127,6 +192,7 @@ int nic_change(struct nic *nic, const struct policy *policy, int (*commit)(void 
         return error != 0 ? error : -EIO;
     }
     nic->policy = policy;
+    heat_forget(nic);
     return 0;
 }
 
@@ -155,11 +221,11 @@ static int port_open(struct nic *nic, struct nic_port *p) {
     return error;
 }
 
-void nic_interface_begin(struct nic *nic, uint32_t ifindex, const char *name, uint32_t wish) {
+void nic_interface_begin(struct nic *nic, uint32_t ifindex, const char *name, uint32_t wish, uint32_t rule_max) {
     struct nic_port *p = wish == NIC_OFF || ifindex == 0 ? NULL : port_find(nic, 0);
     if (p == NULL)
         return;
-    *p = (struct nic_port){.ifindex = ifindex, .wish = wish};
+    *p = (struct nic_port){.ifindex = ifindex, .wish = wish, .rule_max = rule_max};
     (void)snprintf(p->name, sizeof p->name, "%s", name);
     if (port_open(nic, p) != 0) {
         log_warning("nic", "%s: all rules stay in software: %s", name, p->error.text);
@@ -180,7 +246,7 @@ static int port_attach(struct nic_port *p) {
 }
 
 int nic_port_follow(struct nic *nic, struct nic_port *p) {
-    struct change c = {.nic = nic, .policy = nic->policy, .next = NIC_MAX};
+    struct change c = {.nic = nic, .policy = nic->policy, .next = NIC_MAX, .heat = nic->heat != NULL};
     return nic->policy != NULL ? port_change(&c, p) : 0;
 }
 
@@ -203,7 +269,7 @@ void nic_interface_end(struct nic *nic, uint32_t ifindex) {
 
 /* ---- life ---- */
 
-static void port_tend(struct nic *nic, struct nic_port *p) {
+static void port_tend(struct nic *nic, struct nic_port *p, bool heat) {
     struct nb_error error = {""};
     if (p->hook == NULL) { /* another program was there, of a predecessor that goes, perhaps */
         if (!p->behind || nic_port_follow(nic, p) == 0)
@@ -214,16 +280,20 @@ static void port_tend(struct nic *nic, struct nic_port *p) {
     if (differences != 0)
         log_warning("nic", "%s: the device's rules were changed by others: %s", p->name,
                     differences < 0 ? error.text : "they are put right");
-    if (differences != 0 || p->behind || p->plan.rough)
+    if (differences != 0 || p->behind || p->plan.rough || (p->crowded && heat))
         (void)nic_port_follow(nic, p);
 }
 
 static int on_tend(sd_event_source *timer, uint64_t usec, void *arg) {
     struct nic *nic = arg;
     (void)usec;
+    bool crowded = false;
+    for (uint32_t i = 0; i < NIC_MAX; i++)
+        crowded = crowded || nic->ports[i].crowded;
+    bool heat = crowded && nic->policy != NULL && nic->packets != NULL && heat_measure(nic);
     for (uint32_t i = 0; i < NIC_MAX; i++)
         if (nic->ports[i].store != NULL)
-            port_tend(nic, &nic->ports[i]);
+            port_tend(nic, &nic->ports[i], heat);
     (void)sd_event_source_set_time_relative(timer, TEND_USEC);
     return sd_event_source_set_enabled(timer, SD_EVENT_ONESHOT);
 }
@@ -250,6 +320,7 @@ void nic_destroy(struct nic *nic) {
     for (uint32_t i = 0; nic != NULL && i < NIC_MAX; i++)
         nic_interface_end(nic, nic->ports[i].ifindex);
     if (nic != NULL) {
+        heat_forget(nic);
         sd_event_source_disable_unref(nic->timer);
         nic_sockets_destroy(nic->sockets);
     }
@@ -322,6 +393,8 @@ bool nic_report(const struct nic *nic, uint32_t index, struct nic_report *ret) {
         return true;
     ret->backend = nb_store_backend(p->store);
     ret->rule_max = nb_store_caps(p->store)->rule_max;
+    if (p->rule_max != 0 && p->rule_max < ret->rule_max)
+        ret->rule_max = p->rule_max;
     ret->mask_max = nb_store_caps(p->store)->mask_max;
     ret->entries = nb_store_count(p->store);
     for (uint32_t i = 0; i < ret->entries; i++)
@@ -338,6 +411,7 @@ bool nic_place(const struct nic *nic, uint32_t index, uint32_t place, struct nic
     *ret = (struct nic_place){.entries = at->entries,
                               .placed = at->placed,
                               .why = nb_reason_text((enum nb_reason)at->reason),
+                              .advice = nb_reason_advice((enum nb_reason)at->reason),
                               .packets = c.packets,
                               .bytes = c.bytes};
     return true;

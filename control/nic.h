@@ -23,9 +23,10 @@ struct policy;
 int nic_create(sd_event *event, struct nb_claims *claims, const struct owner_table *owners, struct nic **ret_nic);
 void nic_destroy(struct nic *nic);
 
-/* Before the port is made: its socket must ask the rules from the beginning. `wish`: enum config_nic. What the NIC
- * cannot do stays in software and is logged. */
-void nic_interface_begin(struct nic *nic, uint32_t ifindex, const char *name, uint32_t wish);
+/* Before the port is made: its socket must ask the rules from the beginning. `wish`: enum config_nic; `rule_max`: fewer
+ * entries than the device has, 0 = all. What the NIC cannot do stays in software and is logged. */
+void nic_interface_begin(struct nic *nic, uint32_t ifindex, const char *name, uint32_t wish,
+                         uint32_t rule_max);
 /* The port runs, or there is none. */
 void nic_interface_run(struct nic *nic, uint32_t ifindex);
 void nic_interface_end(struct nic *nic, uint32_t ifindex);
@@ -34,6 +35,11 @@ void nic_interface_end(struct nic *nic, uint32_t ifindex);
  * every NIC takes what it may drop from then on. 0, or -errno with the old policy in force in software and NIC. Borrows
  * `policy` until the next change. */
 int nic_change(struct nic *nic, const struct policy *policy, int (*commit)(void *arg), void *arg);
+
+/* Packets that each rule has decided about, in software and NICs; `ret_packets` has one for each rule. Asked every few
+ * seconds while a table is too small for its rules: the hottest get it. */
+typedef int nic_packets_fn(void *arg, uint64_t *ret_packets, uint32_t count);
+void nic_packets_from(struct nic *nic, nic_packets_fn *fn, void *arg);
 
 /* Usher's own sockets, of whose owners rules may ask: before one can get packets, when it can, and before it cannot any
  * more. NICs drop for an owner only while all packets there are its own; when nic_socket_goes() and nic_socket_comes()
@@ -62,6 +68,7 @@ bool nic_report(const struct nic *nic, uint32_t index, struct nic_report *ret_re
 struct nic_place {
     uint32_t entries, placed; /* that all of it takes; that are in the NIC */
     const char *why;          /* not more */
+    const char *advice;       /* what to do about it */
     uint64_t packets, bytes;  /* dropped there by it */
 };
 bool nic_place(const struct nic *nic, uint32_t index, uint32_t place, struct nic_place *ret_place);

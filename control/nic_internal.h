@@ -15,12 +15,14 @@
 struct nic_port {
     uint32_t ifindex; /* 0 = free */
     uint32_t wish;    /* enum config_nic */
+    uint32_t rule_max;
     char name[16];
     struct nb_rules *rules; /* the store's */
     struct nb_store *store; /* NULL: there is no NIC, see `error` */
     struct nb_error error;
     const char *hook;
     struct nb_plan plan; /* of the policy in force */
+    bool crowded;        /* the table is too small for the plan */
     bool behind;         /* a change failed half way: it drops less than it could */
     uint32_t refused;
     uint64_t change_ns;
@@ -31,6 +33,10 @@ struct nic {
     struct nb_claims *claims;
     const struct policy *policy; /* in force; NULL: none */
     struct nic_sockets *sockets;
+    nic_packets_fn *packets;
+    void *packets_arg;
+    uint64_t *seen; /* by place: packets, when last asked */
+    uint32_t *heat; /* by place: packets a second; of the policy in force, NULL: not known yet */
     uint64_t socket_ns; /* that the last socket took which NICs had to learn of */
     struct nic_port ports[NIC_MAX];
 };

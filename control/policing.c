@@ -118,6 +118,18 @@ int policing_counts(const struct policing *p, bool named, struct filter_count *c
     return policy_counts_add(p->u->rt, false, named, n, counts);
 }
 
+/* For NICs, which give their tables to the rules with most of them. */
+static int rule_packets(void *arg, uint64_t *ret_packets, uint32_t rules) {
+    const struct policing *p = arg;
+    uint32_t count = p->now != NULL ? policy_rules(p->now)->rule_count : 0;
+    struct filter_count *counts = calloc(count + 1u, sizeof *counts);
+    int error = counts == NULL ? -ENOMEM : count != rules ? -ESTALE : policing_counts(p, false, counts);
+    for (uint32_t i = 0; error == 0 && i < count; i++)
+        ret_packets[i] = counts[i].packets;
+    free(counts);
+    return error;
+}
+
 /* ---- bringing one into force ---- */
 
 struct installing {
@@ -609,6 +621,7 @@ int policing_begin(struct usherd *u, char *err, size_t err_size) {
         return -ENOMEM;
     p->u = u;
     u->policing = p;
+    nic_packets_from(u->nic, rule_packets, p);
     int error = begin(p, err, err_size);
     if (error != 0)
         policing_end(u);
@@ -617,6 +630,7 @@ int policing_begin(struct usherd *u, char *err, size_t err_size) {
 
 void policing_end(struct usherd *u) {
     struct policing *p = u->policing;
+    nic_packets_from(u->nic, NULL, NULL);
     wait_end(p);
     history_close(p->history);
     policy_destroy(p->now);

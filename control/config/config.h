@@ -63,6 +63,7 @@ struct config_interface {
     struct config_mac mac;
     uint32_t queues;
     uint32_t nic; /* enum config_nic */
+    uint32_t nic_entries; /* 0 = all that the device has */
     bool native, zero_copy, generic;
     struct config_faults faults;
 };

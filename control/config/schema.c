@@ -212,6 +212,13 @@ static const struct field interface_fields[] = {
          "rule drops without logging, limiting or looking at owner or state. tc: at the ingress hook and in usherd's "
          "packet socket. xdp: before that, by native XDP; xdp-generic: by generic XDP. off: usherd judges the "
          "packets of accelerated sockets, its cgroup hooks those of the kernel's."},
+    {.name = "nic_entries",
+     .type = FIELD_U32,
+     AT(config_interface, nic_entries),
+     .max = 16384,
+     .def = "0",
+     .doc = "nic: how many entries of the device's table rules may have; 0: all of them. When they are too few, the "
+            "rules that drop most packets get them."},
     {.name = "faults",
      .type = FIELD_SECTION,
      AT(config_interface, faults),

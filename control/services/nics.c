@@ -26,6 +26,7 @@ static PB(Nic) * nic_message(struct rpc_call *c, const struct nic_report *r) {
     m->mask_max = r->mask_max;
     m->refused = r->refused;
     m->change_ns = r->change_ns;
+    m->socket_ns = r->socket_ns;
     return m;
 }
 
@@ -76,6 +77,7 @@ static PB(NicRule) * rule_message(struct rpc_call *c, const struct policy *p, co
     m->entries = place->entries;
     m->placed = place->placed;
     m->why = PB_TEXT(place->why);
+    m->advice = PB_TEXT(place->advice);
     m->packets = place->packets;
     m->bytes = place->bytes;
     m->place = place->placed == 0               ? USHER__CONTROL__V1__NIC_PLACE__NIC_PLACE_SOFTWARE

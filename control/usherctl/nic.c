@@ -4,6 +4,8 @@
  */
 #include "control/usherctl/nic.h"
 
+#include <inttypes.h>
+
 #include "usher/control/v1/nics.pb-c.h"
 
 /* clang-format off */
@@ -49,4 +51,46 @@ int run_nic_rules(struct ctl *c) {
     if (c->given.arg_count > 0)
         request.name = (char *)(uintptr_t)c->given.args[0];
     return ctl_list_stream(c, PB_METHOD(Nics, ListRules, list_nic_rules_response), &request, &list_nic_rules);
+}
+
+/* ---- one rule, in sentences ---- */
+
+static bool explain_part(void *arg, const ProtobufCMessage *part) {
+    const PB(ListNicRulesResponse) *r = (const PB(ListNicRulesResponse) *)(const void *)part;
+    FILE *out = ((struct ctl *)arg)->screen.out;
+    for (size_t i = 0; i < r->n_rules; i++) {
+        const PB(NicRule) *rule = r->rules[i];
+        bool all = rule->placed == rule->entries && rule->placed > 0;
+        (void)fprintf(out, "%s: %s has %u of its %u entries in the NIC; %" PRIu64 " packets died there\n",
+                      rule->interface, rule->name, rule->placed, rule->entries, rule->packets);
+        if (!all)
+            (void)fprintf(out, "  why not more: %s\n  what to do:   %s\n", rule->why, rule->advice);
+    }
+    return true;
+}
+
+static int explain_updates(struct ctl *c) {
+    const PB(ListNicsRequest) request = USHER__CONTROL__V1__LIST_NICS_REQUEST__INIT;
+    PB(ListNicsResponse) *a = ctl_call(c, PB_METHOD(Nics, List, list_nics_response), &request);
+    for (size_t i = 0; a != NULL && i < a->n_nics; i++) {
+        const PB(Nic) *n = a->nics[i];
+        (void)fprintf(c->screen.out, "%s: %s, %u of %u entries taken; the last change took %.1f ms", n->interface,
+                      n->hook[0] != '\0' ? n->hook : n->why, n->entries, n->entry_max, (double)n->change_ns / 1e6);
+        if (n->socket_ns != 0)
+            (void)fprintf(c->screen.out, ", the last socket %.0f us", (double)n->socket_ns / 1e3);
+        (void)fputc('\n', c->screen.out);
+    }
+    ctl_free(a);
+    return a == NULL ? -1 : 0;
+}
+
+int run_nic_explain(struct ctl *c) {
+    PB(ListNicRulesRequest) request = USHER__CONTROL__V1__LIST_NIC_RULES_REQUEST__INIT;
+    if (c->output == OUTPUT_JSON)
+        return run_nic_rules(c);
+    request.name = (char *)(uintptr_t)c->given.args[0];
+    int error = explain_updates(c);
+    if (error == 0)
+        error = ctl_stream(c, PB_METHOD(Nics, ListRules, list_nic_rules_response), &request, false, explain_part, c);
+    return error;
 }

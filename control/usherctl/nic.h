@@ -12,5 +12,6 @@ extern const struct list list_nics, list_nic_rules;
 
 int run_nic_show(struct ctl *c);
 int run_nic_rules(struct ctl *c);
+int run_nic_explain(struct ctl *c);
 
 #endif

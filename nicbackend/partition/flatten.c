@@ -12,9 +12,18 @@
 
 const char *nb_reason_text(enum nb_reason reason) {
     static const char *const texts[] = {
-#define NB_REASON_TEXT(name, text) text,
+#define NB_REASON_TEXT(name, text, advice) text,
         NB_REASONS(NB_REASON_TEXT)
 #undef NB_REASON_TEXT
+    };
+    return texts[reason];
+}
+
+const char *nb_reason_advice(enum nb_reason reason) {
+    static const char *const texts[] = {
+#define NB_REASON_ADVICE(name, text, advice) advice,
+        NB_REASONS(NB_REASON_ADVICE)
+#undef NB_REASON_ADVICE
     };
     return texts[reason];
 }

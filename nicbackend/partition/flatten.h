@@ -32,33 +32,50 @@ struct nb_world {
 #define NB_STATES_ALL    (NB_STATE_NEW | NB_STATE_ESTABLISHED | NB_STATE_RELATED)
 #define NB_WORLD_UNKNOWN ((struct nb_world){.disjoint = true, .rest = {.states = NB_STATES_ALL}})
 
-/* Why a rule is not, or not wholly, in the NIC. The first that was found. */
-#define NB_REASONS(X)                                                                                                  \
-    X(NONE, "it is in the NIC")                                                                                        \
-    X(ALLOWS, "it lets packets pass: software has the last word")                                                      \
-    X(OUTGOING, "it is about packets that leave or about another interface")                                           \
-    X(REJECTS, "it answers the sender")                                                                                \
-    X(MARKS, "it logs or mirrors what it matches")                                                                     \
-    X(LIMITED, "its limit counts in software")                                                                         \
-    X(STATE, "hardware does not know the conversation's state")                                                        \
-    X(OWNER, "hardware does not know whose packets these are")                                                         \
-    X(LENGTH, "hardware does not see the packet's length as software does")                                            \
-    X(CUBES, "it needs too many entries")                                                                              \
-    X(HIDDEN, "earlier rules decide all that it matches")                                                              \
-    X(FIELDS, "the device cannot match such fields")                                                                   \
-    X(ORDER, "an earlier rule overlaps it and the device cannot order them")                                           \
-    X(MASKS, "the device has no mask left")                                                                            \
-    X(SPACE, "the device has no entry left for it")                                                                    \
-    X(REFUSED, "the device refused it")
+/* Why a rule is not, or not wholly, in the NIC, and what to do about it. The first that was found. */
+#define NB_REASONS(X) \
+    X(NONE, "it is in the NIC", \
+      "nothing is left to do") \
+    X(ALLOWS, "it lets packets pass: software has the last word", \
+      "nothing to do: packets that pass cost what software costs; deny what is unwanted earlier") \
+    X(OUTGOING, "it is about packets that leave or about another interface", \
+      "nothing to do: it has no say on packets that come in here") \
+    X(REJECTS, "it answers the sender", \
+      "drop instead of reject where senders need no answer") \
+    X(MARKS, "it logs or mirrors what it matches", \
+      "take log or mirror out, or put a rule behind one that drops silently") \
+    X(LIMITED, "its limit counts in software", \
+      "nothing to do: tokens are software's") \
+    X(STATE, "hardware does not know the conversation's state", \
+      "name flags instead of a state where that says the same (tcp_flags: syn)") \
+    X(OWNER, "hardware does not know whose packets these are", \
+      "nothing to do: it gets there where all sockets of a port are one owner's") \
+    X(LENGTH, "hardware does not see the packet's length as software does", \
+      "take the length out") \
+    X(CUBES, "it needs too many entries", \
+      "split the rule: name fewer ranges at a time") \
+    X(HIDDEN, "earlier rules decide all that it matches", \
+      "take it out, or move it up: what it matches is decided before it") \
+    X(FIELDS, "the device cannot match such fields", \
+      "match by fields that the device has") \
+    X(ORDER, "an earlier rule overlaps it and the device cannot order them", \
+      "make rules that overlap disjoint, or put them into one") \
+    X(MASKS, "the device has no mask left", \
+      "use fewer combinations of fields and prefix lengths") \
+    X(SPACE, "the device has no entry left for it", \
+      "give it more entries (interfaces[].nic_entries), or join rules; the hottest get in") \
+    X(REFUSED, "the device refused it", \
+      "ask the device's driver: its log may say why")
 
 enum nb_reason {
-#define NB_REASON_ENUM(name, text) NB_REASON_##name,
+#define NB_REASON_ENUM(name, text, advice) NB_REASON_##name,
     NB_REASONS(NB_REASON_ENUM)
 #undef NB_REASON_ENUM
         NB_REASON_COUNT
 };
 
 const char *nb_reason_text(enum nb_reason reason);
+const char *nb_reason_advice(enum nb_reason reason);
 
 struct nb_item {
     struct nb_cube cube;

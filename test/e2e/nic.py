@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 from rig import A4, B4, check, main, run, until
 
@@ -81,6 +82,7 @@ def drops_what_is_forbidden(rig, nic):
 
 
 STRANGER = 61234
+DROP = "  - {name: %s, direction: in, protocol: udp, to_port: %d, action: drop}\n"
 
 
 def echo_of(rig, uid, port):
@@ -116,6 +118,52 @@ def owners_are_known_by_their_sockets(rig):
     rig.answers("b", A4, 7001)
 
 
+def a_small_table_is_for_the_hottest(rig):
+    rig.usherd("interfaces: [{name: va, nic: tc, nic_entries: 2}]\nkeeper: {mode: off}\necho: {ports: [7, 8, 9]}\n")
+    ctl(rig, "policy", "apply", rig.path("small.yaml", "rules:\n" + "".join(DROP % (f"r{p}", p) for p in (7, 8, 9))))
+
+    def placed():
+        return {r["name"] for r in json.loads(ctl(rig, "-o", "json", "nic", "rules"))["rules"] if r["place"] == "nic"}
+
+    def hot():
+        for _ in range(40):
+            rig.asks("b", A4, 9, timeout=0.01)
+        return "r9" in placed()
+    check(placed() == {"r7", "r8"}, placed())
+    check("no entry left" in ctl(rig, "nic", "rules", "r9"), "it says why")
+    told = ctl(rig, "nic", "explain", "r9")
+    check("0 of its 1 entries" in told and "nic_entries" in told and "last change took" in told, told)
+    until("the hottest rule is in the NIC", hot, 60)
+    check(len(placed()) == 2, placed())
+    before = counted(rig, "r9")
+    check(not passes(rig, 9) and in_nic(rig, "r9") > 0, "it dies in front")
+    check(counted(rig, "r9") == before + 1, "and is counted once")
+
+
+def killed_in_the_middle_of_changes(rig):
+    """Whatever usherd was about when it was killed: the revision that is in force afterwards is what packets meet, and
+    the NIC has all of it that it can."""
+    big = "rules:\n" + "".join(
+        "  - {name: n%d, direction: in, protocol: udp, from: 192.0.2.%d, to_port: %d, action: drop}\n"
+        % (i, i % 250 + 1, 10000 + i) for i in range(900))
+    files = [rig.path(f"shut{p}.yaml", big + DROP % ("shut", p)) for p in (7, 8)]
+
+    def attached():
+        return json.loads(ctl(rig, "-o", "json", "nic", "show"))["nics"][0].get("hook")
+    for round in range(5):
+        usherd = rig.usherd(CONFIG % ("tc", "xdp")[round % 2])
+        until("its rules are attached", attached, 30)
+        if round > 0:
+            until("the open port answers", lambda: passes(rig, 7) != passes(rig, 8))
+            check(json.loads(ctl(rig, "-o", "json", "nic", "rules", "shut"))["rules"][0]["place"] == "nic", "placed")
+        ctl(rig, "policy", "apply", files[round % 2])
+        applying = rig.start_command("a", ["sh", "-c", " && ".join(
+            f"{rig.bin}/usherctl --socket {rig.dir}/run/control.sock policy apply {files[i % 2]}" for i in range(8))])
+        time.sleep(0.02 * (round + 1))
+        usherd.end(signal.SIGKILL)
+        applying.end()
+
+
 def at_the_ingress_hook(rig):
     drops_what_is_forbidden(rig, "tc")
 
@@ -124,4 +172,5 @@ def before_everything(rig):
     drops_what_is_forbidden(rig, "xdp")
 
 
-sys.exit(main([at_the_ingress_hook, before_everything, owners_are_known_by_their_sockets]))
+sys.exit(main([at_the_ingress_hook, before_everything, owners_are_known_by_their_sockets,
+               a_small_table_is_for_the_hottest, killed_in_the_middle_of_changes]))
