@@ -325,3 +325,10 @@ void client_go_down(struct usher_context *ctx, const char *why) {
         shutdown(ctx->session_fd, SHUT_RDWR);
     client_waiters_wake(ctx);
 }
+
+int usher_owner_refresh(struct usher_context *ctx) {
+    client_rpc_begin(ctx);
+    int err = client_rpc_refresh_owner(ctx);
+    client_rpc_end(ctx);
+    return err;
+}

@@ -446,6 +446,7 @@ int client_rpc_open(struct usher_context *ctx, const struct usher_socket *sock, 
 int client_rpc_update(struct usher_context *ctx, const struct usher_socket *sock, struct client_answer *ret_answer);
 int client_rpc_close(struct usher_context *ctx, uint32_t handle);
 int client_rpc_option(struct usher_context *ctx, uint32_t handle, uint32_t option, int64_t value);
+int client_rpc_refresh_owner(struct usher_context *ctx);
 int client_rpc_group(struct usher_context *ctx, uint32_t handle, const struct client_group *g, bool leave);
 struct client_share;
 /* unread_fd -1 = none. ret_answer may bring two fds. */

@@ -22,6 +22,7 @@ enum request_field {
     REQ_CLOSE = 5,
     REQ_SET_OPTION = 6,
     REQ_GROUP = 7,
+    REQ_REFRESH_OWNER = 9,
     REQ_SHARE = 11,
 };
 enum response_field { RESP_ID = 1, RESP_ERROR = 2, RESP_TEXT = 3, RESP_ATTACH = 4, RESP_SOCKET = 5, RESP_RING = 6 };
@@ -322,6 +323,13 @@ int client_rpc_group(struct usher_context *ctx, uint32_t handle, const struct cl
     pb_put_bytes(&b.w, 3, g->addr, sizeof(g->addr));
     pb_put_uint(&b.w, 4, g->ifindex);
     return without_fds(body_send(ctx, REQ_GROUP, &b, -1, &a), &a);
+}
+
+int client_rpc_refresh_owner(struct usher_context *ctx) {
+    struct client_answer a = {0};
+    struct body b = {0}; /* it has no fields */
+    body_init(&b);
+    return without_fds(body_send(ctx, REQ_REFRESH_OWNER, &b, -1, &a), &a);
 }
 
 int client_rpc_share(struct usher_context *ctx, const struct client_share *share, int fd, int unread_fd,

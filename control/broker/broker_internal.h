@@ -108,6 +108,14 @@ int request_run(struct connection *c, const struct request *r, struct incoming *
 /* As a run_fn of requests.c. */
 int request_share(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out);
 int request_list(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out);
+/* owned.c. Reads who the process is now and takes a reference for it; 0, -ENOSPC, or -errno: it has ended. */
+int connection_owner_read(struct connection *c, struct owner *ret_owner, uint32_t *ret_index);
+/* From now on; takes the reference. False: there were OWNERS_MAX already. */
+bool connection_owner_set(struct connection *c, uint32_t index);
+/* A socket is its maker's as he is now, whether his library has told of a change or not; what he calls himself does not
+ * matter. False: as above. */
+bool connection_owner_follow(struct connection *c);
+
 int request_refuse(struct outgoing *out, int error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* The fd a request carries, taken out of the message; -1 when there is none. */
 int request_fd_take(struct incoming *in);

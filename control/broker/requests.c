@@ -74,23 +74,6 @@ static bool limits_allow(struct connection *c, struct outgoing *out) {
     return true;
 }
 
-static int owner_refresh(struct connection *c, struct owner *ret_owner, uint32_t *ret_index) {
-    int err = owner_read(c->pid, c->pidfd, ret_owner);
-    const struct broker_params *p = &c->broker->params;
-    uint32_t index;
-    if (err == 0)
-        err = owner_intern(p->owners, ret_owner, &index);
-    if (err != 0)
-        return err;
-    err = p->owner_seen != NULL ? p->owner_seen(p->owner_arg, index, ret_owner) : 0;
-    if (err != 0) {
-        owner_release(p->owners, index);
-        return err == -ERANGE ? -ENOSPC : err;
-    }
-    *ret_index = index;
-    return 0;
-}
-
 /* ---- coming back ---- */
 
 /* What it brings; the bits of held[] are the caller's to free. */
@@ -215,7 +198,7 @@ static int run_attach(struct connection *c, const struct request *r, struct inco
     uint32_t abi = r->attach.abi_max < USH_ABI_MAX ? r->attach.abi_max : USH_ABI_MAX;
     struct owner owner;
     struct session_fds fds;
-    int err = owner_refresh(c, &owner, &c->owner);
+    int err = connection_owner_read(c, &owner, &c->owner);
     if (err == -ENOSPC)
         return request_refuse(out, ENOBUFS, OWNER_FULL_TEXT);
     if (err != 0)
@@ -481,6 +464,8 @@ static int run_open(struct connection *c, const struct request *r, struct incomi
         return request_refuse(out, EINVAL, "Open must carry the kernel socket");
     if (r->open.spread > 1)
         request_refuse(out, EINVAL, "spread %u is unknown; 0 is by hash, 1 the shortest queue", r->open.spread);
+    else if (!connection_owner_follow(c))
+        request_refuse(out, ENOBUFS, "this session has had %u owners already; open another one", OWNERS_MAX);
     else if (socket_limits_allow(c, out))
         open_socket(c, r, fd, &s, out);
     if (out->response.kind == RESPONSE_SOCKET && !out->response.socket.accelerated)
@@ -707,30 +692,17 @@ static int run_new_sq(struct connection *c, const struct request *r, struct inco
     return -1;
 }
 
-/* Streams are stamped by workers, without asking: those before keep their owner's entry in use. */
-static bool owner_change(struct connection *c, uint32_t index) {
-    struct owner_table *owners = c->broker->params.owners;
-    if (index == c->owner || c->owner_count == OWNERS_MAX) {
-        owner_release(owners, index);
-        return index == c->owner;
-    }
-    c->owners_before[c->owner_count++] = c->owner;
-    c->owner = index;
-    session_owner_set(c->session, index);
-    return true;
-}
-
 static int run_refresh_owner(struct connection *c, const struct request *r, struct incoming *in, struct outgoing *out) {
     (void)r;
     (void)in;
     struct owner owner;
     uint32_t index;
-    int err = owner_refresh(c, &owner, &index);
+    int err = connection_owner_read(c, &owner, &index);
     if (err == -ENOSPC)
         return request_refuse(out, ENOBUFS, OWNER_FULL_TEXT);
     if (err != 0)
         return DETACH_CLIENT_DIED;
-    if (!owner_change(c, index))
+    if (!connection_owner_set(c, index))
         return request_refuse(out, ENOBUFS, "this session has had %u owners already; open another one", OWNERS_MAX);
     log_info("session.owner", "session %" PRIu64 ": uid is now %u", c->session_id, owner.uid);
     return -1;

@@ -189,6 +189,12 @@ void owner_table_destroy(struct owner_table *t) {
     free(t);
 }
 
+bool owner_same_rights(const struct owner *a, const struct owner *b) {
+    return a->uid == b->uid && a->gid == b->gid && a->exe_dev == b->exe_dev && a->exe_ino == b->exe_ino &&
+           a->group_count == b->group_count &&
+           memcmp(a->groups, b->groups, a->group_count * sizeof a->groups[0]) == 0 && strcmp(a->cgroup, b->cgroup) == 0;
+}
+
 static uint32_t owner_hash(const struct owner *o) {
     uint64_t h = o->pid * 0x9e3779b97f4a7c15ull ^ o->start_time * 0xbf58476d1ce4e5b9ull ^ o->exe_ino;
     h = (h ^ o->uid) * 0x94d049bb133111ebull;

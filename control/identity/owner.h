@@ -31,6 +31,9 @@ struct owner {
  * that got the number meanwhile. */
 int owner_read(pid_t pid, int pidfd, struct owner *ret_owner);
 
+/* Do rules see the same in both? What it calls itself may differ. */
+bool owner_same_rights(const struct owner *a, const struct owner *b);
+
 struct owner_table;
 
 int owner_table_create(uint32_t max, struct owner_table **ret_table);

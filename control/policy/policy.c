@@ -309,7 +309,8 @@ static void keys_check(const struct node *root, struct problems *problems) {
     uint32_t i;
     for (const struct node *n = root->first; n != NULL; n = n->next)
         if (!policy_read_word(n->key, words, &i, why))
-            problem_add(problems, &n->key_place, "%s: a policy has defaults, labels, sets, qos and rules", n->key);
+            problem_add(problems, &n->key_place, "%s: a policy has defaults, labels, sets, qos and rules%s", n->key,
+                        strcmp(n->key, "include") == 0 ? "; other files are not read, put what they say here" : "");
 }
 
 static void read_all(struct policy *p, const struct node *root, struct problems *problems) {

@@ -112,6 +112,10 @@ Test(policy, mistakes_are_named_with_their_place) {
     bad("rules:\n  - {name: a, label: game}\n", "p.yaml:2:22: label:", "no label");
     bad("rules:\n  - {name: a, owner: nobody, user: 5}\n", "p.yaml:2:5: owner:", "nobody has no user");
     bad("rules:\n  - {name: a, tcp_flags: syn/ack}\n", "p.yaml:2:26: tcp_flags:", "syn,ack");
+    bad("include: p.yaml\nrules: []\n", "p.yaml:1:1: include:", "other files are not read");
+    bad("rules: !include p.yaml\n", "p.yaml:1:8:", "tags");
+    bad("rules: &r [*r]\n", "p.yaml:1:8:", "anchors and aliases");
+    bad("rules: [[[[[[[[[[[[[[[[[[[[[[[[\n", "p.yaml:1:", "nested deeper");
     bad("rules:\n  - {name: a, steer: 3}\n", "p.yaml:2:22: steer:", "no port of this version steers");
     bad("rules:\n  - {name: a, mark: 3/1}\n", "p.yaml:2:21: mark:", "0x10");
     bad("labels: {a: [game]}\n", "p.yaml:1:14: labels.a:", "cgroup");

@@ -91,6 +91,9 @@ void qos_print(const struct screen *s, const PB(ListClassesResponse) * before, c
         row(t, now->classes[i], rate_of(before, now, i), now->fallback);
     table_print(t, s);
     table_destroy(t);
+    if (s->headers)
+        (void)fprintf(s->out, "%snot shaped: what kernel sockets send, which leaves beside these classes%s\n",
+                      tone_on(s, TONE_DIM), tone_off(s, TONE_DIM));
 }
 
 static PB(ListClassesResponse) * ask(struct ctl *c) {

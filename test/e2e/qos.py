@@ -235,5 +235,6 @@ def a_stream_keeps_to_its_ceiling(rig):
     check(sum(c["dropped_packets"] for c in told) == 0, told)
 
 
-sys.exit(main([shares_follow_weights_of_users, a_held_sender_loses_nothing, a_rule_chooses_the_class,
-               a_stream_keeps_to_its_ceiling, a_game_is_shaped_by_its_cgroup]))
+if __name__ == "__main__":
+    sys.exit(main([shares_follow_weights_of_users, a_held_sender_loses_nothing, a_rule_chooses_the_class,
+                   a_stream_keeps_to_its_ceiling, a_game_is_shaped_by_its_cgroup]))

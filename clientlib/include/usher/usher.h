@@ -55,6 +55,10 @@ struct usher_context_params {
 int usher_context_open(const struct usher_context_params *params, struct usher_context **ret_ctx);
 /* Detaches; closes all of its sockets. Buffers that are still lent become invalid. */
 void usher_context_close(struct usher_context *ctx);
+/* This process has become another user's, or moved to another cgroup: what it opens and connects from now on is judged
+ * as such; what it has stays what it was, as with the kernel. Costs an exchange with usherd. -ENETDOWN; -ENOBUFS: it
+ * has been too many. */
+int usher_owner_refresh(struct usher_context *ctx);
 /* A sentence about this thread's last failed call, for people; "" when there is none. Valid until the next call. */
 const char *usher_strerror(void);
 
