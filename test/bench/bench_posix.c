@@ -132,6 +132,31 @@ static int redis_run(struct job *j, const char *pipeline, uint32_t get, uint32_t
 static const char *const redis_server[] = {"redis-server", "--port", "6379", "--bind", "0.0.0.0", "--protected-mode",
                                            "no",           "--save", "",     "--dir",  "/run",    NULL};
 
+/* ---- memcached ---- */
+
+static int memcached_run(struct job *j, const char *test, uint32_t metric, uint32_t cpu) {
+    char server[48], each[24];
+    double seconds = 0;
+    long n = (long)(j->env->seconds * 1000); /* of each of 50 threads */
+    (void)snprintf(server, sizeof(server), "%s:11211", j->host);
+    (void)snprintf(each, sizeof(each), "%ld", n < 100 ? 100 : n);
+    const char *const client[] = {"memcslap", "-s", server, "-N", "-c", "50", "-e", each, "-t", test, NULL};
+    const pid_t pids[] = {j->server, j->usherd, 0};
+    double before = proc_cpu_seconds(pids, 2);
+    int rc = job_run(j, client);
+    double used = proc_cpu_seconds(pids, 2) - before + j->cpu, count = 50 * atof(each);
+    if (rc == 0)
+        rc = figure(j, "50 threads:", &seconds);
+    if (rc != 0 || seconds <= 0)
+        return -1;
+    bench_sample(j->env, j->side, metric, count / seconds / 1e3);
+    if (cpu != UINT32_MAX)
+        bench_sample(j->env, j->side, cpu, used / count * 1e6);
+    return 0;
+}
+
+static const char *const memcached_server[] = {"memcached", "-p", "11211", "-l", "0.0.0.0", "-u", "root", NULL};
+
 /* ---- nginx ---- */
 
 static int www_write(void) {
@@ -203,6 +228,17 @@ static int side_redis(struct job *j) {
     return job_end(j, rc);
 }
 
+enum { GET, SET, CPU_SET };
+
+static int side_memcached(struct job *j) {
+    int rc = job_start(j, memcached_server, false, 11211);
+    if (rc == 0)
+        rc = memcached_run(j, "get", GET, UINT32_MAX);
+    if (rc == 0)
+        rc = memcached_run(j, "set", SET, CPU_SET);
+    return job_end(j, rc);
+}
+
 enum { KEEPALIVE, PER_REQUEST };
 
 static int side_nginx(struct job *j) {
@@ -238,6 +274,7 @@ static int side_one(struct job *first) {
 SIDES(side_udp)
 SIDES(side_tcp)
 SIDES(side_redis)
+SIDES(side_memcached)
 SIDES(side_nginx)
 SIDES(side_one)
 
@@ -256,6 +293,12 @@ static const struct bench_metric redis_metrics[] = {
     [SET16] = RATE("set_p16", 1),
     [CPU1] = {.name = "cpu_p1", .unit = "us", .target_kind = TARGET_RATIO, .target = 1 / 0.7},
     [CPU16] = {.name = "cpu_p16", .unit = "us", .target_kind = TARGET_RATIO, .target = 1 / 0.7},
+};
+
+static const struct bench_metric memcached_metrics[] = {
+    [GET] = RATE("get", 1),
+    [SET] = RATE("set", 1),
+    [CPU_SET] = {.name = "cpu_set", .unit = "us", .target_kind = TARGET_RATIO, .target = 1 / 0.7},
 };
 
 static const struct bench_metric nginx_metrics[] = {
@@ -284,5 +327,6 @@ static const struct bench_metric one_metrics[] = {
 BENCH(bench_posix_sockperf_udp, "posix-sockperf-udp", "sockperf ping-pong as it is, UDP", latency, side_udp);
 BENCH(bench_posix_sockperf_tcp, "posix-sockperf-tcp", "sockperf ping-pong as it is, TCP", latency, side_tcp);
 BENCH(bench_posix_redis, "posix-redis", "redis-benchmark, 50 connections", redis_metrics, side_redis);
+BENCH(bench_posix_memcached, "posix-memcached", "memcslap, 50 connections", memcached_metrics, side_memcached);
 BENCH(bench_posix_nginx, "posix-nginx", "wrk, 50 connections, a file of 612 B", nginx_metrics, side_nginx);
 BENCH(bench_posix_one_core, "posix-one-core", "programs, usherd and all on one core", one_metrics, side_one);

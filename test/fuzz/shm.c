@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Fuzz target: the shared memory of a session, written by a hostile client between the daemon's turns. Entries with any
- * content, entries that are nearly right, and any bytes anywhere. Whatever it does, the session ends with every packet
- * back in its pool.
+ * content, entries that are nearly right, and any bytes anywhere; meanwhile control moves its streams to and fro.
+ * Whatever it does, the session ends with every packet back in its pool.
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "dataplane/core/test_kit.h"
 #include "test/fuzz/fuzz_input.h"
 
-#define STEPS_MAX 64
+#define STEPS_MAX  64
+#define SHARED_MAX 8
 
 static struct kit kit;
+static struct session_stream shared[SHARED_MAX]; /* in no session */
+static uint32_t shared_count;
 
 static void put_raw(struct kit_client *c, struct fuzz_input *in) {
     struct ush_sqe e;
@@ -43,12 +47,18 @@ static void put_release(struct kit_client *c, struct fuzz_input *in) {
     fake_client_put(&c->c, &e);
 }
 
+static uint32_t stream_of(const struct kit_client *c, struct fuzz_input *in) {
+    uint8_t which = fuzz_u8(in);
+    uint32_t index = c->c.h.socket_max + which % 4 + (which & 128 ? c->c.h.client_socket_max : 0);
+    return which & 64 ? fuzz_u32(in) : USH_HANDLE(index, which >> 4 & 1);
+}
+
 /* Mostly legal, so that it gets deep. */
 static void put_stream(struct kit_client *c, struct fuzz_input *in) {
-    uint8_t what = fuzz_u8(in), which = fuzz_u8(in);
-    struct ush_sqe e = {.op = (uint8_t)(USH_OP_CONNECT + (what & 7) % 7)};
-    uint32_t index = c->c.h.socket_max + which % 4 + (which & 128 ? c->c.h.client_socket_max : 0);
-    e.send.handle = e.connect.handle = which & 64 ? fuzz_u32(in) : USH_HANDLE(index, which >> 4 & 1);
+    uint8_t what = fuzz_u8(in);
+    struct ush_sqe e = {.op = (uint8_t)(USH_OP_CONNECT + (what & 7))};
+    STATIC_ASSERT(USH_OP_CONNECT + 7 == USH_OP_PARK, "every operation of a stream is tried");
+    e.send.handle = e.connect.handle = stream_of(c, in);
     if (what & 16) {
         e.op = USH_OP_SEND;
         e.send.off = fuzz_u16(in);
@@ -101,9 +111,56 @@ static void turn(struct kit_client *c, struct fuzz_input *in) {
         (void)kit_turn(&kit);
 }
 
+/* ---- what control does meanwhile: streams go from session to session ---- */
+
+static void share(struct kit_client *c, struct fuzz_input *in) {
+    uint32_t handle = stream_of(c, in);
+    if (shared_count < SHARED_MAX && session_stream_share(c->s, handle, &shared[shared_count]) == 0)
+        shared_count++;
+}
+
+static void adopt(struct kit_client *c, struct fuzz_input *in) {
+    struct session_socket made;
+    (void)in;
+    if (shared_count == 0)
+        return;
+    int err = session_stream_adopt(c->s, &shared[shared_count - 1], &made);
+    if (err == 0 && made.kick_fd >= 0)
+        (void)close(made.kick_fd);
+    shared_count -= err == 0 || err == -ENOENT;
+}
+
+static void drop(struct kit_client *c, struct fuzz_input *in) {
+    (void)c;
+    if (shared_count > 0)
+        session_stream_drop(kit.rt, &shared[--shared_count], fuzz_u8(in) & 1);
+}
+
+static void recall(struct kit_client *c, struct fuzz_input *in) {
+    session_stream_recall(c->s, stream_of(c, in));
+}
+
+static void read_region(struct kit_client *c, struct fuzz_input *in) {
+    uint32_t off = fuzz_u32(in), len = fuzz_u16(in);
+    int fd = session_tx_file(c->s, off % 3 ? off % (uint32_t)c->c.h.tx_size : off, len);
+    if (fd >= 0)
+        (void)close(fd);
+}
+
+/* The session is about to end, and others have copies. */
+static void leave(struct kit_client *c) {
+    for (uint32_t i = 0; i < 4 && shared_count < SHARED_MAX; i++) {
+        uint32_t index = c->c.h.socket_max + i % 2 + (i / 2) * c->c.h.client_socket_max;
+        for (uint32_t g = 0; g < 2 && shared_count < SHARED_MAX; g++) {
+            if (session_stream_leave(c->s, USH_HANDLE(index, g), &shared[shared_count]) == 0)
+                shared_count++;
+        }
+    }
+}
+
 static void (*const steps[])(struct kit_client *c, struct fuzz_input *in) = {
-    put_raw,     put_send,  put_release, take,       spoil_word, spoil_set,
-    spoil_entry, move_tail, turn,        put_stream, put_stream, turn};
+    put_raw,    put_send,   put_release, take,  spoil_word, spoil_set, spoil_entry, move_tail,  turn,
+    put_stream, put_stream, turn,        share, adopt,      drop,      recall,      read_region};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static struct kit_client client;
@@ -120,8 +177,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (uint32_t i = 0; i < STEPS_MAX && in.left > 0; i++)
         steps[fuzz_u8(&in) % ARRAY_LEN(steps)](&client, &in);
     kit_settle(&kit);
-    (void)session_next_detached(kit.rt, &why);
+    if (session_next_detached(kit.rt, &why) == NULL)
+        leave(&client);
     kit_detach(&kit, &client);
+    kit_settle(&kit);
+    while (shared_count > 0)
+        drop(&client, &in);
     kit_settle(&kit);
     for (uint32_t i = 0; i < 64 && kit.rt->zombies != NULL; i++) {
         kit_pass(NS_PER_SEC); /* what the client had closed lingers for a while */
