@@ -166,6 +166,7 @@ struct posix_process {
     uint32_t forks;
     uint32_t kernel_sends; /* datagrams that this process sent by the kernel */
     uint32_t sleeping; /* threads asleep on the session */
+    uint32_t cpus; /* that the process may run on */
     struct posix_waiter *sleepers;
     struct posix_sock *starved;
     struct posix_sock *free_socks;

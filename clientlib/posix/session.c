@@ -4,6 +4,7 @@
  * fork(). Also what usher-run asks for by the environment, and its report.
  */
 #include <arpa/inet.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -80,6 +81,11 @@ void posix_report(const struct posix_sock *s, const char *how, const char *why) 
 
 /* ---- attaching ---- */
 
+static void count_cpus(void) {
+    cpu_set_t set;
+    posix.cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? (uint32_t)CPU_COUNT(&set) : 1;
+}
+
 struct usher_context *posix_session(void) {
     if (LIKELY(posix.ctx != NULL))
         return posix.ctx;
@@ -96,6 +102,7 @@ struct usher_context *posix_session(void) {
     if (posix.refused)
         return NULL;
     posix_signal_install();
+    count_cpus();
     posix.ctx = ctx;
     return ctx;
 }

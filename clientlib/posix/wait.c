@@ -57,7 +57,7 @@ void posix_wait_spin(struct posix_wait *w) {
     struct usher_context *ctx = posix.ctx;
     w->spun = true;
     int64_t budget = ctx && !posix.confined ? client_spin_budget(ctx) : 0;
-    if (budget == 0)
+    if (budget == 0 || posix.sleeping >= posix.cpus) /* what comes is more likely another's, and needs this core */
         return;
     int64_t end = w->start_ns + budget;
     if (w->deadline_ns >= 0 && w->deadline_ns < end)
