@@ -99,6 +99,13 @@ static inline struct hash_link *hash_index_link(const struct hash_index *ix, con
     return (struct hash_link *)((uint8_t *)record + ix->link_offset);
 }
 
+/* The record that stands first in the chain, before it is asked. */
+static inline void hash_index_prefetch(const struct hash_index *ix, const struct arena_header *a, uint32_t hash) {
+    uint32_t at = *hash_index_head(ix, a, hash);
+    if (at != 0)
+        __builtin_prefetch(hash_index_link(ix, a, at - 1), 1);
+}
+
 /* First record whose hash is `hash`, and the next one after `index`; ARENA_NIL when there is none. The caller compares
  * the keys. */
 static inline uint32_t hash_index_scan(const struct hash_index *ix, const struct arena_header *a, uint32_t at,

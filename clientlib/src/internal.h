@@ -85,12 +85,15 @@ struct client_port {
     int fd;
 };
 
-/* What a stream has besides; see stream.c. */
+#define CLIENT_SENT_FIRST 16u
+
+/* What a stream has besides; see stream.c. It lies behind its socket, in the same block: of many streams a message
+ * finds none in the caches nor their pages in the TLB. So what every message looks at comes first, here and there. */
 struct client_stream {
     struct client_sent *sent; /* a ring of sent_room (power of two) entries */
     uint32_t sent_head, sent_tail, sent_room;
-    uint8_t peer[16], local[16]; /* v4-mapped */
-    uint16_t peer_port, local_port;
+    uint32_t sent_from; /* where the oldest buffer in `sent` begins */
+    uint32_t rx_total; /* bytes taken from the ring, modulo 2^32 */
     uint32_t more_sets; /* of a listener, a bit for each besides its own that brings connections */
     bool listening, connecting, open;
     bool parking;   /* PARK was sent: nothing goes out any more */
@@ -104,17 +107,18 @@ struct client_stream {
     bool close_due; /* CLOSE found the ring full */
     bool unread;    /* closed with received bytes that nobody read: the peer is told */
     bool quiet;     /* its connect was refused and the kernel tries: no CLOSED of the first try ends it */
-    uint8_t *tail;  /* bytes the kernel socket did not take yet */
-    uint32_t tail_len, tail_at;
-    struct usher_msg rest; /* usher_recv_stream() has read a part of it */
-    uint32_t rest_at;
     bool by_kernel; /* has an option that only the kernel honours */
     bool fastopen;  /* may send before it is connected */
     bool deaf;      /* shut down for reading: what waits is read, then the end */
     uint8_t again;  /* enum client_again */
+    struct client_sent first[CLIENT_SENT_FIRST]; /* where `sent` begins */
+    uint8_t peer[16], local[16]; /* v4-mapped */
+    uint16_t peer_port, local_port;
+    uint8_t *tail;  /* bytes the kernel socket did not take yet */
+    uint32_t tail_len, tail_at;
+    struct usher_msg rest; /* usher_recv_stream() has read a part of it */
+    uint32_t rest_at;
     uint32_t again_at; /* bytes of ours that usherd has */
-    uint32_t sent_from; /* where the oldest buffer in `sent` begins */
-    uint32_t rx_total; /* bytes taken from the ring, modulo 2^32 */
     int linger;     /* seconds; -1 = off */
     struct client_port *port;
     uint32_t option_count;
@@ -124,6 +128,7 @@ struct client_stream {
     uint32_t info_count;
     int info_error;
 };
+_Static_assert(offsetof(struct client_stream, first) <= 64, "a line for every message");
 
 /* A stream after its usherd was succeeded by another. */
 enum client_again {
@@ -141,15 +146,15 @@ struct client_group {
 
 struct usher_socket {
     struct usher_context *ctx;
-    struct client_set *set;  /* NULL: not accelerated */
-    struct client_set *home; /* while `known`: whose completions may name it */
+    struct client_set *set; /* NULL: not accelerated */
+    struct client_stream *st; /* SOCK_STREAM, else NULL */
+    void *user;
     uint32_t handle;
     uint32_t sent;      /* bytes submitted, modulo 2^32 */
     uint32_t done;      /* of ush_socket.tx_done, when last read */
     uint32_t tx_limit;
     bool connected, bound, wildcard, v6;
     bool frames;      /* AF_PACKET */
-    uint32_t ifindex; /* where frames leave; 0 = where the kernel socket is bound */
     bool known;          /* in by_handle */
     bool let_go;         /* usherd carries it no longer and waits for Close */
     bool blocked; /* a send answered -EAGAIN: WRITABLE is owed */
@@ -159,22 +164,31 @@ struct usher_socket {
     bool kernel_peer; /* the connected peer is reached by the kernel only */
     bool muted;   /* readable, but its share of parked datagrams is used up */
     bool borrowed; /* fd is the program's own: neither watched nor closed here */
+    bool parked_listed;
+    struct client_set *home; /* while `known`: whose completions may name it */
     int fd;
+    uint32_t ifindex; /* where frames leave; 0 = where the kernel socket is bound */
     int error; /* parked asynchronous errno, positive: the next call on it, or poll, tells */
     struct client_parked *parked_head, **parked_tail;
     uint32_t parked_kernel;
     struct usher_socket *parked_next; /* among the context's sockets with parked events */
-    bool parked_listed;
     struct usher_socket *blocked_next;
     struct usher_socket *next, **prev_next; /* all of the context */
     uint32_t rx_quota;
-    struct client_stream *st; /* SOCK_STREAM, else NULL */
     uint32_t wish_rx_quota, wish_tx_limit; /* of setsockopt before usherd knew the socket */
     uint32_t group_count;
     struct client_group *groups;
-    void *user;
     char reason[128];
 };
+_Static_assert(offsetof(struct usher_socket, home) == 64, "a line for every message");
+
+#define CLIENT_STREAM_AT ((sizeof(struct usher_socket) + 63) & ~(size_t)63) /* in the block of a stream's socket */
+
+static inline void client_socket_prefetch(const struct usher_socket *sock) {
+    __builtin_prefetch(sock, 1);
+    __builtin_prefetch((const uint8_t *)sock + CLIENT_STREAM_AT, 1);
+    __builtin_prefetch((const uint8_t *)sock + CLIENT_STREAM_AT + 64, 1);
+}
 
 /* A datagram that came by a kernel socket; the payload follows. */
 struct client_kbuf {
@@ -472,6 +486,10 @@ bool client_socket_is_carried(struct usher_socket *sock);
 void client_socket_to_kernel(struct usher_socket *sock, const char *why);
 
 /* Under the lock: enters or leaves the context's list; `free` also gives its memory back. */
+/* A socket of no context yet, for client_socket_link(); client_socket_drop() ends one that was not linked. NULL: it was
+ * said why. */
+struct usher_socket *client_socket_new(bool stream);
+void client_socket_drop(struct usher_socket *sock);
 void client_socket_link(struct usher_context *ctx, struct usher_socket *sock);
 void client_socket_free(struct usher_socket *sock);
 void client_socket_reason(struct usher_socket *sock, const char *reason);
@@ -483,7 +501,6 @@ int client_stream_port(struct usher_socket *sock, struct client_set **ret_set);
 void client_ports_give(struct usher_context *ctx);
 
 /* ---- stream.c: under the lock ---- */
-int client_stream_new(struct usher_socket *sock);
 void client_stream_free(struct usher_socket *sock);
 /* An event of usherd's about a stream. True: *ret_ev is for the program. */
 bool client_stream_event(struct usher_socket *sock, const struct ush_cqe *e, struct usher_event *ret_ev);

@@ -118,14 +118,14 @@ static uint32_t accept_one(struct usher_socket *listener, struct usher_event *re
     int fd = accept4(listener->fd, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0)
         return 0;
-    struct usher_socket *sock = calloc(1, sizeof(*sock));
-    if (!sock || (sock->ctx = ctx, sock->fd = fd, sock->v6 = listener->v6, client_stream_new(sock))) {
-        if (sock)
-            client_stream_free(sock);
-        free(sock);
+    struct usher_socket *sock = client_socket_new(true);
+    if (!sock) {
         close(fd);
         return 0;
     }
+    sock->ctx = ctx;
+    sock->fd = fd;
+    sock->v6 = listener->v6;
     client_socket_link(ctx, sock);
     client_socket_reason(sock, "it came by an interface that usherd does not run");
     sock->st->open = true;

@@ -75,18 +75,37 @@ void client_socket_free(struct usher_socket *sock) {
     free(sock);
 }
 
+/* One block, so that what belongs together lies in one page. */
+struct usher_socket *client_socket_new(bool stream) {
+    size_t own = CLIENT_STREAM_AT, all = own + (stream ? (sizeof(struct client_stream) + 63) & ~(size_t)63 : 0);
+    struct usher_socket *sock = aligned_alloc(64, all);
+    if (!sock) {
+        (void)client_fail(-ENOMEM, "no memory for a socket");
+        return NULL;
+    }
+    memset(sock, 0, all);
+    sock->fd = -1;
+    if (stream) {
+        sock->st = (void *)((uint8_t *)sock + own);
+        sock->st->sent = sock->st->first;
+        sock->st->sent_room = CLIENT_SENT_FIRST;
+        sock->st->linger = -1;
+    }
+    return sock;
+}
+
+void client_socket_drop(struct usher_socket *sock) {
+    if (sock)
+        client_stream_free(sock);
+    free(sock);
+}
+
 /* A socket of this context around `fd`, entered; leave with client_leave(). On failure fd stays the caller's. */
 static int socket_enter(struct usher_context *ctx, int family, bool stream, int fd, struct usher_socket **ret_sock) {
-    struct usher_socket *sock = calloc(1, sizeof(*sock));
-    int err = sock ? 0 : client_fail(-ENOMEM, "no memory for a socket");
-    if (!err && stream)
-        err = client_stream_new(sock);
-    if (!err)
-        err = client_enter(ctx);
+    struct usher_socket *sock = client_socket_new(stream);
+    int err = sock ? client_enter(ctx) : -ENOMEM;
     if (err) {
-        if (sock)
-            client_stream_free(sock);
-        free(sock);
+        client_socket_drop(sock);
         return err;
     }
     sock->ctx = ctx;

@@ -13,20 +13,7 @@
 
 #include "clientlib/src/internal.h"
 
-#define SENT_FIRST 16u
-
 /* ---- coming and going ---- */
-
-int client_stream_new(struct usher_socket *sock) {
-    sock->st = calloc(1, sizeof(*sock->st));
-    if (sock->st)
-        sock->st->sent = calloc(SENT_FIRST, sizeof(*sock->st->sent));
-    if (!sock->st || !sock->st->sent)
-        return client_fail(-ENOMEM, "no memory for a stream");
-    sock->st->sent_room = SENT_FIRST;
-    sock->st->linger = -1;
-    return 0;
-}
 
 static void give_all(struct usher_socket *sock) {
     struct client_stream *st = sock->st;
@@ -50,8 +37,8 @@ void client_stream_free(struct usher_socket *sock) {
     free(sock->st->options);
     free(sock->st->info);
     free(sock->st->tail);
-    free(sock->st->sent);
-    free(sock->st);
+    if (sock->st->sent != sock->st->first)
+        free(sock->st->sent);
     sock->st = NULL;
 }
 
@@ -411,17 +398,11 @@ struct usher_socket *client_stream_begun(struct usher_context *ctx, struct clien
     if (index >= ctx->table_size || index < ctx->h.socket_max + ctx->h.client_socket_max ||
         !index_is_free(ctx, s, index))
         return NULL;
-    struct usher_socket *sock = calloc(1, sizeof(*sock));
+    struct usher_socket *sock = client_socket_new(true);
     if (!sock)
         return NULL;
     sock->ctx = ctx;
-    sock->fd = -1;
     sock->v6 = v6;
-    if (client_stream_new(sock)) {
-        client_stream_free(sock);
-        free(sock);
-        return NULL;
-    }
     client_socket_link(ctx, sock);
     attach(sock, s, handle, e->event.extra < INT32_MAX ? e->event.extra : INT32_MAX);
     struct client_stream *st = sock->st;
@@ -504,7 +485,8 @@ static bool sent_grow(struct client_stream *st) {
         return false;
     for (uint32_t i = 0; i < n; i++)
         p[i] = st->sent[(st->sent_head + i) & (st->sent_room - 1)];
-    free(st->sent);
+    if (st->sent != st->first)
+        free(st->sent);
     st->sent = p;
     st->sent_room *= 2;
     st->sent_head = 0;

@@ -147,8 +147,18 @@ static struct sess_set *set_of(const struct shard *sh, uint64_t sink) {
     return SINK_KIND(sink) == SINK_SESSION && slot < sh->session_max ? sh->set[slot] : NULL;
 }
 
+/* Of many sockets, those that a burst is for are in no cache: they are asked for before the first one is needed. */
+static inline void receiver_prefetch(const struct shard *sh, const struct pkt *p) {
+    const struct sess_set *set = set_of(sh, p->sink);
+    uint32_t index = USH_HANDLE_INDEX(SINK_HANDLE(p->sink));
+    if (LIKELY(set != NULL) && index < set->socket_end)
+        __builtin_prefetch(&set->socket[index], 1);
+}
+
 void session_deliver(struct shard *sh, struct pkt **pkts, uint32_t n) {
     uint32_t delivered = 0;
+    for (uint32_t i = 0; i < n; i++)
+        receiver_prefetch(sh, pkts[i]);
     for (uint32_t i = 0; i < n; i++) {
         struct pkt *p = pkts[i];
         struct sess_set *set = set_of(sh, p->sink);

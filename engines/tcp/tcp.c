@@ -75,7 +75,6 @@ static bool plan(struct tcp_engine *st, const struct tcp_config *c) {
         !arena_plan_table(a, c->listener_max, sizeof(struct tcp_listener)))
         return false;
     st->cold_lines = arena_plan_derived(a, (size_t)c->conn_max * sizeof(struct tcp_cold));
-    st->node_lines = arena_plan_derived(a, (size_t)c->conn_max * sizeof(struct wheel_node));
     st->wheel_lines = arena_plan_derived(a, sizeof(struct wheel));
     st->half_wheel_lines = arena_plan_derived(a, sizeof(struct wheel));
     st->fastopen_lines = arena_plan_derived(a, TCP_FASTOPEN_LINES * sizeof(struct tcp_fastopen_line));
@@ -102,7 +101,7 @@ static size_t state_size(const void *cfg, char *err, size_t err_size) {
 
 static void wheels_init(struct tcp_engine *st) {
     struct tcp_half *halves = (struct tcp_half *)arena_record(st, &st->a.table[TCP_TABLE_HALF], 0);
-    wheel_init(tcp_wheel(st), arena_at(st, st->node_lines), sizeof(struct wheel_node), WHEEL_SHIFT);
+    wheel_init(tcp_wheel(st), &tcp_cold_at(st, 0)->node, sizeof(struct tcp_cold), WHEEL_SHIFT);
     wheel_init(tcp_half_wheel(st), &halves->node, sizeof *halves, HALF_SHIFT);
 }
 
@@ -158,7 +157,6 @@ static int recover(void *state, size_t size, uint32_t *ret_lost) {
         tcp_cc_find(st->cfg.congestion) < 0)
         return -EUCLEAN;
     st->cold_lines = planned.cold_lines;
-    st->node_lines = planned.node_lines;
     st->wheel_lines = planned.wheel_lines;
     st->half_wheel_lines = planned.half_wheel_lines;
     st->fastopen_lines = planned.fastopen_lines;
@@ -167,7 +165,8 @@ static int recover(void *state, size_t size, uint32_t *ret_lost) {
     st->wait_ix = planned.wait_ix;
     st->listener_ix = planned.listener_ix;
     derive(st);
-    memset(arena_at(st, st->node_lines), 0, st->a.table[TCP_TABLE_CONN].high_water * sizeof(struct wheel_node));
+    for (uint32_t i = 0; i < st->a.table[TCP_TABLE_CONN].high_water; i++)
+        tcp_cold_at(st, i)->node = (struct wheel_node){0};
     wheels_init(st);
     *ret_lost = tcp_recover_records(st);
     return 0;

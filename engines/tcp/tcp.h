@@ -19,7 +19,7 @@
 #include "engines/wheel.h"
 #include "engines/wire.h"
 
-#define TCP_LAYOUT (1u + ARENA_LAYOUT_STEP)
+#define TCP_LAYOUT (2u + ARENA_LAYOUT_STEP)
 #define TCP_NIL ARENA_NIL
 
 enum tcp_table { TCP_TABLE_CONN, TCP_TABLE_ITEM, TCP_TABLE_SEG, TCP_TABLE_HALF, TCP_TABLE_WAIT, TCP_TABLE_LISTENER };
@@ -139,8 +139,10 @@ struct tcp_range {
     uint32_t start, end;
 };
 
-/* The cold twin, same index. Not under the undo slot. */
+/* The cold twin, same index. Not under the undo slot. Its first half is what every segment looks at: of many
+ * connections a segment finds neither in the caches nor its pages in the TLB, so what it needs lies together. */
 struct tcp_cold {
+    struct wheel_node node;
     uint32_t delivered;    /* bytes the peer is known to have, modulo 2^32 */
     uint32_t delivered_at; /* tick */
     uint32_t first_sent;   /* tick at which the segments of the current rate sample began to be sent */
@@ -148,43 +150,45 @@ struct tcp_cold {
     uint32_t rack_sent, rack_end, rack_rtt; /* RFC 8985: most recently sent segment known delivered */
     uint32_t fack;         /* highest sequence known delivered */
     uint32_t min_rtt, min_rtt_at; /* ticks; coarse */
+    uint32_t drs_seq, drs_at, drs_space;
+    uint32_t ts_off;
+    uint32_t owner;
+    uint32_t stuck_at;     /* coarse: since when the oldest byte waits; 0 = it does not */
+    uint32_t notsent_lowat;
+    uint16_t rx_high, tx_high; /* high parts of the 48-bit byte counts; see TCP_COUNTS_ANEW */
+    uint16_t black_hole_at; /* coarse >> 10: when a larger MTU may be tried; 0 = the route's is believed */
+    uint16_t port;         /* slot of the route */
+    uint16_t mtu;
+    uint8_t tos, ttl;
+    uint8_t quickacks;
+    uint8_t undo_armed;    /* enum tcp_undo */
+    uint8_t error;         /* soft errno, reported when the connection gives up */
+    uint8_t keep_count;
+
     uint32_t prr_delivered, prr_out, prr_flight;
     uint32_t undo_cwnd, undo_ssthresh;
     uint32_t undo_stamp;   /* timestamp clock at the first retransmission */
     uint32_t undo_left;    /* bytes repeated and not yet reported as duplicates */
     uint32_t reo_end;      /* what was sent when RACK's window was last raised: once a round trip */
-    uint32_t drs_seq, drs_at, drs_space;
     struct tcp_range sack[TCP_SACK_KEPT]; /* ranges kept, most recent first; start == end: unused */
     struct tcp_range dsack;               /* duplicate to report with the next ACK (RFC 2883) */
-    uint32_t ts_off;
-    uint32_t owner;
-    uint32_t stuck_at;     /* coarse: since when the oldest byte waits; 0 = it does not */
     uint32_t user_timeout; /* coarse units */
-    uint32_t notsent_lowat;
     uint32_t max_pacing;   /* bytes per 2^20 ns, as pacing_rate */
     uint32_t pacing_rate;
     uint32_t listener;     /* index while not adopted, else TCP_NIL */
     uint32_t rcv_up;       /* behind the last urgent byte the reader was told of */
     uint16_t retransmits;  /* stops at its maximum */
-    uint16_t black_hole_at; /* coarse >> 10: when a larger MTU may be tried; 0 = the route's is believed */
-    uint16_t rx_high, tx_high; /* high parts of the 48-bit byte counts; see TCP_COUNTS_ANEW */
     uint16_t keep_idle, keep_interval;
-    uint16_t port;         /* slot of the route */
-    uint16_t mtu;
     uint16_t user_mss, peer_mss;
     uint16_t linger2;      /* seconds */
-    uint8_t error;         /* soft errno, reported when the connection gives up */
-    uint8_t keep_count;
-    uint8_t tos, ttl;
     uint8_t retries;
     uint8_t reo_mult, reo_persist;
-    uint8_t quickacks;
     uint8_t syn_retries;
-    uint8_t undo_armed;    /* enum tcp_undo */
     uint32_t cc[TCP_CC_WORDS];
 };
-STATIC_ASSERT(sizeof(struct tcp_conn) + sizeof(struct tcp_cold) + sizeof(struct wheel_node) + 8 <= 512,
-              "an idle connection, its timer node and its share of the index");
+#define TCP_COLD_WARM offsetof(struct tcp_cold, prr_delivered) /* the half that every segment looks at */
+STATIC_ASSERT(TCP_COLD_WARM <= 2 * CACHE_LINE, "two lines of it");
+STATIC_ASSERT(sizeof(struct tcp_conn) + sizeof(struct tcp_cold) + 8 <= 512, "an idle connection and its index share");
 
 enum tcp_seg_flag {
     TCP_SEG_SACKED = 1 << 0,
@@ -299,7 +303,7 @@ struct tcp_engine {
     struct hash_key key;
     struct tcp_key isn_key, cookie_key, fastopen_key, port_key;
     struct hash_index conn_ix, half_ix, wait_ix, listener_ix;
-    uint32_t cold_lines, node_lines, wheel_lines, half_wheel_lines, fastopen_lines;
+    uint32_t cold_lines, wheel_lines, half_wheel_lines, fastopen_lines;
     ns_t now; /* of the last call: what recovery and save go by */
     uint32_t wait_head, wait_tail; /* derived */
     uint32_t ooo_packets;          /* derived */
@@ -379,6 +383,15 @@ static inline struct tcp_cold *tcp_cold_at(struct tcp_engine *st, uint32_t index
 
 static inline struct tcp_cold *tcp_cold(struct tcp_engine *st, const struct tcp_conn *c) {
     return tcp_cold_at(st, tcp_index(st, c));
+}
+
+/* A burst's connections are asked for before the first one is worked on, so that their misses overlap. */
+static inline void tcp_prefetch(struct tcp_engine *st, uint32_t index) {
+    const uint8_t *hot = (const uint8_t *)tcp_at(st, index), *cold = (const uint8_t *)tcp_cold_at(st, index);
+    for (uint32_t line = 0; line < sizeof(struct tcp_conn); line += CACHE_LINE)
+        __builtin_prefetch(hot + line, 1);
+    for (uint32_t line = 0; line <= TCP_COLD_WARM; line += CACHE_LINE)
+        __builtin_prefetch(cold + line, 1);
 }
 
 static inline struct tcp_seg *tcp_seg_at(struct tcp_engine *st, uint32_t index) {

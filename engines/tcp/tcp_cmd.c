@@ -441,6 +441,9 @@ static bool enqueue(struct tcp_ctx *x, struct tcp_conn *c, struct pkt *p) {
 static uint64_t find_all(struct tcp_ctx *x, struct pkt **pkts, uint32_t n, struct tcp_conn **ret_conn) {
     STATIC_ASSERT(PKT_BURST <= 64, "a bit each");
     uint64_t last = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (LIKELY(pkts[i]->sock < x->st->a.table[TCP_TABLE_CONN].high_water))
+            tcp_prefetch(x->st, pkts[i]->sock);
     for (uint32_t i = n; i-- > 0;) {
         struct tcp_conn *c = find(x, pkts[i]->sock, pkts[i]->sink);
         ret_conn[i] = c;

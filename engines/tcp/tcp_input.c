@@ -420,14 +420,13 @@ static uint32_t parse_all(struct tcp_ctx *x, struct pkt **pkts, uint32_t n, stru
 }
 
 static void look_up_all(struct tcp_ctx *x, struct tcp_rx *rx, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) /* a guess: the first of its chain is the one */
+        hash_index_prefetch(&x->st->conn_ix, &x->st->a, rx[i].hash);
     for (uint32_t i = 0; i < n; i++) {
         rx[i].conn = tcp_find_conn(x->st, &rx[i].p->flow, rx[i].hash);
         if (rx[i].conn == TCP_NIL)
             continue;
-        const uint8_t *c = (const uint8_t *)tcp_at(x->st, rx[i].conn);
-        __builtin_prefetch(c + 64, 1);
-        __builtin_prefetch(c + 128, 1);
-        __builtin_prefetch(c + 192, 1);
+        tcp_prefetch(x->st, rx[i].conn);
     }
 }
 
