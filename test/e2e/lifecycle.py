@@ -1,10 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Ends of all kinds: of clients, of usherd, with and without a keeper."""
+import errno
 import os
 import signal
 import socket
 import sys
+import time
 
 from rig import A4, B4, WAIT, Process, check, main, run, until
 
@@ -25,6 +27,39 @@ def killed_client_loses_its_claim(rig):
     usherd.says("session.end")
     rig.client("udp-echo", ":7000")
     rig.answers("b", A4, 7000)
+
+
+def a_killed_client_frees_all_at_once(rig):
+    """Its peers hear of it, and the kernel has its ports again."""
+    usherd = rig.usherd()
+    server = rig.client("tcp-echo", "0.0.0.0:7002")
+    server.says("carried by usherd")
+    peers = [rig.kernel_socket("b", socket.AF_INET, socket.SOCK_STREAM) for _ in range(20)]
+    for s in peers:
+        s.connect((A4, 7002))
+        s.sendall(b"hello")
+        check(s.recv(5) == b"hello", "it echoes")
+    began = time.monotonic()
+    server.child.send_signal(signal.SIGKILL)
+    for s in peers:
+        try:
+            check(s.recv(5) == b"", "nobody answers")
+        except ConnectionResetError:
+            pass
+    told = time.monotonic() - began
+
+    def port_refused():
+        s = rig.kernel_socket("b", socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            return s.connect_ex((A4, 7002)) == errno.ECONNREFUSED
+        finally:
+            s.close()
+            rig.sockets.remove(s)
+    until("the kernel refuses the port", port_refused)
+    free = time.monotonic() - began
+    print(f"        20 peers knew within {told * 1e3:.1f} ms, all was free within {free * 1e3:.1f} ms")
+    usherd.says("session.end")
+    rig.client("tcp-echo", "0.0.0.0:7002").says("carried by usherd")
 
 
 def orderly_stop_leaves_nothing(rig):
@@ -151,7 +186,7 @@ def one_usherd_in_a_namespace(rig):
     check("already runs in this network namespace" in second.text(), second.text())
 
 
-sys.exit(main([killed_client_loses_its_claim, orderly_stop_leaves_nothing, clients_go_on_over_the_kernel,
-               without_keeper_a_kill_frees_all, keeper_holds_until_a_successor_comes,
+sys.exit(main([killed_client_loses_its_claim, a_killed_client_frees_all_at_once, orderly_stop_leaves_nothing,
+               clients_go_on_over_the_kernel, without_keeper_a_kill_frees_all, keeper_holds_until_a_successor_comes,
                keeper_gives_up_after_the_grace, cleanup_ends_a_keeper, a_dead_keeper_is_replaced, systemd_is_told,
                one_usherd_in_a_namespace]))

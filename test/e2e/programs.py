@@ -232,6 +232,42 @@ def nginx_reloads_under_load(rig):
     check(load.end(0) == 0, f"failed requests: {load.text()}")
 
 
+def nginx_becomes_another_binary(rig):
+    """The successor gets the listeners by fork and exec, the old master's workers end what they have begun."""
+    if not needs("nginx"):
+        return
+    rig.usherd()
+    folder = served(rig)
+    with open(f"{folder}/small", "w", encoding="utf-8") as f:
+        f.write(TEXT[:1000])
+    config = nginx_config(rig, folder)
+    with open(config, encoding="utf-8") as f:
+        text = f.read().replace("daemon off;", "daemon on; env LD_PRELOAD; env USHER_SOCKET; env USHER_CHECK;\n"
+                                "env USHER_LISTEN; env USHER_INHERIT;")
+    rig.path("nginx.conf", text)
+    pid_file = f"{rig.dir}/nginx.pid"
+
+    def master():
+        with open(pid_file, encoding="ascii") as f:
+            return int(f.read() or 0)
+    server = under(rig, "nginx", "-c", config, "-p", rig.dir)
+    until("nginx runs", lambda: os.path.exists(pid_file))
+    listening(rig, "a", 8080)
+    until("both workers are carried", lambda: len(carried(server, "listener")) >= 2)
+    load = plain(rig, "b", "python3", "-c", REQUESTS, A4, 8080, f"{rig.dir}/end")
+    until("the load has begun", lambda: ":8080" in run(rig.inside("b", ["ss", "-Htan"])).stdout)
+    for turn in range(2, 4):
+        old = master()
+        os.kill(old, signal.SIGUSR2)
+        until("the new master runs", lambda: os.path.exists(f"{pid_file}.oldbin") and os.path.exists(pid_file))
+        until("its workers are carried", lambda n=2 * turn: len(carried(server, "listener")) >= n)
+        os.kill(old, signal.SIGQUIT)
+        until("the old master is gone", lambda: not os.path.exists(f"{pid_file}.oldbin"))
+        check(master() != old, "another process serves")
+    rig.path("end", "now")
+    check(load.end(0) == 0, f"failed requests: {load.text()}")
+
+
 def haproxy(rig):
     if not needs("haproxy", "curl"):
         return
@@ -596,6 +632,7 @@ def rsync(rig):
 
 
 if __name__ == "__main__":
-    sys.exit(main([curl_wget, nc, redis, memcached, nginx, nginx_reloads_under_load, haproxy, lighttpd, apache_event,
+    sys.exit(main([curl_wget, nc, redis, memcached, nginx, nginx_reloads_under_load,
+                   nginx_becomes_another_binary, haproxy, lighttpd, apache_event,
                    apache_prefork, node, python_asyncio, python_socketserver, dnsmasq, iperf3, sockperf, postgres, ssh,
                    rsync]))
