@@ -22,6 +22,7 @@ enum tcp_config_flag {
     TCP_CONFIG_NO_PACING = 1 << 5,
     TCP_CONFIG_NO_GSO = 1 << 6,
     TCP_CONFIG_NO_ECN = 1 << 7,      /* never grant it */
+    TCP_CONFIG_FASTOPEN_FREE = 1 << 8, /* a SYN may bring data without a cookie, as Linux may be told (tests) */
 };
 
 /* Every zero means the default. */

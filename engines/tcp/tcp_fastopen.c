@@ -90,11 +90,12 @@ void tcp_fastopen_cookie(const struct tcp_engine *st, const struct flow *f, uint
 bool tcp_fastopen_good(struct tcp_ctx *x, const struct tcp_listener *l, const struct tcp_rx *rx,
                        const struct tcp_opts *o) {
     uint8_t want[TCP_FASTOPEN_COOKIE];
-    if (l->fastopen == 0 || !(o->present & TCP_O_FASTOPEN) || o->cookie_len == 0)
+    bool free = (x->st->cfg.flags & TCP_CONFIG_FASTOPEN_FREE) && rx->len != 0;
+    if (l->fastopen == 0 || (!free && (!(o->present & TCP_O_FASTOPEN) || o->cookie_len == 0)))
         return false;
     tcp_fastopen_cookie(x->st, &rx->p->flow, want);
-    if (o->cookie_len == TCP_FASTOPEN_COOKIE && memcmp(want, o->cookie, sizeof want) == 0 &&
-        l->fastopen_used < l->fastopen && l->pending < l->backlog)
+    bool good = free || (o->cookie_len == TCP_FASTOPEN_COOKIE && memcmp(want, o->cookie, sizeof want) == 0);
+    if (good && l->fastopen_used < l->fastopen && l->pending < l->backlog)
         return true;
     ENGINE_COUNT(x->io, TCP_COUNT_FASTOPEN_BAD);
     return false;

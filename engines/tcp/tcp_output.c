@@ -113,7 +113,7 @@ static bool repeat(struct tcp_ctx *x, struct tcp_conn *c, uint32_t index, uint32
     }
     if (s->flags & TCP_SEG_FIN)
         b.flags |= TCP_FIN;
-    if (pushes(c, s->seq + got, got))
+    if (pushes(c, s->seq + got, min_u32(got, c->mss)))
         b.flags |= TCP_PSH;
     tcp_seg_repeated(x, c, s);
     k->undo_left += got;

@@ -10,6 +10,8 @@
 
 #include "test/packetdrill/program.h"
 
+#define FASTOPEN_FREE 0x200 /* of tcp_fastopen: a SYN may bring data without a cookie */
+
 struct settings {
     long timestamps, sack, wscale, ecn, cookies, pacing, gso, mtu, rcvbuf, rcvbuf_max, fastopen, half_open,
         time_wait_ms;
@@ -129,6 +131,7 @@ void program_settings(struct program *p, const char *flags) {
     c->flags = (s.timestamps ? 0u : TCP_CONFIG_NO_TIMESTAMPS) | (s.sack ? 0u : TCP_CONFIG_NO_SACK) |
                (s.wscale ? 0u : TCP_CONFIG_NO_WSCALE) | (s.ecn == 1 ? TCP_CONFIG_ECN : 0u) |
                (s.ecn == 0 ? TCP_CONFIG_NO_ECN : 0u) | (s.cookies ? TCP_CONFIG_COOKIES_ALWAYS : 0u) |
-               (s.pacing ? 0u : TCP_CONFIG_NO_PACING) | (s.gso ? 0u : TCP_CONFIG_NO_GSO);
+               (s.fastopen & FASTOPEN_FREE ? TCP_CONFIG_FASTOPEN_FREE : 0u) | (s.pacing ? 0u : TCP_CONFIG_NO_PACING) |
+               (s.gso ? 0u : TCP_CONFIG_NO_GSO);
     memcpy(c->congestion, s.cc, sizeof c->congestion);
 }
