@@ -111,7 +111,9 @@ void tcp_keys_derive(struct tcp_engine *st) {
     hash_key_init(&st->key, st->a.seed);
     st->isn_key = (struct tcp_key){{key.k[0], key.k[1]}};
     st->cookie_key = (struct tcp_key){{key.k[2], key.k[3]}};
-    st->fastopen_key = (struct tcp_key){{key.k[4], key.k[5]}};
+    const uint64_t *given = st->cfg.fastopen_key;
+    st->fastopen_key =
+        given[0] | given[1] ? (struct tcp_key){{given[0], given[1]}} : (struct tcp_key){{key.k[4], key.k[5]}};
     st->port_key = (struct tcp_key){{key.k[6], key.k[7]}};
 }
 

@@ -42,6 +42,7 @@ struct tcp_config {
     uint32_t flags;         /* enum tcp_config_flag */
     uint16_t port_low, port_high; /* reserved range for outgoing connections; 0 = CONNECT must name the port */
     char congestion[TCP_CC_NAME_MAX]; /* "cubic" */
+    uint64_t fastopen_key[2]; /* of cookies, the same as on other hosts of one service; both 0 = a secret of its own */
 };
 
 enum tcp_cmd_id {

@@ -81,9 +81,12 @@ void tcp_fastopen_failed(struct tcp_ctx *x, const struct tcp_conn *c) {
     line->failed_at = x->coarse;
 }
 
+/* Linux computes the same from the same key: hosts of both kinds may serve one address. */
 void tcp_fastopen_cookie(const struct tcp_engine *st, const struct flow *f, uint8_t ret_cookie[TCP_FASTOPEN_COOKIE]) {
-    const uint64_t words[4] = {f->remote.d[0], f->remote.d[1], f->local.d[0], f->local.d[1]};
-    uint64_t v = tcp_prf(&st->fastopen_key, words, ARRAY_LEN(words));
+    const uint64_t six[4] = {f->remote.d[0], f->remote.d[1], f->local.d[0], f->local.d[1]};
+    const uint64_t four = f->remote.d[1] >> 32 | (f->local.d[1] >> 32 << 32);
+    bool v4 = ipaddr_is_v4(&f->remote);
+    uint64_t v = tcp_prf(&st->fastopen_key, v4 ? &four : six, v4 ? 1 : ARRAY_LEN(six));
     memcpy(ret_cookie, &v, TCP_FASTOPEN_COOKIE);
 }
 

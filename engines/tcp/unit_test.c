@@ -7,8 +7,10 @@
 #include <errno.h>
 
 #include "engines/tcp/tcp_cc.h"
+#include "engines/tcp/tcp_cmds.h"
 #include "engines/tcp/tcp_conn.h"
 #include "engines/tcp/tcp_data.h"
+#include "engines/tcp/tcp_fastopen.h"
 #include "engines/tcp/tcp_prf.h"
 #include "engines/tcp/tcp_syn.h"
 #include "engines/tcp/testlink.h"
@@ -233,4 +235,24 @@ Test(tcp_unit, sizes) {
     cr_assert_leq(sizeof(struct tcp_conn) + sizeof(struct tcp_cold) + 8, 512u);
     cr_assert_eq(sizeof(struct tcp_half), 128u);
     cr_assert_eq(sizeof(struct tcp_wait), 128u);
+}
+
+/* ---- fast open ---- */
+
+/* The values are Linux's, for the same key and addresses (of packetdrill's public scripts). */
+Test(tcp_unit, fastopen_cookies_are_the_kernels) {
+    static struct tcp_engine st;
+    static const uint8_t want[TCP_FASTOPEN_COOKIE] = {0x30, 0x21, 0xb9, 0xd8, 0x89, 0x01, 0x7e, 0xeb};
+    const struct flow f = {.local = ipaddr_from_v4((const uint8_t[]){192, 168, 0, 1}),
+                           .remote = ipaddr_from_v4((const uint8_t[]){192, 0, 2, 1})};
+    uint8_t got[TCP_FASTOPEN_COOKIE];
+    st.cfg.fastopen_key[0] = 0xb2b2b2b2a1a1a1a1ull;
+    st.cfg.fastopen_key[1] = 0xd4d4d4d4c3c3c3c3ull;
+    tcp_keys_derive(&st);
+    tcp_fastopen_cookie(&st, &f, got);
+    cr_assert_arr_eq(got, want, sizeof want);
+    st.cfg.fastopen_key[0] = st.cfg.fastopen_key[1] = 0;
+    tcp_keys_derive(&st);
+    tcp_fastopen_cookie(&st, &f, got);
+    cr_assert_arr_neq(got, want, sizeof want, "a secret of its own");
 }

@@ -16,6 +16,7 @@ struct settings {
     long timestamps, sack, wscale, ecn, cookies, pacing, gso, mtu, rcvbuf, rcvbuf_max, fastopen, half_open,
         time_wait_ms;
     long sysctl;
+    uint64_t fastopen_key[2];
     char cc[TCP_CC_NAME_MAX];
 };
 
@@ -58,6 +59,17 @@ static size_t read_sysctl(const char *name, char *text, size_t size) {
     return (size_t)n;
 }
 
+/* Four words of 32 bits, the first of them the lower half of the first one of 64. */
+static void read_fastopen_key(struct settings *s) {
+    char text[128];
+    unsigned w[4];
+    (void)read_sysctl("tcp_fastopen_key", text, sizeof text);
+    if (sscanf(text, "%x-%x-%x-%x", &w[0], &w[1], &w[2], &w[3]) != 4)
+        return;
+    s->fastopen_key[0] = (uint64_t)w[1] << 32 | w[0];
+    s->fastopen_key[1] = (uint64_t)w[3] << 32 | w[2];
+}
+
 static void follow_kernel(struct settings *s) {
     char text[128];
     for (uint32_t i = 0; i < ARRAY_LEN(known); i++) {
@@ -74,6 +86,7 @@ static void follow_kernel(struct settings *s) {
         memset(s->cc, 0, sizeof s->cc);
         memcpy(s->cc, text, n - 1); /* without the end of the line */
     }
+    read_fastopen_key(s);
     s->rcvbuf /= 2; /* Linux keeps half of it for its own overhead */
 }
 
@@ -127,7 +140,8 @@ void program_settings(struct program *p, const char *flags) {
                              .port_high = 60999,
                              .rcvbuf = (uint32_t)s.rcvbuf,
                              .rcvbuf_max = (uint32_t)s.rcvbuf_max,
-                             .time_wait_ms = (uint32_t)s.time_wait_ms};
+                             .time_wait_ms = (uint32_t)s.time_wait_ms,
+                             .fastopen_key = {s.fastopen_key[0], s.fastopen_key[1]}};
     c->flags = (s.timestamps ? 0u : TCP_CONFIG_NO_TIMESTAMPS) | (s.sack ? 0u : TCP_CONFIG_NO_SACK) |
                (s.wscale ? 0u : TCP_CONFIG_NO_WSCALE) | (s.ecn == 1 ? TCP_CONFIG_ECN : 0u) |
                (s.ecn == 0 ? TCP_CONFIG_NO_ECN : 0u) | (s.cookies ? TCP_CONFIG_COOKIES_ALWAYS : 0u) |
