@@ -6,6 +6,7 @@
  *
  * Column usher is always the rules of the xdp backend. Column kernel is nft with a rule for each prefix (vs_nftables),
  * nft with one set (vs_nftables_sets), or usherd's filter engine, whose own CPU time counts as well (vs_software).
+ * goodput_under_flood is about two programs that talk beside a flood of 100,000 packets a second.
  */
 #include <fcntl.h>
 #include <linux/if_packet.h>
@@ -28,24 +29,30 @@
 #include "nicbackend/rules.h"
 #include "nicbackend/store/store.h"
 #include "test/bench/benches.h"
+#include "test/bench/nic_flood.h"
 #include "test/bench/proc.h"
 #include "test/bench/sandbox.h"
 #include "test/bench/tick.h"
 #include "test/bench/usherd.h"
 
 #define PREFIXES 1000u
-#define FRAME    60u
+#define FRAME    NIC_FLOOD_FRAME
 #define BATCH    64u
 #define NFT_FILE "/run/nic-drop.nft"
 #define POLICY   "/run/nic-drop.yaml"
 
-enum { VS_NFTABLES, VS_NFTABLES_SETS, VS_SOFTWARE, PROG_NS };
+enum { VS_NFTABLES, VS_NFTABLES_SETS, VS_SOFTWARE, PROG_NS, GOODPUT };
 
 static const struct bench_metric metrics[] = {
     [VS_NFTABLES] = {.name = "vs_nftables", .unit = "ns/packet", .target_kind = TARGET_RATIO, .target = 3},
     [VS_NFTABLES_SETS] = {.name = "vs_nftables_sets", .unit = "ns/packet", .target_kind = TARGET_RATIO, .target = 0.9},
     [VS_SOFTWARE] = {.name = "vs_software", .unit = "ns/packet", .target_kind = TARGET_RATIO, .target = 2},
     [PROG_NS] = {.name = "prog_ns", .unit = "ns", .target_kind = TARGET_USHER, .target = 150},
+    [GOODPUT] = {.name = "goodput_under_flood",
+                 .unit = "1/s",
+                 .better = BETTER_HIGHER,
+                 .target_kind = TARGET_RATIO,
+                 .target = 0.9},
 };
 
 /* --- the list -------------------------------------------------------------------------------------------------- */
@@ -87,10 +94,9 @@ static void frame_make(uint8_t *f, const uint8_t *mac, uint32_t i) {
 
 /* --- the generator --------------------------------------------------------------------------------------------- */
 
-static int send_for(int fd, double seconds, uint64_t *ret_packets) {
-    static uint8_t frames[PREFIXES][FRAME];
-    struct mmsghdr msgs[BATCH];
-    struct iovec iov[BATCH];
+static uint8_t frames[PREFIXES][FRAME];
+
+static void frames_make(void) {
     struct ifreq ifr = {.ifr_name = SANDBOX_IFNAME};
     int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     uint8_t mac[6] = {255, 255, 255, 255, 255, 255};
@@ -99,6 +105,12 @@ static int send_for(int fd, double seconds, uint64_t *ret_packets) {
     (void)close(control);
     for (uint32_t i = 0; i < PREFIXES; i++)
         frame_make(frames[i], mac, i);
+}
+
+static int send_for(int fd, double seconds, uint64_t *ret_packets) {
+    struct mmsghdr msgs[BATCH];
+    struct iovec iov[BATCH];
+    frames_make();
     memset(msgs, 0, sizeof(msgs));
     uint64_t start = tick_ns(), end = start + (uint64_t)(seconds * 1e9), n = 0;
     while (tick_ns() < end) {
@@ -295,6 +307,19 @@ static int prog_time(struct bench_env *env, struct nb_rules *rules, struct nb_er
     return rc;
 }
 
+/* The same rules in both columns; in the kernel's the flood dies at its sender. */
+static int goodput(struct bench_env *env) {
+    frames_make();
+    for (int at_sender = 0; at_sender < 2; at_sender++) {
+        const struct nic_flood flood = {.frames = frames, .count = PREFIXES, .at_sender = at_sender != 0};
+        double rate;
+        if (nic_flood_goodput(env, &flood, &rate) != 0)
+            return bench_fail(env, SIDE_USHER, "nobody could talk beside the flood");
+        bench_sample(env, at_sender ? SIDE_KERNEL : SIDE_USHER, GOODPUT, rate);
+    }
+    return 0;
+}
+
 static int usher_side(struct bench_env *env) {
     struct nb_rules *rules;
     struct nb_store *store;
@@ -314,6 +339,8 @@ static int usher_side(struct bench_env *env) {
         (void)bench_fail(env, SIDE_USHER, "the rules are not in place: %s", err.text);
     for (uint32_t metric = VS_NFTABLES; metric <= VS_SOFTWARE && rc == 0; metric++)
         rc = price(env, SIDE_USHER, metric, 0);
+    if (rc == 0)
+        rc = goodput(env);
     nb_store_destroy(store);
     return rc;
 }
