@@ -229,7 +229,7 @@ static int kernel_side(struct bench_env *env) {
 
 /* One policy, compared with both. */
 static int usher_measure(struct bench_env *env, struct proc_shared *s) {
-    static const char *const load[] = {"usherctl", "policy", "apply", POLICY_PATH, NULL};
+    static const char *const load[] = {"usherctl", "policy", "apply", "--partial", POLICY_PATH, NULL};
     static const char *const count[] = {"usherctl", "-o", "json", "policy", "rules", "last", NULL};
     double rate;
     if (policy_write(POLICY_PATH, "r", FLOOD_PORT) != 0 || runs_well(s, load) != 0)
@@ -277,7 +277,7 @@ static int replace_run(struct proc_shared *s, void *arg) {
     static const char *const paths[] = {"/run/a.yaml", "/run/b.yaml"};
     (void)arg;
     for (uint32_t i = 0;; i++) {
-        const char *const argv[] = {"usherctl", "-o", "json", "policy", "apply", paths[i % 2], NULL};
+        const char *const argv[] = {"usherctl", "-o", "json", "policy", "apply", "--partial", paths[i % 2], NULL};
         const struct program p = {.core = -1, .argv = argv};
         double cpu;
         if (program_run(&p, 30, out, sizeof out, &cpu, s->error, sizeof(s->error)) != 0)
