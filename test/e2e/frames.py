@@ -8,7 +8,7 @@ import socket
 import sys
 
 from capture import captures, ctl, sees
-from posix_rig import USHERD, ask, carried, is_carried, lines_of, needs, under
+from posix_rig import USHERD, ask, carried, is_carried, lines_of, needs, under, words
 from rig import A4, B4, Users, check, main, run, until
 
 MAC = bytes([2, 0, 0, 0, 0, 1])
@@ -107,8 +107,7 @@ def only_who_may(rig):
     rig.usherd(USHERD + "sessions: {mode: 0666}\n")
     os.chmod(rig.dir, 0o755)
     with Users(rig) as users:
-        p = rig.start_command("a", [*users.become("bob"), f"{rig.bin}/usher-run", f"--socket={rig.session}",
-                                    "/usr/bin/python3", "-c", FLOODS])
+        p = rig.start_command("a", [*users.become("bob"), *words(rig, True, "python3", ["-c", FLOODS])])
         until("bob is refused", lambda: "PermissionError" in p.text())
 
 
@@ -130,8 +129,7 @@ rules:
 
 def bob_floods(rig, users):
     return rig.start_command("a", [*users.become("bob", "--inh-caps=+net_raw", "--ambient-caps=+net_raw"),
-                                   f"{rig.bin}/usher-run", "--check", f"--socket={rig.session}", "/usr/bin/python3",
-                                   "-c", FLOODS])
+                                   *words(rig, True, "python3", ["-c", FLOODS])])
 
 
 def ip4(proto, payload):

@@ -40,7 +40,7 @@ def sanitizer(bin_dir):
 
 # With libasan.so preloaded, and nothing of ours, they hang in setlocale() or do not start; they get our library built
 # without a sanitizer. What programs do not free at their end is not ours.
-NOT_SANITIZED = ("curl", "wget", "dnsmasq", "pgbench", "sftp", "ssh", "sshd", "rsync", "setpriv")
+NOT_SANITIZED = ("arping", "curl", "wget", "dnsmasq", "pgbench", "sftp", "ssh", "sshd", "rsync", "setpriv")
 
 
 def words(rig, usher, program, args, options=()):
