@@ -23,6 +23,7 @@
  * thread, so attach and detach do nothing.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <net/ethernet.h>
 #include <net/if_arp.h>
 #include <netinet/in.h>
@@ -342,12 +343,28 @@ static int filter_everything(int fd) {
     return filter_set(fd, code, ARRAY_LEN(code));
 }
 
+/* A socket pays for its filter out of net.core.optmem_max, which was 20 KB before Linux 6.7 and has been 128 KB since:
+ * older kernels are brought to that. False: it is no less, or not ours to set. */
+static bool filter_room_make(void) {
+    static const char enough[] = "131072";
+    char now[16] = "";
+    int fd = open("/proc/sys/net/core/optmem_max", O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    bool made = read(fd, now, sizeof now - 1) > 0 && strtol(now, NULL, 10) < strtol(enough, NULL, 10) &&
+                pwrite(fd, enough, sizeof enough - 1, 0) > 0;
+    close(fd);
+    return made;
+}
+
 static int filter_claims(int fd, struct nb_attach *attach) {
     int prog_fd;
     int error = nb_attach_socket_filter(attach, &prog_fd);
     if (error < 0)
         return error;
     error = setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, &prog_fd, sizeof prog_fd) < 0 ? -errno : 0;
+    if (error == -ENOMEM && filter_room_make())
+        error = setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, &prog_fd, sizeof prog_fd) < 0 ? -errno : 0;
     close(prog_fd);
     return error;
 }

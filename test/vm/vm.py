@@ -29,6 +29,7 @@ mkdir -p /dev/shm; mount -t tmpfs tmp /tmp; mount -t tmpfs shm /dev/shm
 mount -t cgroup2 cgroup /sys/fs/cgroup; mount -t bpf bpf /sys/fs/bpf
 echo 'vm: up'
 for module in {modules}; do insmod /modules/$module || echo "vm: cannot load $module"; done
+echo 131072 >/proc/sys/net/core/optmem_max # as usherd does; the namespaces of tests cannot
 ip link set lo up
 export PATH=/usr/sbin:/usr/bin:/bin TERM=dumb
 status=0
