@@ -189,6 +189,12 @@ static void hooks_drop(struct usherd *u, const struct nb_error *err) {
     u->coverage->all_managed = false;
 }
 
+static void whole_gap(void *arg, uint32_t rule, const char *why) {
+    const char **none = arg;
+    if (rule == NB_NONE)
+        *none = why;
+}
+
 void coverage_policy(struct usherd *u, const struct policy *policy) {
     struct nb_error err = {""};
     struct coverage *c = u->coverage;
@@ -197,7 +203,13 @@ void coverage_policy(struct usherd *u, const struct policy *policy) {
     bool fresh = c->hooks == NULL;
     if (fresh && policy_rules(policy)->rule_count == 0)
         return;
-    int error = fresh ? hooks_create(u, &err) : 0;
+    const char *none = NULL;
+    (void)nb_cover_gaps(policy_rules(policy), whole_gap, &none);
+    int error = none != NULL ? -E2BIG : 0;
+    if (error != 0) /* known before anything is loaded, which would take most of a second */
+        (void)snprintf(err.text, sizeof err.text, "%s", none);
+    else if (fresh)
+        error = hooks_create(u, &err);
     if (error == 0 && fresh)
         coverage_links(u);
     if (error == 0)
