@@ -157,6 +157,30 @@ static int memcached_run(struct job *j, const char *test, uint32_t metric, uint3
 
 static const char *const memcached_server[] = {"memcached", "-p", "11211", "-l", "0.0.0.0", "-u", "root", NULL};
 
+/* ---- the library itself ---- */
+
+enum { FIRST_SOCKET, FOREIGN_CALL };
+
+static int side_overhead(struct job *j) {
+    struct usherd_params params = {.core = j->env->core[0], .pinned = true, .mode = "auto"};
+    bool usher = j->side == SIDE_USHER;
+    (void)snprintf(j->host, sizeof(j->host), "%s", usher ? SANDBOX_ADDR : "127.0.0.1");
+    const char *const client[] = {"posix-calls", j->host, NULL};
+    double first = 0, call = 0;
+    int rc = usher ? usherd_start(&params, &j->usherd, j->err, sizeof(j->err)) : 0;
+    if (rc == 0)
+        rc = job_run(j, client);
+    if (rc == 0)
+        rc = figure(j, "first socket:", &first);
+    if (rc == 0)
+        rc = figure(j, "foreign call:", &call);
+    if (rc == 0) {
+        bench_sample(j->env, j->side, FIRST_SOCKET, first);
+        bench_sample(j->env, j->side, FOREIGN_CALL, call);
+    }
+    return job_end(j, rc);
+}
+
 /* ---- nginx ---- */
 
 static int www_write(void) {
@@ -250,11 +274,18 @@ static int side_nginx(struct job *j) {
     return job_end(j, rc);
 }
 
-enum { ONE_UDP, ONE_TCP, ONE_GET1, ONE_KEEPALIVE };
+enum { ONE_UDP, ONE_TCP, ONE_GET1, ONE_KEEPALIVE, ONE_PER_REQUEST, ONE_MEMCACHED_GET };
+
+static int one_memcached(struct job *j) {
+    int rc = job_start(j, memcached_server, false, 11211);
+    if (rc == 0)
+        rc = memcached_run(j, "get", ONE_MEMCACHED_GET, UINT32_MAX);
+    return job_end(j, rc);
+}
 
 static int side_one(struct job *first) {
-    struct job udp = *first, tcp = *first, redis = *first, nginx = *first;
-    udp.one_core = tcp.one_core = redis.one_core = nginx.one_core = true;
+    first->one_core = true;
+    struct job udp = *first, tcp = *first, redis = *first, nginx = *first, memcached = *first;
     int rc = sockperf(&udp, false, ONE_UDP, UINT32_MAX);
     if (rc == 0)
         rc = sockperf(&tcp, true, ONE_TCP, UINT32_MAX);
@@ -268,13 +299,17 @@ static int side_one(struct job *first) {
     rc = nginx_start(&nginx);
     if (rc == 0)
         rc = nginx_run(&nginx, false, ONE_KEEPALIVE);
-    return job_end(&nginx, rc);
+    if (rc == 0)
+        rc = nginx_run(&nginx, true, ONE_PER_REQUEST);
+    rc = job_end(&nginx, rc);
+    return rc != 0 ? rc : one_memcached(&memcached);
 }
 
 SIDES(side_udp)
 SIDES(side_tcp)
 SIDES(side_redis)
 SIDES(side_memcached)
+SIDES(side_overhead)
 SIDES(side_nginx)
 SIDES(side_one)
 
@@ -295,6 +330,11 @@ static const struct bench_metric redis_metrics[] = {
     [CPU16] = {.name = "cpu_p16", .unit = "us", .target_kind = TARGET_RATIO, .target = 1 / 0.7},
 };
 
+static const struct bench_metric overhead_metrics[] = {
+    [FIRST_SOCKET] = {.name = "first_socket", .unit = "us", .target_kind = TARGET_USHER, .target = 2000},
+    [FOREIGN_CALL] = {.name = "foreign_call", .unit = "ns", .target_kind = TARGET_USHER, .target = 20},
+};
+
 static const struct bench_metric memcached_metrics[] = {
     [GET] = RATE("get", 1),
     [SET] = RATE("set", 1),
@@ -311,6 +351,8 @@ static const struct bench_metric one_metrics[] = {
     [ONE_TCP] = {.name = "sockperf_tcp_p50", .unit = "us", .target_kind = TARGET_RATIO, .target = 0.7},
     [ONE_GET1] = RATE("redis_get_p1", 0.7),
     [ONE_KEEPALIVE] = RATE("nginx_keepalive", 0.7),
+    [ONE_PER_REQUEST] = RATE("nginx_per_request", 0.7),
+    [ONE_MEMCACHED_GET] = RATE("memcached_get", 0.7),
 };
 
 #define BENCH(id, title, text, table, fn)                                                                              \
@@ -328,5 +370,7 @@ BENCH(bench_posix_sockperf_udp, "posix-sockperf-udp", "sockperf ping-pong as it 
 BENCH(bench_posix_sockperf_tcp, "posix-sockperf-tcp", "sockperf ping-pong as it is, TCP", latency, side_tcp);
 BENCH(bench_posix_redis, "posix-redis", "redis-benchmark, 50 connections", redis_metrics, side_redis);
 BENCH(bench_posix_memcached, "posix-memcached", "memcslap, 50 connections", memcached_metrics, side_memcached);
+BENCH(bench_posix_overhead, "posix-overhead", "a program's first socket; a call on other files", overhead_metrics,
+      side_overhead);
 BENCH(bench_posix_nginx, "posix-nginx", "wrk, 50 connections, a file of 612 B", nginx_metrics, side_nginx);
 BENCH(bench_posix_one_core, "posix-one-core", "programs, usherd and all on one core", one_metrics, side_one);

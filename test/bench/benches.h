@@ -39,6 +39,7 @@ extern const struct bench bench_posix_sockperf_udp;
 extern const struct bench bench_posix_sockperf_tcp;
 extern const struct bench bench_posix_redis;
 extern const struct bench bench_posix_memcached;
+extern const struct bench bench_posix_overhead;
 extern const struct bench bench_posix_nginx;
 extern const struct bench bench_posix_one_core;
 
