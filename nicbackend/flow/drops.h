@@ -11,7 +11,7 @@
 
 #include "nicbackend/flow/flow.h"
 
-/* Parse quirks, which no interface tells: by the device's documents or `usherctl nic probe`. When in doubt, true. */
+/* Parse quirks, which no interface tells: by the device's documents or by trying. When in doubt, true. */
 struct nb_quirks {
     bool inner_match; /* matches what is inside a tunnel */
     bool frag_ports;  /* takes a first fragment's ports for the packet's */
