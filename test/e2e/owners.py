@@ -9,7 +9,7 @@ import sys
 from coverage import BOB, World
 from posix_rig import words
 from qos import Cgroup
-from rig import B4, check, main
+from rig import B4, check, main, until
 
 CONFIG = "interfaces: [{name: va}]\nkeeper: {mode: off}\nsessions: {mode: 0666}\n"
 OPEN, BOBS, INSIDE = 9000, 9001, 9002  # open to all; not to bob; not to the cgroup
@@ -94,6 +94,8 @@ def sockets_are_their_makers(rig, usher):
             answers("bobs", False, True)
             answers("insiders", False, False)
             check(program.says("leave") != pid, "another process has the sockets now, and their maker is dead")
+            if usher:  # as long as the maker has them on Usher too, what others have of them is the kernel's
+                until("usherd knows that he is dead", lambda: usherd.text().count("session.end: ") >= 2)
             check(program.says("make", "childs") == "answered", "still")
             # What a child has on Usher it opens anew, as what it is.
             answers("roots", not usher, not usher)
