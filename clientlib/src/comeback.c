@@ -109,6 +109,7 @@ static void forget(struct usher_socket *sock) {
     if (sock->known)
         sock->ctx->by_handle[USH_HANDLE_INDEX(sock->handle)] = NULL;
     sock->known = false;
+    sock->reopen_due = true; /* also when the successor dies before it is asked */
     client_socket_to_kernel(sock, "usherd's successor has not been asked yet");
 }
 
@@ -152,7 +153,7 @@ static struct usher_socket **install(struct usher_context *ctx, struct client_an
     for (struct usher_socket *s = ctx->sockets; s; s = s->next) {
         if (!is_opened(s)) {
             note_due(s);
-        } else if (s->set) {
+        } else if (s->set || s->reopen_due) {
             forget(s);
             if (list)
                 list[n++] = s;

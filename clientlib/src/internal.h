@@ -165,6 +165,7 @@ struct usher_socket {
     bool muted;   /* readable, but its share of parked datagrams is used up */
     bool borrowed; /* fd is the program's own: neither watched nor closed here */
     bool parked_listed;
+    bool reopen_due; /* it was usherd's, and no successor has answered yet whether it is again */
     struct client_set *home; /* while `known`: whose completions may name it */
     int fd;
     uint32_t ifindex; /* where frames leave; 0 = where the kernel socket is bound */

@@ -315,6 +315,7 @@ void client_socket_reopen(struct usher_socket *sock) {
     struct client_answer a = {0};
     int err = client_rpc_open(ctx, sock, &a);
     client_relock(ctx);
+    sock->reopen_due = err == -ENETDOWN; /* gone before it could answer */
     take_answer(sock, err, &a);
     while (a.fd_count)
         close(a.fds[--a.fd_count]);

@@ -86,6 +86,21 @@ def an_event_loop_comes_back_as_often_as_usherd(rig):
         s.end()
 
 
+def connections_come_between_deaths(rig):
+    """Each right before usherd dies, and every other time its successor dies while programs are on their way back."""
+    usherd = rig.usherd(CONFIG)
+    server = under(rig, "python3", "-c", LOOP, options=["--listen=now"])
+    server.says("ready")
+    is_carried(server, "listener")
+    for turn in range(8):
+        streams = [Stream(rig, 7003) for _ in range(2)]
+        for _ in range(1 + turn % 2):
+            usherd = killed(rig, usherd)
+        for s in streams:
+            s.goes_on()
+            s.end()
+
+
 def a_forked_server_keeps_its_connections(rig):
     """Its children were handed the connections that its parent had accepted."""
     usherd = rig.usherd(CONFIG)
@@ -248,6 +263,7 @@ if __name__ == "__main__":
     sys.exit(main([a_successor_takes_over, under_systemd_it_hands_on_what_the_store_has,
                    what_cannot_take_over_is_refused, one_that_cannot_start_gives_way_again,
                    streams_outlive_kills, an_event_loop_comes_back_as_often_as_usherd,
+                   connections_come_between_deaths,
                    a_forked_server_keeps_its_connections, datagrams_and_listeners_come_back,
                    an_orderly_stop_is_no_pause, who_does_not_come_back_is_reset,
                    without_a_successor_the_kernel_goes_on]))
