@@ -192,6 +192,32 @@ Test(frozen, what_was_half_open_waits_for_its_listener) {
     link_destroy(l);
 }
 
+/* Its peer is connected and has spoken, and nobody here had been told when usherd died, twice. */
+Test(frozen, what_nobody_was_told_of_waits_for_its_listener) {
+    struct link *l = link_create(14, NULL, &(struct tcp_config){.conn_max = 16});
+    (void)link_listen(l, 1, 80, NULL);
+    l->host[1].refuse_adopt = true;
+    struct link_sock *up = &l->host[0].socks[link_connect(l, 0, 80, 7000, NULL)];
+    (void)link_run(l, l->now + 50 * NS_PER_MS, NULL);
+    cr_assert(up->connected && !l->host[1].socks[0].adopted);
+    for (uint32_t death = 0; death < 2; death++) {
+        uint32_t lost;
+        cr_assert_eq(link_ops->recover(l->host[1].st, l->host[1].size, &lost), 0);
+        cr_assert_eq(lost, 0);
+        freeze(l, 1, true);
+        (void)link_run(l, l->now + 100 * NS_PER_MS, NULL);
+        cr_assert_eq(up->error, 0);
+    }
+    l->host[1].refuse_adopt = false;
+    (void)link_listen(l, 1, 80, NULL);
+    (void)link_run(l, l->now + 10 * NS_PER_SEC, NULL);
+    cr_assert_eq(l->host[1].socks[0].rx_bytes, 7000);
+    cr_assert_eq(up->error, 0);
+    link_close(l, 0, 0, true);
+    link_close(l, 1, 0, true);
+    link_destroy(l);
+}
+
 Test(frozen, what_nobody_comes_for_is_reset) {
     struct link *l = stand_still(0);
     (void)link_run(l, l->now + NS_PER_SEC, NULL);

@@ -260,8 +260,7 @@ static bool repair_conn(struct tcp_ctx *x, uint32_t i) {
     memset(k->sack, 0, sizeof k->sack);
     k->stuck_at = 0;
     k->dsack = (struct tcp_range){0, 0};
-    /* Nobody was told of a connection that is not adopted, unless somebody gave it away; its peer gets a reset when it
-     * speaks. */
+    /* Nobody was told of a connection that is not adopted, unless somebody gave it away: see half_again(). */
     if ((!(c->flags & TCP_F_ADOPTED) && k->listener != TCP_NIL) || tcp_check_fields(c) != 0 || !repair_queue(st, c) ||
         !repair_flight(x, c))
         return false;
@@ -279,6 +278,33 @@ static bool repair_conn(struct tcp_ctx *x, uint32_t i) {
     else
         l->open++;
     return true;
+}
+
+/* A connection that nobody here was told of is half open again, and complete once more when its peer next speaks: no
+ * byte of the peer's was acknowledged, and none was sent. Where that is not so, the peer gets a reset when it speaks. */
+static void half_again(struct tcp_engine *st, const struct tcp_conn *c, const struct tcp_cold *k) {
+    struct arena_table *t = &st->a.table[TCP_TABLE_HALF];
+    uint32_t index;
+    bool pending = !(c->flags & (TCP_F_ADOPTED | TCP_F_TFO)) && k->listener != TCP_NIL;
+    if (!pending || c->state != TCP_STATE_ESTABLISHED || c->rcv_nxt != c->irs + 1 || c->snd_nxt != c->iss + 1)
+        return;
+    struct tcp_half *h = (struct tcp_half *)arena_take(st, t, &index);
+    if (h == NULL)
+        return;
+    const struct arena_record keep = h->r;
+    *h = (struct tcp_half){.r = keep,
+                           .flow = c->flow,
+                           .iss = c->iss,
+                           .irs = c->irs,
+                           .ts_recent = c->ts_recent,
+                           .ts_off = k->ts_off,
+                           .listener = k->listener,
+                           .flags = c->flags & (TCP_F_TS | TCP_F_SACK | TCP_F_WSCALE | TCP_F_ECN),
+                           .mss = k->peer_mss,
+                           .port = k->port,
+                           .snd_wscale = (uint8_t)tcp_snd_scale(c),
+                           .retries = 1}; /* the time since its SYN is no round trip */
+    arena_publish(t, h);
 }
 
 static void free_unmarked(struct tcp_engine *st) {
@@ -371,6 +397,7 @@ uint32_t tcp_recover_records(struct tcp_engine *st) {
         struct tcp_conn *c = live_conn(st, i);
         if (c == NULL || repair_conn(&x, i))
             continue;
+        half_again(st, c, tcp_cold_at(st, i));
         tcp_seg_release_all(st, c);
         lost += (c->flags & TCP_F_ADOPTED) && c->state != TCP_STATE_CLOSED; /* closed: it was about to go */
         arena_release(t, c, i);
