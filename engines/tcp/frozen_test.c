@@ -218,6 +218,28 @@ Test(frozen, what_nobody_was_told_of_waits_for_its_listener) {
     link_destroy(l);
 }
 
+/* It was given to a client that died before it read so, or whose usherd did. Who listens again gets it once more. */
+Test(frozen, what_a_client_was_not_told_of_is_offered_again) {
+    struct link *l = link_create(15, NULL, &(struct tcp_config){.conn_max = 16});
+    (void)link_listen(l, 1, 80, NULL);
+    struct link_sock *up = &l->host[0].socks[link_connect(l, 0, 80, 0, NULL)];
+    (void)link_run(l, l->now + 50 * NS_PER_MS, NULL);
+    cr_assert(up->connected && l->host[1].socks[0].adopted);
+    cr_assert_eq(link_ops->recover(l->host[1].st, l->host[1].size, &(uint32_t){0}), 0);
+    freeze(l, 1, true);
+    up->tx_total += 3000;
+    (void)link_run(l, l->now + 100 * NS_PER_MS, NULL);
+    (void)link_listen(l, 1, 80, NULL);
+    (void)link_run(l, l->now + 10 * NS_PER_SEC, NULL);
+    cr_assert_eq(freeze(l, 1, false), 0, "nothing is left to reset");
+    cr_assert(l->host[1].socks[1].adopted);
+    cr_assert_eq(l->host[1].socks[1].rx_bytes, 3000);
+    cr_assert_eq(up->error, 0);
+    link_close(l, 0, 0, true);
+    link_close(l, 1, 1, true);
+    link_destroy(l);
+}
+
 Test(frozen, what_nobody_comes_for_is_reset) {
     struct link *l = stand_still(0);
     (void)link_run(l, l->now + NS_PER_SEC, NULL);

@@ -280,31 +280,11 @@ static bool repair_conn(struct tcp_ctx *x, uint32_t i) {
     return true;
 }
 
-/* A connection that nobody here was told of is half open again, and complete once more when its peer next speaks: no
- * byte of the peer's was acknowledged, and none was sent. Where that is not so, the peer gets a reset when it speaks. */
+/* Nobody here was told of it: it is half open again, and its peer will not notice. */
 static void half_again(struct tcp_engine *st, const struct tcp_conn *c, const struct tcp_cold *k) {
-    struct arena_table *t = &st->a.table[TCP_TABLE_HALF];
     uint32_t index;
-    bool pending = !(c->flags & (TCP_F_ADOPTED | TCP_F_TFO)) && k->listener != TCP_NIL;
-    if (!pending || c->state != TCP_STATE_ESTABLISHED || c->rcv_nxt != c->irs + 1 || c->snd_nxt != c->iss + 1)
-        return;
-    struct tcp_half *h = (struct tcp_half *)arena_take(st, t, &index);
-    if (h == NULL)
-        return;
-    const struct arena_record keep = h->r;
-    *h = (struct tcp_half){.r = keep,
-                           .flow = c->flow,
-                           .iss = c->iss,
-                           .irs = c->irs,
-                           .ts_recent = c->ts_recent,
-                           .ts_off = k->ts_off,
-                           .listener = k->listener,
-                           .flags = c->flags & (TCP_F_TS | TCP_F_SACK | TCP_F_WSCALE | TCP_F_ECN),
-                           .mss = k->peer_mss,
-                           .port = k->port,
-                           .snd_wscale = (uint8_t)tcp_snd_scale(c),
-                           .retries = 1}; /* the time since its SYN is no round trip */
-    arena_publish(t, h);
+    if (!(c->flags & TCP_F_ADOPTED) && k->listener != TCP_NIL)
+        (void)tcp_half_again(st, c, k, &index); /* repair_halves() comes */
 }
 
 static void free_unmarked(struct tcp_engine *st) {
@@ -361,8 +341,7 @@ static void repair_halves(struct tcp_engine *st) {
             arena_release(t, h, i);
             continue;
         }
-        hash_index_insert(&st->half_ix, &st->a, i, hash);
-        wheel_arm(tcp_half_wheel(st), i, st->now + NS_PER_SEC);
+        tcp_half_link(st, i, st->now + NS_PER_SEC);
         if (l != NULL)
             l->half++;
     }

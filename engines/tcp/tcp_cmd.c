@@ -49,6 +49,7 @@ static int cmd_listen(struct tcp_ctx *x, const struct engine_cmd *cmd, struct en
     *l = fresh;
     arena_publish(t, l);
     tcp_listener_index(st, index);
+    tcp_frozen_offer(x, index);
     r->value = index | TCP_SOCK_LISTENER;
     return 0;
 }

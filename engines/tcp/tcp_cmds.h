@@ -22,6 +22,9 @@ int tcp_sync(struct tcp_ctx *x, struct tcp_conn *c, uint64_t rx_bytes, uint32_t 
 /* tcp_frozen.c */
 bool tcp_is_frozen(const struct tcp_engine *st, const struct tcp_conn *c);
 void tcp_thaw(struct tcp_ctx *x, uint32_t index);
+/* A client has come back, resumed what it knew of, and listens again: what is its and still frozen it was never told
+ * of. */
+void tcp_frozen_offer(struct tcp_ctx *x, uint32_t listener);
 int tcp_cmd_freeze_run(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r);
 int tcp_cmd_resume_run(struct tcp_ctx *x, const struct engine_cmd *cmd, struct engine_reply *r);
 

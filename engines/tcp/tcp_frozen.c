@@ -40,6 +40,26 @@ void tcp_thaw(struct tcp_ctx *x, uint32_t index) {
     wheel_arm(tcp_wheel(st), index, x->io->now);
 }
 
+static bool is_of(const struct tcp_conn *c, const struct tcp_listener *l) {
+    return (c->flags & TCP_F_ADOPTED) && SINK_KIND(c->sink) == SINK_KIND(l->sink) &&
+           SINK_INDEX(c->sink) == SINK_INDEX(l->sink) && c->flow.local_port == l->flow.local_port &&
+           (ipaddr_is_any(&l->flow.local) || ipaddr_equal(&l->flow.local, &c->flow.local));
+}
+
+void tcp_frozen_offer(struct tcp_ctx *x, uint32_t listener) {
+    struct tcp_engine *st = x->st;
+    const struct arena_table *t = &st->a.table[TCP_TABLE_CONN];
+    const struct tcp_listener *l = tcp_listener_at(st, listener);
+    uint32_t half;
+    for (uint32_t i = 0; i < t->high_water && st->quiet && l != NULL; i++) {
+        const struct tcp_conn *c = (const struct tcp_conn *)arena_lookup(st, t, i);
+        if (c == NULL || !tcp_is_frozen(st, c) || !is_of(c, l) || !tcp_half_again(st, c, tcp_cold_at(st, i), &half))
+            continue;
+        tcp_conn_destroy(x, i);
+        tcp_half_link(st, half, x->io->now);
+    }
+}
+
 static void freeze_all(struct tcp_engine *st) {
     const struct arena_table *conns = &st->a.table[TCP_TABLE_CONN], *halves = &st->a.table[TCP_TABLE_HALF];
     struct arena_table *listeners = &st->a.table[TCP_TABLE_LISTENER];

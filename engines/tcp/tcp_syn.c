@@ -43,6 +43,36 @@ void tcp_half_release(struct tcp_engine *st, uint32_t index) {
     arena_release(&st->a.table[TCP_TABLE_HALF], h, index);
 }
 
+void tcp_half_link(struct tcp_engine *st, uint32_t index, ns_t at) {
+    hash_index_insert(&st->half_ix, &st->a, index, hash_flow(&st->key, &half_at(st, index)->flow));
+    wheel_arm(tcp_half_wheel(st), index, at);
+}
+
+bool tcp_half_again(struct tcp_engine *st, const struct tcp_conn *c, const struct tcp_cold *k, uint32_t *ret_index) {
+    struct arena_table *t = &st->a.table[TCP_TABLE_HALF];
+    bool fresh = c->state == TCP_STATE_ESTABLISHED && c->rcv_nxt == c->irs + 1 && c->snd_end == c->iss + 1;
+    if (!fresh || (c->flags & (TCP_F_PASSIVE | TCP_F_TFO)) != TCP_F_PASSIVE)
+        return false;
+    struct tcp_half *h = (struct tcp_half *)arena_take(st, t, ret_index);
+    if (h == NULL)
+        return false;
+    const struct arena_record keep = h->r;
+    *h = (struct tcp_half){.r = keep,
+                           .flow = c->flow,
+                           .iss = c->iss,
+                           .irs = c->irs,
+                           .ts_recent = c->ts_recent,
+                           .ts_off = k->ts_off,
+                           .listener = TCP_NIL,
+                           .flags = c->flags & (TCP_F_TS | TCP_F_SACK | TCP_F_WSCALE | TCP_F_ECN),
+                           .mss = k->peer_mss,
+                           .port = k->port,
+                           .snd_wscale = (uint8_t)tcp_snd_scale(c),
+                           .retries = 1}; /* the time since its SYN is no round trip */
+    arena_publish(t, h);
+    return true;
+}
+
 /* What both sides can do, from the peer's SYN. */
 static uint32_t agree(const struct tcp_engine *st, const struct tcp_rx *rx, const struct tcp_opts *o) {
     uint32_t off = st->cfg.flags, flags = 0;
@@ -156,8 +186,7 @@ static struct tcp_half *half_create(struct tcp_ctx *x, const struct tcp_rx *rx, 
     if (tcp_listener_at(st, listener)->fastopen != 0 && (o->present & TCP_O_FASTOPEN))
         h->flags |= TCP_F_TFO; /* a cookie is asked for */
     arena_publish(&st->a.table[TCP_TABLE_HALF], h);
-    hash_index_insert(&st->half_ix, &st->a, index, hash_flow(&st->key, &h->flow));
-    wheel_arm(tcp_half_wheel(st), index, x->io->now + SYNACK_FIRST);
+    tcp_half_link(st, index, x->io->now + SYNACK_FIRST);
     tcp_listener_at(st, listener)->half++;
     return h;
 }

@@ -14,6 +14,11 @@ void tcp_listen_ack(struct tcp_ctx *x, struct tcp_rx *rx, uint32_t listener);
 /* A segment for a half-open connection. Takes the packet. */
 void tcp_half_input(struct tcp_ctx *x, struct tcp_rx *rx, uint32_t index);
 void tcp_half_release(struct tcp_engine *st, uint32_t index);
+/* A half-open record, not linked yet, of a connection on which no byte was sent or acknowledged: complete once more
+ * when its peer next speaks. False: there were bytes, or there is no room. */
+bool tcp_half_again(struct tcp_engine *st, const struct tcp_conn *c, const struct tcp_cold *k, uint32_t *ret_index);
+/* Into the index, and on the wheel: its SYN-ACK is repeated at `at`. */
+void tcp_half_link(struct tcp_engine *st, uint32_t index, ns_t at);
 uint32_t tcp_half_run(struct tcp_ctx *x, uint32_t *budget);
 /* The connection may be accepted: tells the listener's owner, or gives it to an engine at once. */
 void tcp_accept_ready(struct tcp_ctx *x, struct tcp_conn *c);
