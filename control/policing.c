@@ -137,12 +137,16 @@ struct installing {
     const struct policy *policy;
 };
 
+static uint32_t owner_max(const struct usherd *u) {
+    return u->owners != NULL ? OWNERS_PER_SESSION * u->cfg.sessions.max + 1 : 0;
+}
+
 /* Between two bursts of every shard. From the first policy on, packets pass the filter engine. */
 static int install(void *arg) {
     const struct installing *i = arg;
     struct usherd *u = i->p->u;
-    uint32_t engine, owners = u->owners != NULL ? OWNERS_PER_SESSION * u->cfg.sessions.max + 1 : 0;
-    int error = policy_install(u->rt, i->policy, u->owners, owners);
+    uint32_t engine;
+    int error = policy_install(u->rt, i->policy, u->owners, owner_max(u));
     if (error == 0 && !i->p->open)
         error = runtime_engine_find(u->rt, "filter", &engine);
     if (error == 0 && !i->p->open)
@@ -353,28 +357,23 @@ static bool classes_ask(const struct policy *policy, uint32_t set) {
     return i < c->count;
 }
 
-struct setting {
-    struct policing *p;
-    const struct policy *policy;
-};
-
 static int sets_install(void *arg) {
-    const struct setting *s = arg;
+    const struct installing *s = arg;
     const struct usherd *u = s->p->u;
     const struct nb_policy *old = policy_rules(s->p->now), *new = policy_rules(s->policy);
-    uint32_t owners = u->owners != NULL ? OWNERS_PER_SESSION * u->cfg.sessions.max + 1 : 0;
     int error = 0;
     for (uint32_t i = 0; i < new->set_count; i++) {
         bool same = nb_set_same(&old->sets[i], &new->sets[i]);
         if (error == 0 && !same)
-            error = classes_ask(s->policy, i) ? -ENOSPC : policy_set_install(u->rt, s->policy, i, u->owners, owners);
+            error =
+                classes_ask(s->policy, i) ? -ENOSPC : policy_set_install(u->rt, s->policy, i, u->owners, owner_max(u));
     }
     return error;
 }
 
 /* In software and in NICs: those have the members in their entries. */
 static int sets_force(struct policing *p, const struct policy *policy, struct policing_error *err) {
-    struct setting s = {p, policy};
+    struct installing s = {p, policy};
     int error = nic_change(p->u->nic, policy, sets_install, &s);
     return error == 0 ? 0 : fail(err, error, "a worker did not take the set: %s", strerror(-error));
 }

@@ -183,7 +183,8 @@ struct usher_socket {
 };
 _Static_assert(offsetof(struct usher_socket, home) == 64, "a line for every message");
 
-#define CLIENT_STREAM_AT ((sizeof(struct usher_socket) + 63) & ~(size_t)63) /* in the block of a stream's socket */
+#define CLIENT_LINES(bytes) (((bytes) + 63) & ~(size_t)63)
+#define CLIENT_STREAM_AT    CLIENT_LINES(sizeof(struct usher_socket)) /* in the block of a stream's socket */
 
 static inline void client_socket_prefetch(const struct usher_socket *sock) {
     __builtin_prefetch(sock, 1);
@@ -486,11 +487,11 @@ bool client_socket_is_carried(struct usher_socket *sock);
 /* Completions that are in the ring already still reach it. Under the lock. */
 void client_socket_to_kernel(struct usher_socket *sock, const char *why);
 
-/* Under the lock: enters or leaves the context's list; `free` also gives its memory back. */
 /* A socket of no context yet, for client_socket_link(); client_socket_drop() ends one that was not linked. NULL: it was
  * said why. */
 struct usher_socket *client_socket_new(bool stream);
 void client_socket_drop(struct usher_socket *sock);
+/* Under the lock: enters or leaves the context's list; `free` also gives its memory back. */
 void client_socket_link(struct usher_context *ctx, struct usher_socket *sock);
 void client_socket_free(struct usher_socket *sock);
 void client_socket_reason(struct usher_socket *sock, const char *reason);

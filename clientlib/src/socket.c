@@ -77,7 +77,7 @@ void client_socket_free(struct usher_socket *sock) {
 
 /* One block, so that what belongs together lies in one page. */
 struct usher_socket *client_socket_new(bool stream) {
-    size_t own = CLIENT_STREAM_AT, all = own + (stream ? (sizeof(struct client_stream) + 63) & ~(size_t)63 : 0);
+    size_t all = CLIENT_STREAM_AT + (stream ? CLIENT_LINES(sizeof(struct client_stream)) : 0);
     struct usher_socket *sock = aligned_alloc(64, all);
     if (!sock) {
         (void)client_fail(-ENOMEM, "no memory for a socket");
@@ -86,7 +86,7 @@ struct usher_socket *client_socket_new(bool stream) {
     memset(sock, 0, all);
     sock->fd = -1;
     if (stream) {
-        sock->st = (void *)((uint8_t *)sock + own);
+        sock->st = (void *)((uint8_t *)sock + CLIENT_STREAM_AT);
         sock->st->sent = sock->st->first;
         sock->st->sent_room = CLIENT_SENT_FIRST;
         sock->st->linger = -1;

@@ -168,6 +168,27 @@ Test(frozen, what_was_given_to_nobody_is_not_lost) {
     }
 }
 
+/* Host 1 dies and another takes its state over; time passes. */
+static void die(struct link *l, const struct link_sock *up) {
+    uint32_t lost;
+    cr_assert_eq(link_ops->recover(l->host[1].st, l->host[1].size, &lost), 0);
+    cr_assert_eq(lost, 0);
+    freeze(l, 1, true);
+    (void)link_run(l, l->now + 100 * NS_PER_MS, NULL);
+    cr_assert(up->connected && up->error == 0);
+}
+
+/* Its program listens again: what its peer has sent arrives at socket `i`. */
+static void serve_again(struct link *l, const struct link_sock *up, uint32_t i, uint64_t bytes) {
+    (void)link_listen(l, 1, 80, NULL);
+    (void)link_run(l, l->now + 10 * NS_PER_SEC, NULL);
+    cr_assert_eq(l->host[1].socks[i].rx_bytes, bytes);
+    cr_assert_eq(up->error, 0);
+    link_close(l, 0, 0, true);
+    link_close(l, 1, i, true);
+    link_destroy(l);
+}
+
 /* Its SYN was answered before the death; it goes on when the listener is there again. */
 Test(frozen, what_was_half_open_waits_for_its_listener) {
     struct link *l = link_create(13, NULL, &(struct tcp_config){.conn_max = 16});
@@ -176,20 +197,10 @@ Test(frozen, what_was_half_open_waits_for_its_listener) {
     struct link_sock *up = &l->host[0].socks[link_connect(l, 0, 80, 7000, NULL)];
     (void)link_run(l, l->now + 75 * NS_PER_MS, NULL);
     for (uint32_t death = 0; death < 2; death++) {
-        uint32_t lost;
-        cr_assert_eq(link_ops->recover(l->host[1].st, l->host[1].size, &lost), 0);
-        freeze(l, 1, true);
-        (void)link_run(l, l->now + 100 * NS_PER_MS, NULL);
-        cr_assert(up->connected && up->error == 0);
+        die(l, up);
         link_upgrade(l, 1);
     }
-    (void)link_listen(l, 1, 80, NULL);
-    (void)link_run(l, l->now + 10 * NS_PER_SEC, NULL);
-    cr_assert_eq(l->host[1].socks[0].rx_bytes, 7000);
-    cr_assert_eq(up->error, 0);
-    link_close(l, 0, 0, true);
-    link_close(l, 1, 0, true);
-    link_destroy(l);
+    serve_again(l, up, 0, 7000);
 }
 
 /* Its peer is connected and has spoken, and nobody here had been told when usherd died, twice. */
@@ -200,22 +211,10 @@ Test(frozen, what_nobody_was_told_of_waits_for_its_listener) {
     struct link_sock *up = &l->host[0].socks[link_connect(l, 0, 80, 7000, NULL)];
     (void)link_run(l, l->now + 50 * NS_PER_MS, NULL);
     cr_assert(up->connected && !l->host[1].socks[0].adopted);
-    for (uint32_t death = 0; death < 2; death++) {
-        uint32_t lost;
-        cr_assert_eq(link_ops->recover(l->host[1].st, l->host[1].size, &lost), 0);
-        cr_assert_eq(lost, 0);
-        freeze(l, 1, true);
-        (void)link_run(l, l->now + 100 * NS_PER_MS, NULL);
-        cr_assert_eq(up->error, 0);
-    }
+    for (uint32_t death = 0; death < 2; death++)
+        die(l, up);
     l->host[1].refuse_adopt = false;
-    (void)link_listen(l, 1, 80, NULL);
-    (void)link_run(l, l->now + 10 * NS_PER_SEC, NULL);
-    cr_assert_eq(l->host[1].socks[0].rx_bytes, 7000);
-    cr_assert_eq(up->error, 0);
-    link_close(l, 0, 0, true);
-    link_close(l, 1, 0, true);
-    link_destroy(l);
+    serve_again(l, up, 0, 7000);
 }
 
 /* It was given to a client that died before it read so, or whose usherd did. Who listens again gets it once more. */
@@ -225,10 +224,8 @@ Test(frozen, what_a_client_was_not_told_of_is_offered_again) {
     struct link_sock *up = &l->host[0].socks[link_connect(l, 0, 80, 0, NULL)];
     (void)link_run(l, l->now + 50 * NS_PER_MS, NULL);
     cr_assert(up->connected && l->host[1].socks[0].adopted);
-    cr_assert_eq(link_ops->recover(l->host[1].st, l->host[1].size, &(uint32_t){0}), 0);
-    freeze(l, 1, true);
     up->tx_total += 3000;
-    (void)link_run(l, l->now + 100 * NS_PER_MS, NULL);
+    die(l, up);
     (void)link_listen(l, 1, 80, NULL);
     (void)link_run(l, l->now + 10 * NS_PER_SEC, NULL);
     cr_assert_eq(freeze(l, 1, false), 0, "nothing is left to reset");

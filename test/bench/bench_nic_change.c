@@ -55,6 +55,17 @@ struct rig {
     struct nb_rule rules[RULES], old[RULES];
 };
 
+static struct nb_partition_params params_of(const struct rig *r, const struct nb_world *world,
+                                            const struct nb_program *resident) {
+    return (struct nb_partition_params){.policy = &r->policy,
+                                        .world = world,
+                                        .caps = nb_store_caps(r->store),
+                                        .ifindex = 1,
+                                        .exact = true,
+                                        .resident = resident,
+                                        .refusals = nb_store_refusals(r->store)};
+}
+
 /* Partition and transaction, as control does both; milliseconds, -1 when it did not succeed. `old`: NULL for all of
  * it. */
 static double bring(struct rig *r, const struct nb_policy *old) {
@@ -65,13 +76,7 @@ static double bring(struct rig *r, const struct nb_policy *old) {
     uint64_t start = tick_ns();
     if (nb_store_program(r->store, &resident) != 0)
         return -1;
-    const struct nb_partition_params p = {.policy = &r->policy,
-                                          .world = &world,
-                                          .caps = nb_store_caps(r->store),
-                                          .ifindex = 1,
-                                          .exact = true,
-                                          .resident = &resident,
-                                          .refusals = nb_store_refusals(r->store)};
+    const struct nb_partition_params p = params_of(r, &world, &resident);
     int rc = nb_plan_follow(&r->plan, old, &p, &plan, &program);
     if (rc == 0)
         rc = nb_store_update(r->store, &program, &u);
@@ -112,12 +117,7 @@ static double bind_one(struct rig *r, uint16_t port) {
         uint64_t start = tick_ns();
         if (nb_store_program(r->store, &program) != 0)
             return -1;
-        const struct nb_partition_params p = {.policy = &r->policy,
-                                              .world = &world,
-                                              .caps = nb_store_caps(r->store),
-                                              .ifindex = 1,
-                                              .exact = true,
-                                              .refusals = nb_store_refusals(r->store)};
+        const struct nb_partition_params p = params_of(r, &world, NULL);
         int rc = goes ? nb_plan_go(&r->plan, &p, &cell, 1, &program) : nb_plan_come(&r->plan, &p, &cell, 1, &program);
         if (rc == 0)
             rc = nb_store_update(r->store, &program, &u);

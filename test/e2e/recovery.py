@@ -26,6 +26,13 @@ def carried(rig, *words):
     return p
 
 
+def listening(rig, *words):
+    """An unmodified program whose listener is usherd's."""
+    server = under(rig, "python3", "-c", *words, options=["--listen=now"])
+    server.says("ready")
+    is_carried(server, "listener")
+
+
 def killed(rig, usherd):
     usherd.end(signal.SIGKILL)
     return rig.usherd(CONFIG)
@@ -74,9 +81,7 @@ while True:
 
 def an_event_loop_comes_back_as_often_as_usherd(rig):
     usherd = rig.usherd(CONFIG)
-    server = under(rig, "python3", "-c", LOOP, options=["--listen=now"])
-    server.says("ready")
-    is_carried(server, "listener")
+    listening(rig, LOOP)
     streams = [Stream(rig, 7003) for _ in range(2)]
     for turn in range(6):  # two deaths in a row, with what may or may not have come back between them
         usherd = killed(rig, usherd)
@@ -89,9 +94,7 @@ def an_event_loop_comes_back_as_often_as_usherd(rig):
 def connections_come_between_deaths(rig):
     """Each right before usherd dies, and every other time its successor dies while programs are on their way back."""
     usherd = rig.usherd(CONFIG)
-    server = under(rig, "python3", "-c", LOOP, options=["--listen=now"])
-    server.says("ready")
-    is_carried(server, "listener")
+    listening(rig, LOOP)
     for turn in range(8):
         streams = [Stream(rig, 7003) for _ in range(2)]
         for _ in range(1 + turn % 2):
@@ -104,9 +107,7 @@ def connections_come_between_deaths(rig):
 def a_forked_server_keeps_its_connections(rig):
     """Its children were handed the connections that its parent had accepted."""
     usherd = rig.usherd(CONFIG)
-    server = under(rig, "python3", "-c", FORKS, "fork", 7004, options=["--listen=now"])
-    server.says("ready")
-    is_carried(server, "listener")
+    listening(rig, FORKS, "fork", 7004)
     streams = [Stream(rig, 7004) for _ in range(2)]
     for _ in range(3):
         for s in streams:
