@@ -507,7 +507,8 @@ static const struct field keeper_fields[] = {
      AT(config, keeper.recovery_grace_ns),
      .max = 3600000000000ull,
      .def = "10s",
-     .doc = "How long the objects of a dead usherd are kept for a successor."},
+     .doc = "How long the objects of a dead usherd are kept for a successor. The hooks by which a policy judges kernel "
+            "sockets are kept beyond it, until a successor comes or usherd --cleanup is run."},
     END};
 
 static const struct field role_fields[] = {
